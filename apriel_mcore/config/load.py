@@ -1,0 +1,158 @@
+"""TOML in, RunConfig out: `extends` chains, `a.b=c` overrides, errors with file, key path and remedy."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import tomli_w
+
+from apriel_mcore.config.schema import RunConfig
+from apriel_mcore.errors import ConfigError
+
+Tree = dict[str, Any]
+
+
+def load(recipe: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Resolve a recipe file with its parents and overrides.
+
+    Raises ConfigError naming file, key path, value and remedy.
+    """
+    tree = read_tree(recipe)
+    for override in overrides:
+        tree = merge(tree, parse_override(override))
+    return validate(tree, where=str(recipe))
+
+
+def read_tree(recipe: Path, *, seen: tuple[Path, ...] = ()) -> Tree:
+    """The merged but not yet validated tree of a recipe and its `extends` chain."""
+    if recipe.resolve() in seen:
+        raise ConfigError(f"{recipe}: `extends` forms a circle; remove one of the links")
+    try:
+        tree = tomllib.loads(recipe.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{recipe}: no such recipe; `ls recipes/` shows those that ship") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise ConfigError(f"{recipe}: not a TOML file: {error}") from None
+    parent = tree.pop("extends", "")
+    if not isinstance(parent, str):
+        raise ConfigError(f"{recipe}: extends: found {parent!r}, give the path of one recipe")
+    if not parent:
+        return tree
+    return merge(read_tree(recipe.parent / parent, seen=(*seen, recipe.resolve())), tree)
+
+
+def merge(base: Tree, over: Tree) -> Tree:
+    """`over` on top of `base`; a table whose `kind` changes replaces the base table whole."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        same_kind = isinstance(old, dict) and isinstance(value, dict) and _kind(value, old) == _kind(old, old)
+        merged[key] = merge(old, value) if same_kind else value
+    return merged
+
+
+def _kind(table: Tree, default: Tree) -> object:
+    return table.get("kind", default.get("kind"))
+
+
+def parse_override(text: str) -> Tree:
+    """`a.b=c` as a nested tree; the value is TOML, a bare word is a string."""
+    path, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*", path.strip()):
+        raise ConfigError(f"override {text!r}: write it as section.key=value")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    tree: Any = parsed
+    for key in reversed(path.strip().split(".")):
+        tree = {key: tree}
+    return tree
+
+
+def validate(tree: Tree, *, where: str) -> RunConfig:
+    """The typed config of a merged tree; ConfigError where a key or value does not fit."""
+    try:
+        return msgspec.convert(tree, RunConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {_explain(str(error), tree)}") from None
+
+
+def _explain(message: str, tree: Tree) -> str:
+    """msgspec's message with the key path first and, for an unknown key, the nearest known one."""
+    text, _, path = message.partition(" - at `")
+    key_path = path.rstrip("`").removeprefix("$").lstrip(".")
+    unknown = re.search(r"unknown field `([^`]+)`", text)
+    if unknown:
+        key = unknown.group(1)
+        key_path = _locate(tree, key_path, key)
+        known = difflib.get_close_matches(key, _known_keys(), n=1)
+        hint = f"; did you mean `{known[0]}`?" if known else "; `apriel show` prints the known keys"
+        return f"{key_path}: unknown key{hint}"
+    return f"{_name_wildcards(tree, key_path) or 'recipe'}: {text[0].lower()}{text[1:]}"
+
+
+def _locate(tree: Tree, path: str, key: str) -> str:
+    """Replace msgspec's `[...]` by the dict key that really holds `key`."""
+    for candidate, table in _tables(tree):
+        if key in table and re.fullmatch(_pattern(path), candidate):
+            return f"{candidate}.{key}".lstrip(".")
+    return f"{path}.{key}".lstrip(".")
+
+
+def _name_wildcards(tree: Tree, path: str) -> str:
+    """Name the dict key behind `[...]` where only one table can have been meant."""
+    if "[...]" not in path:
+        return path
+    parent, _, leaf = path.rpartition(".")
+    matches = [name for name, table in _tables(tree) if re.fullmatch(_pattern(parent), name) and leaf in table]
+    return f"{matches[0]}.{leaf}" if len(matches) == 1 else path.replace("[...]", ".*")
+
+
+def _pattern(path: str) -> str:
+    return re.escape(path).replace(r"\[\.\.\.\]", r"\.[^.]+")
+
+
+def _tables(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Tree]]:
+    yield prefix, tree
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _tables(value, f"{prefix}.{key}".lstrip("."))
+
+
+def _known_keys() -> list[str]:
+    from apriel_mcore.config import schema
+
+    sections = [cls for cls in vars(schema).values() if isinstance(cls, type) and issubclass(cls, schema.Section)]
+    return sorted({field.name for cls in sections for field in msgspec.structs.fields(cls)})
+
+
+def resolved(config: RunConfig) -> Tree:
+    """The whole tree with every default written out."""
+    return msgspec.to_builtins(config)
+
+
+def dump(config: RunConfig) -> str:
+    """resolved.toml: loads back to an equal config."""
+    return tomli_w.dumps(resolved(config))
+
+
+def leaves(tree: Tree, prefix: str = "") -> dict[str, object]:
+    """Dotted key -> value of every leaf."""
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        path = f"{prefix}.{key}".lstrip(".")
+        flat |= leaves(value, path) if isinstance(value, dict) and value else {path: value}
+    return flat
+
+
+def diff(a: RunConfig, b: RunConfig) -> dict[str, tuple[object, object]]:
+    """Dotted key -> (value in a, value in b) of the leaves that differ; `absent` where one lacks it."""
+    left, right = leaves(resolved(a)), leaves(resolved(b))
+    keys = list(dict.fromkeys([*left, *right]))
+    pairs = {key: (left.get(key, "absent"), right.get(key, "absent")) for key in keys}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}

@@ -1,0 +1,1 @@
+"""Which problem next, and how samples become rows."""

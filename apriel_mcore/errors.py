@@ -1,0 +1,49 @@
+"""Every error of ours, and what the command line makes of it.
+
+    AprielError                      exit 1
+    |-- InputError                   exit 2   the user's input is wrong: file, key, value, remedy
+    |   `-- ConfigError                       a recipe or an override
+    |-- VerifierError                exit 1   a judge broke (counted; never a wrong answer)
+    |-- PoolError                    exit 1   no rollout server is left, or one breaks its contract
+    |-- BridgeError                  exit 1   weights did not arrive as they were sent
+    |-- TrainingError                exit 1   the optimizer step is not to be trusted
+    `-- Preempted                    exit 75  stopped on request, after a checkpoint: run me again
+"""
+
+
+class AprielError(Exception):
+    """Root of the tree; `exit_code` is what the process ends with."""
+
+    exit_code = 1
+
+
+class InputError(AprielError):
+    """What the user gave cannot be used. The message names where, what was found, and the remedy."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A recipe or an override is wrong: the message starts with the file and the key path."""
+
+
+class VerifierError(AprielError):
+    """A judge crashed, hung or lost its sandbox: its verdict does not exist."""
+
+
+class PoolError(AprielError):
+    """The rollout pool cannot serve: no healthy server, or one that violates the protocol."""
+
+
+class BridgeError(AprielError):
+    """A weight version did not arrive as it was sent."""
+
+
+class TrainingError(AprielError):
+    """A loss, gradient or log-prob gap that makes the step worthless."""
+
+
+class Preempted(AprielError):
+    """Stopped on request after saving a checkpoint."""
+
+    exit_code = 75

@@ -1,0 +1,1 @@
+"""Rewards, advantages and policy losses: pure functions."""

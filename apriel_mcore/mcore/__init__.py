@@ -1,0 +1,1 @@
+"""The trainer: the one package that touches Megatron-Core."""

@@ -1,0 +1,1 @@
+"""The pool of rollout servers and the feed of finished groups."""

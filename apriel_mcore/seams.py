@@ -1,0 +1,116 @@
+"""Where the story meets the engines: the protocols that loop.py and the feed are written against.
+
+Real ones are chosen in build.py; fakes.py holds the same for unit tests.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from apriel_mcore.types import Batch, Finish, Group, Problem, StepStats, Verdict
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server returns for one sampled answer (see types.Rollout for the fields)."""
+
+    tokens_T: tuple[int, ...]
+    logprobs_T: tuple[float, ...]
+    text: str
+    finish: Finish
+    version_first: int
+    version_last: int
+    seconds: float
+    server: str
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """How one answer is sampled."""
+
+    max_tokens: int
+    temperature: float
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+
+
+class Ack(msgspec.Struct, frozen=True, kw_only=True):
+    """A server's word that it now serves a version."""
+
+    server: str
+    version: int
+    num_tensors: int
+    num_bytes: int
+    digest: str
+    """Hash of the bytes as the server's worker read them (bridge/receipt.py)."""
+    seconds: float
+
+
+class Pool(Protocol):
+    """Many rollout servers as one. All methods run on the feed's event loop."""
+
+    async def generate(self, prompt_T: Sequence[int], sampling: Sampling) -> Completion:
+        """One sampled answer. Retries on another server when one dies; PoolError when none is left."""
+        ...
+
+    async def score(self, tokens_T: Sequence[int]) -> list[list[float]]:
+        """Per healthy server: log-prob of each token after the first, given those before it."""
+        ...
+
+    async def update_weights(self, *, path: str, version: int) -> list[Ack]:
+        """Put the weights of an arena file on every server; a server that fails leaves the pool."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Version that newly submitted requests are answered with; -1 before the first update."""
+        ...
+
+
+class Judge(Protocol):
+    """The verifiers behind one door."""
+
+    async def grade(self, problem: Problem, text: str) -> Verdict:
+        """The verdict on one answer; VerifierError when the judge broke (never a wrong answer)."""
+        ...
+
+
+class Learner(Protocol):
+    """The trainer; every rank holds one and calls it in step with the others."""
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps taken: the version of the current weights."""
+        ...
+
+    @property
+    def num_data_ranks(self) -> int:
+        """Data-parallel size that batches are packed for."""
+        ...
+
+    def train_step(self, batch: Batch) -> StepStats:
+        """One optimizer step; the returned numbers are equal on all ranks."""
+        ...
+
+    def logprobs(self, tokens_T: Sequence[int]) -> list[float]:
+        """Log-prob of each token after the first under the current weights, equal on all ranks."""
+        ...
+
+
+class Publisher(Protocol):
+    """Moves the learner's weights into the pool."""
+
+    def publish(self, version: int) -> float:
+        """Blocks until every server answers with `version` and the probe agrees; seconds it took."""
+        ...
+
+
+class Feed(Protocol):
+    """Finished groups with a learning signal, in the mixture's proportions; the same on every rank."""
+
+    def take(self) -> list[Group]:
+        """The groups of the next optimizer step; waits for them."""
+        ...
+
+    def settle(self, version: int) -> None:
+        """The groups taken are trained and their weights published: free their places."""
+        ...
