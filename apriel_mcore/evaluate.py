@@ -1,0 +1,121 @@
+"""How good is the model on problems it never trained on? Accuracy and tokens per domain, unshaped."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from statistics import fmean
+from typing import Any, Protocol
+
+from apriel_mcore.config.schema import RunConfig
+from apriel_mcore.errors import VerifierError
+from apriel_mcore.obs.runlog import RunLog
+from apriel_mcore.rollout.ask import Asker
+from apriel_mcore.seams import Sampling
+from apriel_mcore.types import Problem, Rollout
+
+Answer = tuple[Problem, Rollout]
+
+
+class Evaluator(Protocol):
+    """What the loop sees of evaluation."""
+
+    def run_if_due(self, step: int) -> None:
+        """Evaluate before the first step, after the last, and every `eval.every` steps."""
+        ...
+
+
+class HeldOutEvaluator:
+    """Evaluates through the same pool and judges as training; on the rank that owns them."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        held_out: Mapping[str, Sequence[Problem]],
+        constant: Mapping[str, float],
+        asker: Asker,
+        log: RunLog,
+        run_async: Callable[[Coroutine[Any, Any, list[Answer]]], list[Answer]],
+        done: set[int],
+    ) -> None:
+        self._config = config
+        self._problems = [
+            problem
+            for domain in held_out.values()
+            for problem in domain[: config.eval.problems_per_domain]
+            for _ in range(config.eval.samples)
+        ]
+        self._constant = constant
+        self._asker = asker
+        self._log = log
+        self._run_async = run_async
+        self._done = done
+
+    def run_if_due(self, step: int) -> None:
+        """See Evaluator; a resumed run does not repeat an evaluation it has on record."""
+        every = self._config.eval.every
+        due = step in (0, self._config.train.num_steps) or (every > 0 and step % every == 0)
+        if not due or step in self._done:
+            return
+        self._done.add(step)
+        self._log.event("eval", step=step, **self._event(self._run_async(self._answers())))
+
+    async def _answers(self) -> list[Answer]:
+        answers = await asyncio.gather(*(self._answer(problem) for problem in self._problems))
+        return [answer for answer in answers if answer]
+
+    async def _answer(self, problem: Problem) -> Answer | None:
+        settings = self._config.eval
+        sampling = Sampling(
+            max_tokens=self._config.budget_of(problem.domain),
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            stop=tuple(self._config.rollout.stop),
+        )
+        try:
+            return problem, await self._asker.rollout(problem, sampling)
+        except VerifierError:
+            self._asker.lost["eval_judge"] += 1
+            return None
+
+    def _event(self, answers: list[Answer]) -> dict[str, object]:
+        event: dict[str, object] = {}
+        for domain in self._config.domains:
+            rollouts = [rollout for problem, rollout in answers if problem.domain == domain]
+            if not rollouts:
+                continue
+            event[f"accuracy.{domain}"] = fmean(rollout.verdict.success for rollout in rollouts)
+            event[f"score.{domain}"] = fmean(rollout.verdict.score for rollout in rollouts)
+            event[f"tokens_mean.{domain}"] = fmean(len(rollout.tokens_T) for rollout in rollouts)
+            event[f"truncated.{domain}"] = fmean(rollout.truncated for rollout in rollouts)
+            event[f"constant.{domain}"] = self._constant[domain]
+            event[f"count.{domain}"] = len(rollouts)
+        accuracies = [value for key, value in event.items() if key.startswith("accuracy.")]
+        event["accuracy_mean"] = fmean(accuracies)  # type: ignore[arg-type]
+        event["samples"] = [_shown(answer) for answer in self._shown(answers)]
+        return event
+
+    def _shown(self, answers: list[Answer]) -> list[Answer]:
+        """The first three answers of each domain, the same problems at every evaluation."""
+        by_domain = [
+            [answer for answer in answers if answer[0].domain == name] for name in self._config.domains
+        ]
+        return [answer for domain in by_domain for answer in domain[:3]]
+
+
+class NoEvaluator:
+    """On the ranks without a pool: the others' evaluation does not concern them."""
+
+    def run_if_due(self, step: int) -> None:
+        """Nothing to do here."""
+
+
+def _shown(answer: Answer) -> dict[str, object]:
+    problem, rollout = answer
+    return {
+        "domain": problem.domain,
+        "problem": problem.id,
+        "prompt": problem.messages[-1].content,
+        "answer": rollout.text,
+        "score": rollout.verdict.score,
+        "tokens": len(rollout.tokens_T),
+    }

@@ -1,0 +1,89 @@
+"""What happened? events.jsonl is append-only and the source of truth for every view.
+
+A resumed run appends a `resume` event; steps after the resumed one that an earlier attempt wrote are
+dropped by `read_events`, so that each step counts once.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+Event = dict[str, Any]
+
+
+class EventWriter(Protocol):
+    """A place that events go to."""
+
+    def write(self, event: Event) -> None:
+        """Take one event; must not block the run for long."""
+        ...
+
+
+class JsonlWriter:
+    """events.jsonl: one object a line, flushed as written."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, event: Event) -> None:
+        """Append one line."""
+        self._file.write(json.dumps(event) + "\n")
+        self._file.flush()
+
+
+class WandbWriter:
+    """Numbers of `step` and `eval` events to Weights & Biases, online or offline."""
+
+    def __init__(self, *, mode: str, project: str, name: str, folder: Path, config: dict[str, Any]) -> None:
+        import wandb
+
+        self._run = wandb.init(
+            mode="offline" if mode == "offline" else "online",
+            project=project,
+            name=name,
+            dir=str(folder),
+            config=config,
+            id=folder.name.replace("/", "-"),
+            resume="allow",
+        )
+
+    def write(self, event: Event) -> None:
+        """Log the numbers of an event under its own prefix."""
+        if event["event"] not in ("step", "eval"):
+            return
+        numbers = {
+            f"{event['event']}/{key}": value
+            for key, value in event.items()
+            if isinstance(value, int | float) and key not in ("step", "time")
+        }
+        self._run.log(numbers, step=event["step"])
+
+
+class RunLog:
+    """Stamps events and hands them to every writer; a rank without writers logs nothing."""
+
+    def __init__(self, writers: tuple[EventWriter, ...] = ()) -> None:
+        self._writers = writers
+
+    def event(self, name: str, **fields: Any) -> None:
+        """Write one event now."""
+        stamped = {"event": name, "time": time.time(), **fields}
+        for writer in self._writers:
+            writer.write(stamped)
+
+
+def read_events(path: Path) -> list[Event]:
+    """Events of a run in order, without those that a later resume took back or a crash tore."""
+    events: list[Event] = []
+    if not path.exists():
+        return events
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            event = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the torn last line of a killed attempt
+        if event["event"] == "resume":
+            events = [old for old in events if old.get("step", 0) <= event["step"]]
+        events.append(event)
+    return events

@@ -1,0 +1,87 @@
+"""The loop's one line of logging: the `step` event and the trained groups on disk."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import zstandard
+
+from apriel_mcore.obs import spans
+from apriel_mcore.obs.runlog import Event, RunLog
+from apriel_mcore.obs.stepevent import Shaped, step_event
+from apriel_mcore.types import Batch, Group, StepStats
+
+
+class StepLog:
+    """Writes a step on the first rank; `rollouts` is where the trained groups go."""
+
+    def __init__(
+        self,
+        run_log: RunLog,
+        *,
+        rollouts: Path,
+        targets: Mapping[str, float],
+        feed_metrics: Callable[[], Mapping[str, float]],
+        past: Iterable[Event] = (),
+    ) -> None:
+        self._run_log = run_log
+        self._rollouts = rollouts
+        self._targets = targets
+        self._feed_metrics = feed_metrics
+        self._trained = trained_groups(past, targets)
+
+    def write(
+        self, step: int, groups: Sequence[Group], shaped_P_G: Shaped, batch: Batch, stats: StepStats
+    ) -> None:
+        """One step event, one rollouts file."""
+        event = step_event(
+            step=step,
+            groups=groups,
+            shaped_P_G=shaped_P_G,
+            batch=batch,
+            stats=stats,
+            targets=self._targets,
+            trained_before=self._trained,
+            seconds=spans.drain(),
+        )
+        self._trained.update(group.problem.domain for group in groups)
+        write_groups(self._rollouts / f"step_{step:06d}.jsonl.zst", groups)
+        self._run_log.event("step", **event, **{f"feed.{k}": v for k, v in self._feed_metrics().items()})
+
+
+class SilentStepLog(StepLog):
+    """On the other ranks: drains the timers and writes nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    def write(
+        self, step: int, groups: Sequence[Group], shaped_P_G: Shaped, batch: Batch, stats: StepStats
+    ) -> None:
+        """Nothing to write on this rank."""
+        spans.drain()
+
+
+def trained_groups(events: Iterable[Event], domains: Iterable[str]) -> Counter[str]:
+    """Groups trained so far by domain, from a run's earlier step events."""
+    trained: Counter[str] = Counter()
+    names = list(domains)
+    for event in events:
+        if event["event"] == "step":
+            trained.update({name: event[f"trained_groups.{name}"] for name in names})
+    return trained
+
+
+def write_groups(path: Path, groups: Sequence[Group]) -> None:
+    """Trained groups as zstd-compressed JSON lines, in training order; replaces the file whole."""
+    lines = b"".join(msgspec.json.encode(group) + b"\n" for group in groups)
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(zstandard.compress(lines, level=3))
+    partial.replace(path)
+
+
+def read_groups(path: Path) -> list[Group]:
+    """The groups of one step's rollouts file."""
+    decoder = msgspec.json.Decoder(Group)
+    return [decoder.decode(line) for line in zstandard.decompress(path.read_bytes()).splitlines()]

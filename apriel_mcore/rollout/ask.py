@@ -1,0 +1,81 @@
+"""One problem becomes one group: G answers sampled and judged, within a deadline.
+
+A rollout whose server or judge failed does not exist; the survivors are the group if enough remain.
+"""
+
+import asyncio
+from collections import Counter
+
+from apriel_mcore.config.schema import RunConfig
+from apriel_mcore.errors import VerifierError
+from apriel_mcore.seams import Judge, Pool, Sampling
+from apriel_mcore.types import Group, Problem, Rollout
+
+
+class Asker:
+    """Turns tickets into groups; counts what was lost on the way, by cause."""
+
+    def __init__(self, config: RunConfig, pool: Pool, judge: Judge) -> None:
+        self._config = config
+        self._pool = pool
+        self._judge = judge
+        self.lost: Counter[str] = Counter()
+
+    async def group(self, group_id: int, problem: Problem, attempt: int) -> Group | None:
+        """The finished group, or None when fewer than `rollout.min_group` rollouts survived."""
+        rollout_config = self._config.rollout
+        sampling = self.sampling(problem.domain)
+        tasks = [
+            asyncio.create_task(self.rollout(problem, sampling)) for _ in range(rollout_config.group_size)
+        ]
+        try:
+            done, late = await asyncio.wait(tasks, timeout=rollout_config.group_deadline_s)
+        except asyncio.CancelledError:
+            await _cancel(tasks)
+            raise
+        self.lost["deadline"] += len(late)
+        await _cancel(list(late))
+        rollouts = [self._survivor(task) for task in tasks if task in done]
+        rollouts_G = tuple(rollout for rollout in rollouts if rollout)
+        if len(rollouts_G) < rollout_config.min_group:
+            return None
+        oldest = min(rollout.version_first for rollout in rollouts_G)
+        return Group(id=group_id, problem=problem, rollouts_G=rollouts_G, version=oldest, attempt=attempt)
+
+    def sampling(self, domain: str) -> Sampling:
+        """Training-time sampling of a domain: its own budget, no top-p."""
+        return Sampling(
+            max_tokens=self._config.budget_of(domain),
+            temperature=self._config.rollout.temperature,
+            stop=tuple(self._config.rollout.stop),
+        )
+
+    async def rollout(self, problem: Problem, sampling: Sampling) -> Rollout:
+        """One answer with its verdict; raises VerifierError or PoolError."""
+        completion = await self._pool.generate(problem.prompt_T, sampling)
+        verdict = await self._judge.grade(problem, completion.text)
+        return Rollout(
+            tokens_T=completion.tokens_T,
+            logprobs_T=completion.logprobs_T,
+            text=completion.text,
+            finish=completion.finish,
+            version_first=completion.version_first,
+            version_last=completion.version_last,
+            verdict=verdict,
+            seconds=completion.seconds,
+            server=completion.server,
+        )
+
+    def _survivor(self, task: "asyncio.Task[Rollout]") -> Rollout | None:
+        """The rollout, or None if its judge broke; any other error ends the run."""
+        error = task.exception()
+        if isinstance(error, VerifierError):
+            self.lost["judge"] += 1
+            return None
+        return task.result()
+
+
+async def _cancel(tasks: "list[asyncio.Task[Rollout]]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

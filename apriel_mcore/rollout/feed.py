@@ -1,0 +1,273 @@
+"""Groups worth training, in the mixture's proportions, generated ahead of the trainer.
+
+    scheduler.dispatch -> asker (pool, judge) -> keep? -> scheduler.resolve -> ready
+                                                       scheduler.compose <- take()   [trainer thread]
+                                                       scheduler.settle  <- settle()
+
+Consumes tickets of the scheduler and places in the pool; produces groups, oldest first per domain.
+Waits: the dispatcher for a free place (bounded outstanding work: max_lag) or a free pool slot;
+`take` for the quotas of a batch. Unblocked by: a group that resolves, a settle. Everything that touches
+the scheduler runs on one event loop, so there are no locks. Every decision goes to the journal first, and
+a restarted run replays it: recorded batches are trained again as they were, finished groups are not
+generated again, what was in flight is asked again.
+"""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import msgspec
+
+from apriel_mcore.config.schema import RunConfig
+from apriel_mcore.data.sampler import Composition, DomainScheduler, Ticket
+from apriel_mcore.errors import InputError
+from apriel_mcore.loss.advantage import keeps
+from apriel_mcore.loss.reward import shape_group
+from apriel_mcore.obs.spans import span
+from apriel_mcore.rollout.ask import Asker
+from apriel_mcore.rollout.journal import Composed, Dispatched, Journal, Record, Resolved, Settled
+from apriel_mcore.types import Group, Outcome, Problem
+
+
+class StopRequested(Exception):
+    """The user or the cluster asked the run to stop; state is consistent, nothing is in training."""
+
+
+class RolloutFeed:
+    """The feed on the rank that owns the pool. `take`, `settle` and `snapshot` block their caller."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        scheduler: DomainScheduler,
+        problems: Mapping[str, Problem],
+        asker: Asker,
+        journal: Journal,
+        loop: asyncio.AbstractEventLoop,
+        stop_requested: Callable[[], bool],
+        alarm: Callable[[str], None],
+    ) -> None:
+        self._config = config
+        self._scheduler = scheduler
+        self._problems = problems
+        self._asker = asker
+        self._journal = journal
+        self._loop = loop
+        self._stop_requested = stop_requested
+        self._alarm = alarm
+        self._ready: dict[int, Group] = {}
+        self._recorded: deque[tuple[int, list[Group]]] = deque()
+        self._version = 0
+        self._settled = -1
+        self._changed = asyncio.Event()
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
+        self._dispatcher: asyncio.Task[None] | None = None
+
+    # --- called by the trainer thread ------------------------------------------------------------
+
+    def start(self, version: int) -> None:
+        """Begin to generate ahead for a trainer whose weights have this version."""
+        self._run(self._start(version))
+
+    @span("wait")
+    def take(self) -> list[Group]:
+        """The groups of the next step. Raises StopRequested, or what broke the background work."""
+        return self._run(self._take())
+
+    def settle(self, version: int) -> None:
+        """The last batch is trained and its weights are served as `version`."""
+        self._run(self._settle(version))
+
+    def snapshot(self, step: int, *, keep_from: int) -> dict[str, Any]:
+        """State that belongs to checkpoint `step`; the journal goes on in a new segment."""
+        return self._run(self._snapshot(step, keep_from))
+
+    def metrics(self) -> dict[str, float]:
+        """Scheduler's numbers and what the asker lost."""
+        lost = {f"lost.{cause}": float(count) for cause, count in self._asker.lost.items()}
+        return self._scheduler.metrics() | lost | {"groups_in_flight": float(len(self._in_flight))}
+
+    def stop(self) -> None:
+        """Abandon what is in flight and close the journal."""
+        self._run(self._stop())
+
+    def _run[T](self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    # --- restore: before start -------------------------------------------------------------------
+
+    def restore(self, state: Mapping[str, Any], records: "list[Record]") -> None:
+        """Continue from a checkpoint's snapshot and the journal written after it."""
+        self._scheduler.load(state["scheduler"])
+        self._settled = state["settled"]
+        self._ready = {group.id: group for group in msgspec.convert(state["ready"], list[Group])}
+        for record in records:
+            self._replay(record)
+        self._scheduler.requeue_in_flight()
+
+    def _replay(self, record: "Record") -> None:
+        match record:
+            case Dispatched():
+                ticket = self._scheduler.dispatch(record.version)
+                asked = (ticket.group_id, ticket.problem_id) if ticket else None
+                if asked != (record.group_id, record.problem_id):
+                    raise InputError(
+                        f"{self._journal.folder}: the journal asked problem {record.problem_id}, this run asks "
+                        f"{asked}: the data or the sampler changed; start in a new run directory"
+                    )
+            case Resolved():
+                self._scheduler.resolve(record.group_id, record.outcome, loss_tokens=record.loss_tokens)
+                if isinstance(record.group, Group):
+                    self._ready[record.group_id] = record.group
+            case Composed():
+                composition = self._scheduler.compose(record.version, force=record.force)
+                if composition is None or composition.group_ids != record.group_ids:
+                    raise InputError(f"{self._journal.folder}: batch {record.version} does not replay; start anew")
+                self._recorded.append((record.version, self._claim(composition)))
+            case Settled():
+                self._scheduler.settle()
+                self._settled = record.version
+
+    # --- on the event loop -----------------------------------------------------------------------
+
+    async def _start(self, version: int) -> None:
+        self._version = version
+        self._dispatcher = asyncio.create_task(self._dispatch_forever())
+        self._dispatcher.add_done_callback(self._note_failure)
+
+    async def _dispatch_forever(self) -> None:
+        while True:
+            while self._may_dispatch():
+                ticket = self._scheduler.dispatch(self._version)
+                if ticket is None:
+                    break
+                self._send(ticket)
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _may_dispatch(self) -> bool:
+        room = len(self._in_flight) < self._config.rollout.max_groups_in_flight
+        return room and not self._recorded
+
+    def _send(self, ticket: Ticket) -> None:
+        self._journal.append(
+            Dispatched(
+                version=self._version,
+                group_id=ticket.group_id,
+                domain=ticket.domain,
+                problem_id=ticket.problem_id,
+            )
+        )
+        task = asyncio.create_task(self._answer(ticket))
+        self._in_flight.add(task)
+        task.add_done_callback(self._in_flight.discard)
+        task.add_done_callback(self._note_failure)
+
+    async def _answer(self, ticket: Ticket) -> None:
+        group = await self._asker.group(ticket.group_id, self._problems[ticket.problem_id], ticket.attempt)
+        outcome: Outcome = "failed" if group is None else "kept" if self._keeps(group) else "filtered"
+        loss_tokens = sum(len(rollout.tokens_T) for rollout in group.rollouts_G) if group else 0
+        kept = group if group and outcome == "kept" else "dropped"
+        self._journal.append(
+            Resolved(group_id=ticket.group_id, outcome=outcome, loss_tokens=loss_tokens, group=kept)
+        )
+        self._scheduler.resolve(ticket.group_id, outcome, loss_tokens=loss_tokens)
+        if group and outcome == "kept":
+            self._ready[group.id] = group
+        for message in self._scheduler.alarms():
+            self._alarm(message)
+        self._changed.set()
+
+    def _keeps(self, group: Group) -> bool:
+        return keeps(shape_group(group, self._config), self._config.advantage.filter_on)
+
+    async def _take(self) -> list[Group]:
+        if self._stop_requested():
+            raise StopRequested
+        if self._recorded:
+            _, groups = self._recorded.popleft()
+            return groups
+        limit = self._config.sampler.quota_wait_s
+        give_up = float("inf") if limit == "forever" else time.monotonic() + limit
+        while True:
+            self._raise_failure()
+            if self._stop_requested():
+                raise StopRequested
+            groups = self._compose(force=time.monotonic() > give_up)
+            if groups is not None:
+                return groups
+            await asyncio.sleep(0.02)
+
+    def _compose(self, *, force: bool) -> list[Group] | None:
+        composition = self._scheduler.compose(self._version, force=force)
+        if composition is None:
+            return None
+        self._journal.append(
+            Composed(
+                version=self._version,
+                force=force,
+                group_ids=composition.group_ids,
+                stale=composition.stale,
+            )
+        )
+        self._changed.set()
+        return self._claim(composition)
+
+    def _claim(self, composition: Composition) -> list[Group]:
+        for stale in composition.stale:
+            del self._ready[stale]
+        return [self._ready.pop(group_id) for group_id in composition.group_ids]
+
+    async def _settle(self, version: int) -> None:
+        self._version = version
+        if version > self._settled:
+            self._settled = version
+            self._journal.append(Settled(version=version))
+            self._scheduler.settle()
+        self._changed.set()
+
+    async def _snapshot(self, step: int, keep_from: int) -> dict[str, Any]:
+        self._journal.rotate(step, keep_from=keep_from)
+        return {
+            "scheduler": self._scheduler.state(),
+            "settled": self._settled,
+            "ready": msgspec.to_builtins(list(self._ready.values())),
+        }
+
+    async def _stop(self) -> None:
+        tasks = [*self._in_flight, *([self._dispatcher] if self._dispatcher else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._journal.close()
+
+    def _note_failure(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and task.exception() and self._failure is None:
+            self._failure = task.exception()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
+class EventLoopThread:
+    """An event loop on a thread of its own, for the pool, the judges and the feed."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="feed", daemon=True)
+        self._thread.start()
+
+    def run[T](self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine there and wait for its result."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+
+    def close(self) -> None:
+        """Stop the loop and join its thread."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(timeout=10)

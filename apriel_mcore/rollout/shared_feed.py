@@ -1,0 +1,98 @@
+"""The same groups on every rank: one rank feeds, the others listen."""
+
+from typing import Any, Protocol
+
+import msgspec
+
+from apriel_mcore.errors import AprielError
+from apriel_mcore.rollout.feed import RolloutFeed, StopRequested
+from apriel_mcore.types import Group
+
+
+class Ranks(Protocol):
+    """Collectives over all trainer ranks (mcore/parallel.py)."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the rank that owns the pool and writes files."""
+        ...
+
+    def broadcast(self, payload: bytes) -> bytes:
+        """The first rank's payload, on every rank."""
+        ...
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        ...
+
+
+class _Taken(msgspec.Struct, frozen=True, tag="groups"):
+    groups: list[Group]
+
+
+class _Stop(msgspec.Struct, frozen=True, tag="stop"):
+    pass
+
+
+class _Broken(msgspec.Struct, frozen=True, tag="broken"):
+    message: str
+
+
+_decoder = msgspec.msgpack.Decoder(_Taken | _Stop | _Broken)
+
+
+class FirstRankFeed:
+    """seams.Feed on the first rank: takes groups and tells the others."""
+
+    def __init__(self, feed: RolloutFeed, ranks: Ranks) -> None:
+        self._feed = feed
+        self._ranks = ranks
+
+    def take(self) -> list[Group]:
+        """Groups of the next step; whatever stops the feed is told to every rank before it is raised."""
+        try:
+            groups = self._feed.take()
+        except StopRequested:
+            self._tell(_Stop())
+            raise
+        except AprielError as error:
+            self._tell(_Broken(message=str(error)))
+            raise
+        self._tell(_Taken(groups=groups))
+        return groups
+
+    def settle(self, version: int) -> None:
+        """Free the places of the groups taken last."""
+        self._feed.settle(version)
+
+    def snapshot(self, step: int, *, keep_from: int) -> dict[str, Any]:
+        """State for the checkpoint of `step`."""
+        return self._feed.snapshot(step, keep_from=keep_from)
+
+    def _tell(self, word: _Taken | _Stop | _Broken) -> None:
+        self._ranks.broadcast(msgspec.msgpack.encode(word))
+
+
+class ListeningFeed:
+    """seams.Feed on every other rank."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks = ranks
+
+    def take(self) -> list[Group]:
+        """What the first rank took; raises what it raised."""
+        word = _decoder.decode(self._ranks.broadcast(b""))
+        match word:
+            case _Taken():
+                return word.groups
+            case _Stop():
+                raise StopRequested
+            case _Broken():
+                raise AprielError(f"the feed on the first rank failed: {word.message}")
+
+    def settle(self, version: int) -> None:
+        """Nothing to free here."""
+
+    def snapshot(self, step: int, *, keep_from: int) -> dict[str, Any]:
+        """The first rank saves the feed's state."""
+        return {}
