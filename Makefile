@@ -1,0 +1,35 @@
+# Each target does its own set-up on a fresh machine; a second run sets up nothing again.
+SHELL := /bin/bash -euo pipefail
+UV := $(or $(shell command -v uv 2>/dev/null),.tools/uv/bin/uv)
+PYTHON := .venv/bin/python
+READY := .venv/.ready
+
+.PHONY: quickstart test check bench clean
+quickstart: $(READY)
+	.venv/bin/apriel fetch recipes/quickstart.toml
+	.venv/bin/apriel train recipes/quickstart.toml
+
+test: $(READY)
+	.venv/bin/apriel fetch recipes/quickstart.toml
+	$(PYTHON) -m pytest
+
+check: $(READY)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+	$(PYTHON) -m pytest tests/house
+
+bench: $(READY)
+	.venv/bin/apriel fetch recipes/quickstart.toml
+	for name in sampler reshard publish verify step logprob; do \
+	  .venv/bin/apriel bench $$name --json bench-results/$$name.json; done
+
+clean:
+	rm -rf .venv .tools .pytest_cache .ruff_cache .hypothesis bench-results
+
+$(READY): requirements/cpu-dev.txt pyproject.toml
+	$(if $(wildcard $(UV)),,python3 -m pip install --quiet --target .tools/uv uv==0.13.9)
+	test -x .venv/bin/python || $(UV) venv --quiet --python 3.12 .venv
+	$(UV) pip sync --quiet --require-hashes --compile-bytecode --python .venv requirements/cpu-dev.txt
+	$(UV) pip install --quiet --no-deps --python .venv --editable .
+	touch $@

@@ -1,0 +1,59 @@
+"""`apriel bench NAME`: one module's numbers as a table and as JSON."""
+
+import argparse
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from rich.table import Table
+
+Numbers = dict[str, float | str]
+
+
+class Bench(Protocol):
+    """What every module in this folder offers."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Its own options."""
+        ...
+
+    def run(self, args: argparse.Namespace) -> Numbers:
+        """Measure; flat names to numbers."""
+        ...
+
+
+def run(bench: Bench, name: str, argv: list[str]) -> None:
+    """Parse the bench's options, run it, show and store its numbers."""
+    parser = argparse.ArgumentParser(prog=f"apriel bench {name}", description=bench.run.__doc__)
+    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
+    bench.add_arguments(parser)
+    args = parser.parse_args(argv)
+    numbers = bench.run(args) | _machine()
+    _show(name, numbers)
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+
+
+def _machine() -> Numbers:
+    packages = {name: importlib.metadata.version(name) for name in ("torch", "megatron-core")}
+    return {"python": platform.python_version(), "cpu": _cpu_model(), **packages}
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _show(name: str, numbers: Numbers) -> None:
+    table = Table(title=f"apriel bench {name}")
+    table.add_column("number")
+    table.add_column("value", justify="right")
+    for key, value in numbers.items():
+        table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
+    Console().print(table)

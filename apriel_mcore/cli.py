@@ -1,0 +1,146 @@
+"""`apriel`: parses, then opens the one door that was asked for. Nothing heavy is imported before that."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from apriel_mcore.errors import AprielError
+
+BENCHES = ("sampler", "reshard", "publish", "verify", "step", "logprob")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point; exits with the code that the error tree assigns."""
+    args = parser().parse_args(argv)
+    try:
+        args.door(args)
+    except AprielError as error:
+        print(f"apriel: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(1)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command and its flags; settings are overridden only as KEY=VALUE."""
+    root = argparse.ArgumentParser(prog="apriel", description="RL post-training on Megatron-Core and vLLM.")
+    commands = root.add_subparsers(required=True, metavar="COMMAND")
+
+    train = _recipe_command(commands, "train", "train a recipe, or continue the run in --run-dir", _train)
+    train.add_argument("--run-dir", type=Path, help="default: runs/NAME")
+    train.add_argument("--override", action="store_true", help="continue a run whose recipe changed")
+    _recipe_command(commands, "fetch", "bring model and data into the cache, verified by digest", _fetch)
+    _recipe_command(commands, "check", "resolve and validate a recipe without starting anything", _check)
+    _recipe_command(commands, "show", "print the resolved recipe", _show)
+    _recipe_command(commands, "serve", "run one rollout server in the foreground", _serve)
+
+    evaluate = _recipe_command(commands, "eval", "held-out accuracy and tokens of a checkpoint", _eval)
+    evaluate.add_argument("--checkpoint", type=Path, required=True, help="a folder under checkpoints/")
+
+    differ = commands.add_parser("diff", help="print the leaves in which two recipes differ")
+    differ.add_argument("a", type=Path)
+    differ.add_argument("b", type=Path)
+    differ.set_defaults(door=_diff)
+
+    report = commands.add_parser("report", help="write report.html of a run")
+    report.add_argument("run_dir", type=Path)
+    report.set_defaults(door=_report)
+
+    bench = commands.add_parser("bench", help="measure one part of the system")
+    names = bench.add_subparsers(required=True, metavar="NAME")
+    for name in BENCHES:
+        one = names.add_parser(name, add_help=False)
+        one.set_defaults(door=_bench, bench=name)
+        one.add_argument("rest", nargs=argparse.REMAINDER)
+    return root
+
+
+def _recipe_command(commands, name: str, help: str, door) -> argparse.ArgumentParser:  # noqa: ANN001
+    command = commands.add_parser(name, help=help)
+    command.add_argument("recipe", type=Path)
+    command.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    command.set_defaults(door=door)
+    return command
+
+
+def _train(args: argparse.Namespace) -> None:
+    from apriel_mcore import launcher, preflight, rundir
+    from apriel_mcore.config.load import load
+
+    config = load(args.recipe, args.overrides)
+    run_dir = rundir.RunDir(args.run_dir or Path("runs") / config.name)
+    if not args.override:
+        rundir.check_same_recipe(run_dir, config)
+    preflight.check(config, run_dir)
+    rundir.prepare(run_dir, config)
+    launcher.train(config, run_dir)
+    _finish(run_dir)
+
+
+def _finish(run_dir) -> None:  # noqa: ANN001
+    from apriel_mcore.obs import report, summary
+
+    report.write(run_dir.root)
+    summary.show(run_dir)
+
+
+def _fetch(args: argparse.Namespace) -> None:
+    from apriel_mcore.config.load import load
+    from apriel_mcore.data.fetch import fetch
+
+    fetch(load(args.recipe, args.overrides))
+
+
+def _check(args: argparse.Namespace) -> None:
+    from apriel_mcore import preflight
+    from apriel_mcore.config.load import load
+    from apriel_mcore.rundir import RunDir
+
+    config = load(args.recipe, args.overrides)
+    for line in preflight.check(config, RunDir(Path("runs") / config.name)):
+        print(line)
+
+
+def _show(args: argparse.Namespace) -> None:
+    from apriel_mcore.config.load import dump, load
+
+    print(dump(load(args.recipe, args.overrides)), end="")
+
+
+def _diff(args: argparse.Namespace) -> None:
+    from apriel_mcore.config.load import diff, load
+
+    for key, (old, new) in diff(load(args.a), load(args.b)).items():
+        print(f"{key}: {old!r} -> {new!r}")
+
+
+def _serve(args: argparse.Namespace) -> None:
+    from apriel_mcore.config.load import load
+    from apriel_mcore.rollout.server import serve
+
+    serve(load(args.recipe, args.overrides))
+
+
+def _eval(args: argparse.Namespace) -> None:
+    from apriel_mcore import standalone_eval
+    from apriel_mcore.config.load import load
+
+    standalone_eval.run(load(args.recipe, args.overrides), args.checkpoint)
+
+
+def _report(args: argparse.Namespace) -> None:
+    from apriel_mcore.obs import report
+
+    print(report.write(args.run_dir))
+
+
+def _bench(args: argparse.Namespace) -> None:
+    from apriel_mcore.bench import door
+
+    door.run(importlib.import_module(f"apriel_mcore.bench.{args.bench}"), args.bench, args.rest)
+
+
+if __name__ == "__main__":
+    main()

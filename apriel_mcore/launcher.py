@@ -1,0 +1,110 @@
+"""`apriel train` on one machine: check, start the trainer ranks through torchrun, show, and tell the end.
+
+    apriel train (this process: no torch)
+      `- torchrun            one agent, in a session of its own so that Ctrl-C reaches only us
+           `- rank 0 .. N-1  python -m apriel_mcore.train RUN_DIR
+                `- vLLM servers and judges (rank 0)
+
+SIGUSR1 becomes the file `stop-requested`, which the trainer polls: torchrun does not forward that signal.
+SIGINT and SIGTERM end the ranks, which end their servers. Should this process die, all of them do.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import FrameType
+
+from apriel_mcore.config.schema import RunConfig
+from apriel_mcore.errors import AprielError, Preempted
+from apriel_mcore.obs.live import LiveView
+from apriel_mcore.rundir import RunDir
+
+_GRACE_S = 30.0
+
+
+class Interrupted(AprielError):
+    """Ended by SIGINT or SIGTERM; the run continues from its last checkpoint when started again."""
+
+
+def train(config: RunConfig, run_dir: RunDir) -> None:
+    """Run the trainer to its end. Raises Preempted, Interrupted, or AprielError with the rank's message."""
+    attempt = run_dir.attempts() + 1
+    with run_dir.log("launcher", attempt).open("wb") as log:
+        agent = subprocess.Popen(
+            [sys.executable, "-m", "apriel_mcore.processes", "torch.distributed.run", *_ranks(config, run_dir, attempt)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads_per_rank(config))},
+        )
+        try:
+            _watch(agent, config, run_dir)
+        finally:
+            _end(agent)
+    _tell(agent.returncode, run_dir, attempt)
+
+
+def _ranks(config: RunConfig, run_dir: RunDir, attempt: int) -> list[str]:
+    size = str(config.train.parallel.world_size)
+    rendezvous = ["--standalone", "--nnodes=1", f"--nproc-per-node={size}", "--max-restarts=0"]
+    return [*rendezvous, "-m", "apriel_mcore.train", str(run_dir.root), str(attempt)]
+
+
+def threads_per_rank(config: RunConfig) -> int:
+    """Threads of each trainer rank: the recipe's, or this machine's cores shared out."""
+    cores = len(os.sched_getaffinity(0))
+    return config.train.threads or max(1, cores // config.train.parallel.world_size)
+
+
+def _watch(agent: subprocess.Popen[bytes], config: RunConfig, run_dir: RunDir) -> None:
+    """Show events until the agent ends; turn signals into what the trainer understands."""
+
+    def request_stop(signum: int, frame: FrameType | None) -> None:
+        run_dir.stop_request.touch()
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted(f"stopped by {signal.Signals(signum).name}; run the same command to continue")
+
+    signal.signal(signal.SIGUSR1, request_stop)
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+    with LiveView(config, run_dir.events) as view:
+        while agent.poll() is None:
+            view.refresh()
+            time.sleep(0.2)
+        view.refresh()
+
+
+def _end(agent: subprocess.Popen[bytes]) -> None:
+    """TERM the whole session, then KILL what is left of it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if agent.poll() is None:
+        agent.terminate()
+        try:
+            agent.wait(timeout=_GRACE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(agent.pid, signal.SIGKILL)
+            agent.wait()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _tell(returncode: int, run_dir: RunDir, attempt: int) -> None:
+    """Raise what the first rank said of its end; a rank that said nothing died."""
+    if run_dir.outcome.exists():
+        outcome = json.loads(run_dir.outcome.read_text(encoding="utf-8"))
+        if outcome["code"] == Preempted.exit_code:
+            raise Preempted(outcome["message"])
+        if outcome["code"] != 0:
+            error = AprielError(outcome["message"])
+            error.exit_code = outcome["code"]
+            raise error
+        if returncode == 0:
+            return
+    raise AprielError(
+        f"the trainer ended with status {returncode} without a word; see {run_dir.log('launcher', attempt)} "
+        f"and {run_dir.logs}; the same command continues from the last checkpoint"
+    )

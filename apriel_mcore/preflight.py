@@ -1,0 +1,81 @@
+"""Can this run start? Everything that can be known without an engine is checked before anything is written."""
+
+import shutil
+import socket
+from pathlib import Path
+
+from apriel_mcore.bridge import shape as model_shape
+from apriel_mcore.bridge.shape import ModelShape
+from apriel_mcore.config.schema import ArenaPublish, LocalServers, RunConfig
+from apriel_mcore.data import model_files, problems
+from apriel_mcore.errors import ConfigError, InputError
+from apriel_mcore.rundir import RunDir
+
+_GIB = 1 << 30
+
+
+def check(config: RunConfig, run_dir: RunDir) -> list[str]:
+    """Raise InputError for the first thing that would stop the run; otherwise say what was found."""
+    folder = model_files.model_folder(config.model)
+    shape = model_shape.read(folder)
+    shape.check_layout(config.train.parallel)
+    _check_context(config, shape)
+    problems.check_sources(config)
+    _check_ports(config)
+    return [
+        f"model        {folder.name}: {shape.num_parameters / 1e6:.1f} M parameters, {shape.family}",
+        f"trainer      {config.train.parallel.world_size} rank(s) on {config.train.device}",
+        *_check_space(config, shape, run_dir),
+    ]
+
+
+def _check_context(config: RunConfig, shape: ModelShape) -> None:
+    length = config.rollout.servers.max_model_len
+    if length > shape.max_positions:
+        raise ConfigError(
+            f"rollout.servers.max_model_len: {length} exceeds the model's {shape.max_positions} positions; lower it"
+        )
+
+
+def _check_ports(config: RunConfig) -> None:
+    servers = config.rollout.servers
+    if not isinstance(servers, LocalServers) or servers.port == 0:
+        return
+    for port in range(servers.port, servers.port + servers.count):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((servers.host, port))
+            except OSError:
+                raise InputError(
+                    f"rollout.servers.port: {servers.host}:{port} is in use; choose another port, or 0 for a free one"
+                ) from None
+
+
+def _check_space(config: RunConfig, shape: ModelShape, run_dir: RunDir) -> list[str]:
+    """Checkpoints on disk and the two arenas in shared memory must fit."""
+    checkpoint = shape.num_parameters * (12 + (2 if config.train.precision == "bf16" else 4))
+    needs = [(_existing(run_dir.root), checkpoint * (config.checkpoint.keep + 1), "checkpoints")]
+    if isinstance(config.publish, ArenaPublish):
+        width = 2 if config.train.precision == "bf16" else 4
+        needs.append((Path(config.publish.directory), 2 * shape.num_parameters * width, "weight arenas"))
+    lines = []
+    for folder, need, what in needs:
+        if not folder.is_dir():
+            raise ConfigError(f"publish.directory: {folder} is not a directory; give one in shared memory")
+        free = shutil.disk_usage(folder).free
+        if free < need:
+            raise InputError(
+                f"{folder}: {what} need {need / _GIB:.1f} GiB and {free / _GIB:.1f} GiB are free; "
+                "free some space or choose another place"
+            )
+        lines.append(f"{what:<12} {need / _GIB:.1f} GiB in {folder} ({free / _GIB:.0f} GiB free)")
+    return lines
+
+
+def _existing(path: Path) -> Path:
+    """The nearest existing ancestor, whose file system the path will lie on."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path

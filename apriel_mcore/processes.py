@@ -1,0 +1,34 @@
+"""A child that outlives its parent is a leak: how every process of ours ends with the one that made it.
+
+    python -m apriel_mcore.processes MODULE [ARG ...]    runs MODULE, killed when its parent dies
+"""
+
+import ctypes
+import os
+import runpy
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Have the kernel SIGKILL this process when its parent ends, however that happens (Linux)."""
+    parent = os.getppid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent:  # it died before the call took effect
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main() -> None:
+    """Run a module as `__main__` in a process that ends with its parent."""
+    die_with_parent()
+    module = sys.argv[1]
+    sys.argv = sys.argv[1:]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

