@@ -1,0 +1,116 @@
+"""Recipes load, errors name the key and the remedy, and dump is the inverse of load."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apriel_mcore.config.load import diff, dump, load, merge, parse_override, read_tree
+from apriel_mcore.errors import ConfigError
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+QUICKSTART = RECIPES / "quickstart.toml"
+RUNNABLE = sorted(set(RECIPES.rglob("*.toml")) - {RECIPES / "base.toml"})
+
+
+@pytest.mark.parametrize("recipe", RUNNABLE, ids=lambda path: str(path.relative_to(RECIPES)))
+def test_every_recipe_loads_and_round_trips(recipe: Path, tmp_path: Path) -> None:
+    config = load(recipe)
+    resolved = tmp_path / "resolved.toml"
+    resolved.write_text(dump(config), encoding="utf-8")
+    assert load(resolved) == config
+
+
+@pytest.mark.parametrize("recipe", RUNNABLE, ids=lambda path: str(path.relative_to(RECIPES)))
+def test_no_recipe_repeats_what_it_inherits(recipe: Path) -> None:
+    import tomllib
+
+    from apriel_mcore.config.load import leaves
+
+    own = tomllib.loads(recipe.read_text(encoding="utf-8"))
+    parent = leaves(read_tree(recipe.parent / own.pop("extends")))
+    repeated = {key for key, value in leaves(own).items() if key in parent and parent[key] == value}
+    kinds = {key for key in repeated if key.endswith(".kind")}
+    assert repeated == kinds
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.lrr=1", ["train.lrr", "unknown key", "lr"]),
+        ("train.optimizer.lrr=1", ["train.optimizer.lrr", "unknown key", "`lr`"]),
+        ("domains.math.sources.sums.siz=3", ["domains.math.sources.sums.siz", "`size`"]),
+        ("train.num_steps=many", ["train.num_steps", "int"]),
+        ("train.num_steps=0", ["train.num_steps", ">= 1"]),
+        ("domains.math.ratio=0.5", ["domains", "sum to 1", "1.1"]),
+        ("reward.length.buffer=48", ["buffer", "budget"]),
+        ("reward.length.kind=hard", ["reward.length", "hard"]),
+        ("rollout.max_output_tokens=600", ["rollout.max_output_tokens", "max_model_len"]),
+        ("train.parallel.virtual_pipeline=2", ["train.parallel", "pipeline > 1"]),
+        ("sampler.unit=groups", ["sampler", "kept_groups"]),
+        ("train", ["section.key=value"]),
+    ],
+)
+def test_wrong_input_names_key_and_remedy(override: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(QUICKSTART, [override])
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nothing\.toml: no such recipe"):
+        load(tmp_path / "nothing.toml")
+
+
+def test_extends_in_a_circle_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('extends = "b.toml"\n')
+    (tmp_path / "b.toml").write_text('extends = "a.toml"\n')
+    with pytest.raises(ConfigError, match="circle"):
+        load(tmp_path / "a.toml")
+
+
+def test_a_changed_kind_replaces_its_table() -> None:
+    base = {"length": {"kind": "standard", "buffer": 3}}
+    assert merge(base, {"length": {"kind": "none"}}) == {"length": {"kind": "none"}}
+    assert merge(base, {"length": {"buffer": 4}}) == {"length": {"kind": "standard", "buffer": 4}}
+
+
+@pytest.mark.parametrize(
+    ("text", "tree"),
+    [
+        ("a.b=1", {"a": {"b": 1}}),
+        ("a=2e-6", {"a": 2e-6}),
+        ("a=true", {"a": True}),
+        ("a=[1, 2]", {"a": [1, 2]}),
+        ("a=word", {"a": "word"}),
+        ('a="1"', {"a": "1"}),
+    ],
+)
+def test_override_values_are_toml_and_bare_words_are_strings(text: str, tree: dict[str, object]) -> None:
+    assert parse_override(text) == tree
+
+
+def test_diff_lists_exactly_the_changed_leaves() -> None:
+    changed = diff(load(QUICKSTART), load(QUICKSTART, ["train.optimizer.lr=1e-3", "seed=7"]))
+    assert changed == {"seed": (0, 7), "train.optimizer.lr": (5e-5, 1e-3)}
+
+
+def test_config_does_not_import_torch() -> None:
+    code = "import sys, apriel_mcore.config.load, apriel_mcore.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+keys = st.text("abc", min_size=1, max_size=2)
+trees = st.recursive(st.integers(), lambda children: st.dictionaries(keys, children, max_size=3), max_leaves=8)
+tables = st.dictionaries(keys, trees, max_size=4)
+
+
+@given(tables, tables)
+def test_merge_keeps_every_leaf_of_the_upper_tree(base: dict, over: dict) -> None:
+    merged = merge(base, over)
+    assert merge(merged, over) == merged
+    assert set(merged) == set(base) | set(over)
