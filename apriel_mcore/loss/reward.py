@@ -9,7 +9,7 @@ Shape suffix: _G the rollouts of one group. Nothing here is used in evaluation, 
 
 from typing import NamedTuple
 
-from apriel_mcore.config.schema import LengthPenalty
+from apriel_mcore.config.schema import LengthPenalty, RunConfig
 from apriel_mcore.loss.length import group_penalty
 from apriel_mcore.types import Group, ShapedReward, Verdict
 
@@ -84,4 +84,16 @@ def shape(
     return tuple(
         ShapedReward(task=task, length=penalty, factor=factor)
         for task, penalty, factor in zip(task_G, penalty_G, factor_G, strict=True)
+    )
+
+
+def shape_group(group: Group, config: RunConfig) -> tuple[ShapedReward, ...]:
+    """`shape` with the recipe's table and the budget and buffer of the group's domain."""
+    domain = group.problem.domain
+    return shape(
+        group,
+        table=config.reward.table,
+        length=config.reward.length,
+        budget=config.budget_of(domain),
+        buffer=config.buffer_of(domain),
     )
