@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-def _recipe_command(commands, name: str, help: str, door) -> argparse.ArgumentParser:  # noqa: ANN001
+def _recipe_command(commands, name: str, help: str, door) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=help)
     command.add_argument("recipe", type=Path)
     command.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
@@ -79,7 +79,7 @@ def _train(args: argparse.Namespace) -> None:
     _finish(run_dir)
 
 
-def _finish(run_dir) -> None:  # noqa: ANN001
+def _finish(run_dir) -> None:
     from apriel_mcore.obs import report, summary
 
     report.write(run_dir.root)

@@ -1,13 +1,13 @@
 """Every error of ours, and what the command line makes of it.
 
-    AprielError                      exit 1
-    |-- InputError                   exit 2   the user's input is wrong: file, key, value, remedy
-    |   `-- ConfigError                       a recipe or an override
-    |-- VerifierError                exit 1   a judge broke (counted; never a wrong answer)
-    |-- PoolError                    exit 1   no rollout server is left, or one breaks its contract
-    |-- BridgeError                  exit 1   weights did not arrive as they were sent
-    |-- TrainingError                exit 1   the optimizer step is not to be trusted
-    `-- Preempted                    exit 75  stopped on request, after a checkpoint: run me again
+AprielError                      exit 1
+|-- InputError                   exit 2   the user's input is wrong: file, key, value, remedy
+|   `-- ConfigError                       a recipe or an override
+|-- VerifierError                exit 1   a judge broke (counted; never a wrong answer)
+|-- PoolError                    exit 1   no rollout server is left, or one breaks its contract
+|-- BridgeError                  exit 1   weights did not arrive as they were sent
+|-- TrainingError                exit 1   the optimizer step is not to be trusted
+`-- Preempted                    exit 75  stopped on request, after a checkpoint: run me again
 """
 
 

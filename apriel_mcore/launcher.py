@@ -34,7 +34,13 @@ def train(config: RunConfig, run_dir: RunDir) -> None:
     attempt = run_dir.attempts() + 1
     with run_dir.log("launcher", attempt).open("wb") as log:
         agent = subprocess.Popen(
-            [sys.executable, "-m", "apriel_mcore.processes", "torch.distributed.run", *_ranks(config, run_dir, attempt)],
+            [
+                sys.executable,
+                "-m",
+                "apriel_mcore.processes",
+                "torch.distributed.run",
+                *_ranks(config, run_dir, attempt),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -1,7 +1,7 @@
 """The whole system on one screen: a prompt becomes a better model, again and again.
 
-    sampler -> pool -> judge  =>  reward -> advantage -> pack -> train -> publish => pool
-    '---- feed (background) --'   '-------------- loop (every rank) ------------'
+sampler -> pool -> judge  =>  reward -> advantage -> pack -> train -> publish => pool
+'---- feed (background) --'   '-------------- loop (every rank) ------------'
 """
 
 from apriel_mcore.checkpoints import Checkpoints
@@ -31,7 +31,9 @@ def run(
     while learner.step < config.train.num_steps:
         groups = feed.take()  # oldest first, in the mixture's proportions, each with a learning signal
 
-        shaped_P_G = [shape_group(group, config) for group in groups]  # verdict, minus length where it is easy
+        shaped_P_G = [
+            shape_group(group, config) for group in groups
+        ]  # verdict, minus length where it is easy
         samples = [
             sample
             for group, shaped_G in zip(groups, shaped_P_G, strict=True)

@@ -1,4 +1,4 @@
-"""Can this run start? Everything that can be known without an engine is checked before anything is written."""
+"""Can this run start? What can be known without an engine is checked before anything is written."""
 
 import shutil
 import socket
@@ -33,7 +33,8 @@ def _check_context(config: RunConfig, shape: ModelShape) -> None:
     length = config.rollout.servers.max_model_len
     if length > shape.max_positions:
         raise ConfigError(
-            f"rollout.servers.max_model_len: {length} exceeds the model's {shape.max_positions} positions; lower it"
+            f"rollout.servers.max_model_len: {length} exceeds the model's "
+            f"{shape.max_positions} positions; lower it"
         )
 
 
@@ -48,7 +49,8 @@ def _check_ports(config: RunConfig) -> None:
                 probe.bind((servers.host, port))
             except OSError:
                 raise InputError(
-                    f"rollout.servers.port: {servers.host}:{port} is in use; choose another port, or 0 for a free one"
+                    f"rollout.servers.port: {servers.host}:{port} is in use; "
+                    "choose another port, or 0 for a free one"
                 ) from None
 
 

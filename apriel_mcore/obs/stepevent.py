@@ -65,7 +65,9 @@ def _per_domain(
     fields: dict[str, object] = {}
     for name, target in targets.items():
         mine = [
-            (group, row) for group, row in zip(groups, shaped_P_G, strict=True) if group.problem.domain == name
+            (group, row)
+            for group, row in zip(groups, shaped_P_G, strict=True)
+            if group.problem.domain == name
         ]
         trained[name] += len(mine)
         fields[f"trained_groups.{name}"] = len(mine)
@@ -75,8 +77,10 @@ def _per_domain(
         rollouts = [rollout for group, _ in mine for rollout in group.rollouts_G]
         fields[f"reward.{name}"] = fmean(reward.task for _, row in mine for reward in row)
         fields[f"solve_rate.{name}"] = fmean(rollout.verdict.success for rollout in rollouts)
-        fields[f"tokens_mean.{name}"] = fmean(len(rollout.tokens_T) for rollout in rollouts)
-        fields[f"tokens_max.{name}"] = max(len(rollout.tokens_T) for rollout in rollouts)
+        lengths = sorted(len(rollout.tokens_T) for rollout in rollouts)
+        fields[f"tokens_mean.{name}"] = fmean(lengths)
+        fields[f"tokens_p10.{name}"] = lengths[len(lengths) // 10]
+        fields[f"tokens_p90.{name}"] = lengths[9 * (len(lengths) - 1) // 10]
     total = sum(trained.values())
     fields |= {f"trained_share.{name}": count / total for name, count in trained.items()}
     return fields

@@ -12,7 +12,7 @@ FIRST_STEPS, LAST_STEPS = 3, 5
 
 
 def show(run_dir: RunDir) -> None:
-    """Print first-vs-last reward and before-vs-after held-out accuracy per domain, and where the report is."""
+    """Print reward and held-out accuracy per domain, first and last, and where the report is."""
     events = read_events(run_dir.events)
     console = Console()
     console.print(table(events))
@@ -25,7 +25,16 @@ def table(events: list[Event]) -> Table:
     evals = [event for event in events if event["event"] == "eval"]
     names = [key.removeprefix("target_share.") for key in steps[-1] if key.startswith("target_share.")]
     result = Table(title=f"after {steps[-1]['step']} steps")
-    for name in ("domain", "reward first", "last", "held-out before", "after", "best constant", "share", "target"):
+    for name in (
+        "domain",
+        "reward first",
+        "last",
+        "held-out before",
+        "after",
+        "best constant",
+        "share",
+        "target",
+    ):
         result.add_column(name, justify="left" if name == "domain" else "right")
     for name in names:
         result.add_row(

@@ -46,7 +46,7 @@ def test_no_recipe_repeats_what_it_inherits(recipe: Path) -> None:
         ("train.num_steps=many", ["train.num_steps", "int"]),
         ("train.num_steps=0", ["train.num_steps", ">= 1"]),
         ("domains.math.ratio=0.5", ["domains", "sum to 1", "1.1"]),
-        ("reward.length.buffer=48", ["buffer", "budget"]),
+        ("domains.math.length_buffer=24", ["buffer", "budget", "math"]),
         ("reward.length.kind=hard", ["reward.length", "hard"]),
         ("rollout.max_output_tokens=600", ["rollout.max_output_tokens", "max_model_len"]),
         ("train.parallel.virtual_pipeline=2", ["train.parallel", "pipeline > 1"]),
@@ -105,7 +105,7 @@ def test_config_does_not_import_torch() -> None:
 
 
 keys = st.text("abc", min_size=1, max_size=2)
-trees = st.recursive(st.integers(), lambda children: st.dictionaries(keys, children, max_size=3), max_leaves=8)
+trees = st.recursive(st.integers(), lambda inner: st.dictionaries(keys, inner, max_size=3), max_leaves=8)
 tables = st.dictionaries(keys, trees, max_size=4)
 
 
