@@ -1,0 +1,88 @@
+"""How does a safetensors file lie in memory? Its header, written before any weight and read back.
+
+    8 bytes: header length | JSON header, padded with spaces | tensors, one behind the other
+
+The format allows no holes between tensors; padding the header is allowed, and puts the first tensor on
+a page boundary.
+"""
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any, Literal
+
+import msgspec
+
+from apriel_mcore.bridge.layouts import Sizes
+from apriel_mcore.errors import InputError
+
+Dtype = Literal["bfloat16", "float16", "float32"]
+
+_CODES: dict[Dtype, str] = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+_DTYPES: dict[str, Dtype] = {code: dtype for dtype, code in _CODES.items()}
+_ITEMSIZE: dict[Dtype, int] = {"bfloat16": 2, "float16": 2, "float32": 4}
+_PAGE = 4096
+_LENGTH_BYTES = 8
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """One tensor of a file."""
+
+    dtype: Dtype
+    sizes: Sizes
+    start: int
+    """Byte offset in the file."""
+    stop: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of its elements."""
+        return self.stop - self.start
+
+
+def lay_out(tensors: Mapping[str, Sizes], dtype: Dtype) -> tuple[bytes, int]:
+    """The opening bytes of a file of `tensors` in the order given, and the size of the whole file."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, sizes in tensors.items():
+        stop = offset + prod(sizes) * _ITEMSIZE[dtype]
+        header[name] = {"dtype": _CODES[dtype], "shape": sizes, "data_offsets": (offset, stop)}
+        offset = stop
+    text = msgspec.json.encode(header)
+    length = -(-(_LENGTH_BYTES + len(text)) // _PAGE) * _PAGE - _LENGTH_BYTES
+    opening = length.to_bytes(_LENGTH_BYTES, "little") + text.ljust(length)
+    return opening, len(opening) + offset
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, int]
+
+
+def contents(file: memoryview, *, where: str) -> dict[str, Stored]:
+    """The tensors of a whole safetensors file, by name; InputError if it is damaged or cut short."""
+    data_start = _LENGTH_BYTES + int.from_bytes(file[:_LENGTH_BYTES], "little")
+    if len(file) < _LENGTH_BYTES or data_start > len(file):
+        raise InputError(f"{where}: not a safetensors file, or cut short at {len(file)} bytes")
+    try:
+        header = msgspec.json.decode(file[_LENGTH_BYTES:data_start], type=dict[str, msgspec.Raw])
+        header.pop("__metadata__", None)
+        entries = {name: msgspec.json.decode(raw, type=_Entry) for name, raw in header.items()}
+    except msgspec.DecodeError as error:
+        raise InputError(f"{where}: damaged safetensors header: {error}") from None
+    return {name: _stored(name, entry, data_start, len(file), where=where) for name, entry in entries.items()}
+
+
+def _stored(name: str, entry: _Entry, data_start: int, file_size: int, *, where: str) -> Stored:
+    if entry.dtype not in _DTYPES:
+        raise InputError(
+            f"{where}: {name} has dtype {entry.dtype}; convert it to one of {', '.join(_DTYPES)}"
+        )
+    dtype = _DTYPES[entry.dtype]
+    start, stop = (data_start + offset for offset in entry.data_offsets)
+    if stop > file_size or stop - start != prod(entry.shape) * _ITEMSIZE[dtype]:
+        raise InputError(
+            f"{where}: {name} is damaged: {stop - start} bytes at {start} for {entry.shape} {dtype}, "
+            f"in a file of {file_size} bytes"
+        )
+    return Stored(dtype=dtype, sizes=entry.shape, start=start, stop=stop)
