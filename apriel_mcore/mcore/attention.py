@@ -1,0 +1,108 @@
+"""Core attention for Megatron's local layer spec: causal, over packed rows, context parallel.
+
+A row packs sequences one behind the other (THD layout, cu_seqlens). Each is attended on its own, so no
+mask of the whole row exists. Under context parallelism of size cp, every sequence (padded to a multiple
+of 2 cp) is cut into 2 cp chunks and rank r holds chunks r and 2 cp - 1 - r of every sequence, which
+balances causal work and is the layout of Transformer Engine; keys and values are all-gathered.
+
+Shapes: t tokens of the row on this rank, h heads, g key/value groups, d head size; t * cp in full rows.
+"""
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from megatron.core.packed_seq_params import PackedSeqParams
+from megatron.core.process_groups_config import ProcessGroupCollection
+from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
+from megatron.core.transformer.transformer_config import TransformerConfig
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+
+class PackedCausalAttention(nn.Module):
+    """softmax(q k^T / sqrt(d)) v within each packed sequence, causally."""
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        layer_number: int,
+        attn_mask_type: Any,
+        attention_type: str,
+        *,
+        cp_comm_type: str | None = None,
+        softmax_scale: float | None = None,
+        pg_collection: ProcessGroupCollection,
+    ) -> None:
+        """The arguments that Megatron's self-attention passes to its core."""
+        super().__init__()
+        self.context_group = pg_collection.cp
+        self.scale = softmax_scale
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        *,
+        attn_mask_type: Any = None,
+        attention_bias: Tensor | None = None,
+        packed_seq_params: PackedSeqParams,
+    ) -> Tensor:
+        """query [t, h, d]; key and value [t, g, d]; returns [t, 1, h * d]."""
+        bounds = packed_seq_params.cu_seqlens_q.tolist()
+        context = self.context_group.size()
+        if context == 1:
+            outputs = [
+                self._attend(query[start:end], key[start:end], value[start:end])
+                for start, end in pairwise(bounds)
+            ]
+        else:
+            whole = zigzag_inverse(bounds, context).to(query.device)
+            key, value = (self._gathered(tensor, whole) for tensor in (key, value))
+            outputs = []
+            for start, end in pairwise(bounds):
+                local = slice(start // context, end // context)
+                outputs += self._attend_chunks(query[local], key[start:end], value[start:end])
+        return torch.cat(outputs).reshape(query.shape[0], 1, -1)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[s, h, d] over [s', g, d]: causal without a mask, else what the bool mask [s, s'] allows."""
+        query, key, value = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (query, key, value))
+        output = scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=mask is None, scale=self.scale, enable_gqa=True
+        )
+        return output.squeeze(0).transpose(0, 1)
+
+    def _attend_chunks(self, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
+        """This rank's two chunks of one sequence against the keys up to each chunk's end."""
+        chunk = query.shape[0] // 2
+        rank, context = self.context_group.rank(), self.context_group.size()
+        outputs = []
+        for query_chunk, number in zip(query.split(chunk), (rank, 2 * context - 1 - rank), strict=True):
+            start, end = number * chunk, (number + 1) * chunk
+            mask = torch.ones(chunk, end, dtype=torch.bool, device=query.device).tril(diagonal=start)
+            outputs.append(self._attend(query_chunk, key[:end], value[:end], mask))
+        return outputs
+
+    def _gathered(self, local: Tensor, whole: Tensor) -> Tensor:
+        """Every rank's tokens in sequence order; backward sums the gradients of all ranks."""
+        gathered = gather_from_sequence_parallel_region(local, group=self.context_group)
+        return gathered[whole]
+
+
+def zigzag(bounds: list[int], context: int, rank: int) -> Tensor:
+    """Positions of a row (cu_seqlens `bounds`) that context rank `rank` of `context` holds, int64 [t]."""
+    if context == 1:
+        return torch.arange(bounds[-1])
+    positions = []
+    for start, end in pairwise(bounds):
+        chunks = torch.arange(start, end).view(2 * context, -1)
+        positions += [chunks[rank], chunks[2 * context - 1 - rank]]
+    return torch.cat(positions)
+
+
+def zigzag_inverse(bounds: list[int], context: int) -> Tensor:
+    """Where each position of the row lies in the concatenation of all ranks' tokens, int64 [t * cp]."""
+    return torch.cat([zigzag(bounds, context, rank) for rank in range(context)]).argsort()

@@ -1,0 +1,172 @@
+"""Which Megatron model is this shape, at this layout and precision?
+
+    ModelShape + Train --build--> GPTModel chunks (one a virtual stage) > Float16Module > DDP
+
+On a CPU the layers are Megatron's local ones with our attention and norm; on CUDA they are Transformer
+Engine's. Why GPTModel and not HybridModel: docs/decisions/002-gptmodel-or-hybridmodel.md.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from megatron.core import parallel_state
+from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
+from megatron.core.extensions.transformer_engine import HAVE_TE
+from megatron.core.models.gpt import GPTModel
+from megatron.core.models.gpt.gpt_layer_specs import (
+    get_gpt_layer_local_submodules,
+    get_gpt_layer_with_transformer_engine_spec,
+)
+from megatron.core.transformer.module import Float16Module
+from megatron.core.transformer.spec_utils import ModuleSpec
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
+from megatron.core.transformer.transformer_config import TransformerConfig
+from megatron.core.transformer.transformer_layer import TransformerLayer
+
+from apriel_mcore.bridge.shape import ModelShape
+from apriel_mcore.config.schema import Parallel, Train
+from apriel_mcore.errors import ConfigError
+from apriel_mcore.mcore.attention import PackedCausalAttention
+from apriel_mcore.mcore.norm import RMSNorm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """This rank's part of the model."""
+
+    shape: ModelShape
+    config: TransformerConfig
+    wrapped: list[DistributedDataParallel]
+    """What the schedule runs, one a virtual pipeline stage."""
+    chunks: list[GPTModel]
+    """The same without wrappers, for the bridge."""
+
+    @property
+    def head(self) -> GPTModel:
+        """The chunk with the output layer; AssertionError on a rank that does not hold the last stage."""
+        assert self.chunks[-1].post_process, "only the last pipeline stage has a head"
+        return self.chunks[-1]
+
+
+def build(shape: ModelShape, train: Train) -> Model:
+    """The model with random weights, wrapped for training; collective over all ranks."""
+    shape.check_layout(train.parallel)
+    config = transformer_config(shape, train)
+    virtual = train.parallel.virtual_pipeline
+    stages = range(virtual) if virtual > 1 else [None]
+    chunks = [_chunk(shape, config, train, stage) for stage in stages]
+    wrapped = [_wrap(chunk, config, train, bucketed=number == 0) for number, chunk in enumerate(chunks)]
+    return Model(shape=shape, config=config, wrapped=wrapped, chunks=chunks)
+
+
+def dtype_of(train: Train) -> torch.dtype:
+    """Of weights and activations."""
+    return torch.bfloat16 if train.precision == "bf16" else torch.float32
+
+
+def transformer_config(shape: ModelShape, train: Train) -> TransformerConfig:
+    """Megatron's description of the model and of how it is to be run."""
+    parallel, on_cuda = train.parallel, train.device == "cuda"
+    recompute: dict[str, Any] = {}
+    if train.recompute:
+        recompute = {
+            "recompute_granularity": "full",
+            "recompute_method": "uniform",
+            "recompute_num_layers": 1,
+        }
+    return TransformerConfig(
+        num_layers=shape.num_layers,
+        hidden_size=shape.hidden_size,
+        ffn_hidden_size=shape.ffn_size,
+        num_attention_heads=shape.num_heads,
+        num_query_groups=shape.num_kv_heads,
+        kv_channels=shape.head_dim,
+        layernorm_epsilon=shape.norm_eps,
+        normalization="RMSNorm",
+        gated_linear_unit=True,
+        activation_func=torch.nn.functional.silu,
+        add_bias_linear=False,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        tensor_model_parallel_size=parallel.tensor,
+        pipeline_model_parallel_size=parallel.pipeline,
+        virtual_pipeline_model_parallel_size=(
+            parallel.virtual_pipeline if parallel.virtual_pipeline > 1 else None
+        ),
+        context_parallel_size=parallel.context,
+        sequence_parallel=parallel.sequence,
+        params_dtype=dtype_of(train),
+        pipeline_dtype=dtype_of(train),
+        bf16=train.precision == "bf16",
+        # Rows differ in length, so stages tell each other the shape first. That check also asks for a
+        # token dispatcher that allows it, even of a model without experts.
+        variable_seq_lengths=True,
+        moe_token_dispatcher_type="alltoall",
+        # Losses come divided by the global constants of the step: gradients are summed over ranks.
+        calculate_per_token_loss=True,
+        deallocate_pipeline_outputs=parallel.pipeline > 1,
+        batch_p2p_comm=on_cuda,
+        use_cpu_initialization=not on_cuda,
+        gradient_accumulation_fusion=False,
+        masked_softmax_fusion=on_cuda,
+        bias_activation_fusion=on_cuda,
+        bias_dropout_fusion=on_cuda,
+        apply_rope_fusion=on_cuda,
+        **recompute,
+    )
+
+
+def _chunk(shape: ModelShape, config: TransformerConfig, train: Train, stage: int | None) -> GPTModel:
+    return GPTModel(
+        config=config,
+        transformer_layer_spec=_layer_spec(config, train, stage),
+        vocab_size=shape.padded_vocab(train.parallel.tensor),
+        max_sequence_length=shape.max_positions,
+        pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=stage),
+        post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=stage),
+        share_embeddings_and_output_weights=shape.tied,
+        position_embedding_type="rope",
+        rotary_base=shape.rope_theta,  # pyright: ignore[reportArgumentType]  (annotated int, used as float)
+        vp_stage=stage,
+    )
+
+
+def _layer_spec(config: TransformerConfig, train: Train, stage: int | None) -> Any:
+    if train.device == "cuda":
+        if not HAVE_TE:
+            raise ConfigError(
+                'train.device = "cuda" needs Transformer Engine, which is not installed: '
+                "install the `gpu` extra, or use the container image"
+            )
+        return get_gpt_layer_with_transformer_engine_spec()
+    submodules = get_gpt_layer_local_submodules(normalization="RMSNorm")
+    submodules.input_layernorm = RMSNorm
+    submodules.pre_mlp_layernorm = RMSNorm
+    submodules.self_attention.submodules.core_attention = PackedCausalAttention
+    layer = ModuleSpec(module=TransformerLayer, submodules=submodules)
+    num_layers = get_num_layers_to_build(config, vp_stage=stage)
+    return TransformerBlockSubmodules(layer_specs=[layer] * num_layers, layer_norm=RMSNorm)
+
+
+def _wrap(
+    chunk: GPTModel, config: TransformerConfig, train: Train, *, bucketed: bool
+) -> DistributedDataParallel:
+    chunk.to(torch.cuda.current_device())
+    module = Float16Module(config, chunk) if config.bf16 else chunk
+    return DistributedDataParallel(
+        config=config,
+        ddp_config=_ddp_config(train.parallel),
+        module=module,
+        # Later virtual stages communicate while earlier ones compute: one bucket is enough.
+        disable_bucketing=not bucketed,
+    )
+
+
+def _ddp_config(parallel: Parallel) -> DistributedDataParallelConfig:
+    return DistributedDataParallelConfig(
+        grad_reduce_in_fp32=True,
+        use_distributed_optimizer=parallel.distributed_optimizer,
+        overlap_grad_reduce=parallel.overlap_grad_reduce,
+        overlap_param_gather=parallel.overlap_param_gather,
+    )

@@ -1,0 +1,93 @@
+"""How do gradients become weights? Megatron's AdamW with float32 masters, and its schedule.
+
+The schedule steps before the update, so that the first update already has a learning rate (with W
+warm-up steps, update k uses k/W of the full rate up to k = W); Megatron's training loop steps it after
+and spends its first update at rate 0.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+from megatron.core.optimizer.optimizer import ChainedOptimizer
+from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
+
+from apriel_mcore.config.schema import Train
+from apriel_mcore.errors import TrainingError
+from apriel_mcore.mcore.model import Model, dtype_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """AdamW and its schedule."""
+
+    adam: ChainedOptimizer
+    schedule: OptimizerParamScheduler
+
+    @property
+    def implementation(self) -> str:
+        """Class that does the arithmetic: Transformer Engine's or apex's FusedAdam, or torch's AdamW."""
+        kind = type(self.adam.chained_optimizers[0].optimizer)
+        return f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the latest update."""
+        return float(self.adam.param_groups[0]["lr"])
+
+    def update(self) -> float:
+        """Clips, updates the weights, returns the gradient norm before clipping (over all ranks)."""
+        self.schedule.step(increment=1)
+        done, grad_norm, _ = self.adam.step()
+        if not done:
+            raise TrainingError("the optimizer skipped its step: a gradient is not finite")
+        return float(grad_norm)
+
+
+def build(model: Model, train: Train) -> Optimizer:
+    """For the trainable parameters of `model`; norms and biases are not decayed."""
+    settings = train.optimizer
+    config = OptimizerConfig(
+        optimizer="adam",
+        lr=settings.lr,
+        min_lr=settings.min_lr,
+        adam_beta1=settings.betas[0],
+        adam_beta2=settings.betas[1],
+        adam_eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        clip_grad=settings.clip_grad,
+        bf16=train.precision == "bf16",
+        params_dtype=dtype_of(train),
+        use_distributed_optimizer=train.parallel.distributed_optimizer,
+        overlap_param_gather=train.parallel.overlap_param_gather,
+    )
+    adam = get_megatron_optimizer(config, list(model.wrapped), use_gloo_process_groups=False)
+    assert isinstance(adam, ChainedOptimizer)
+    schedule = OptimizerParamScheduler(
+        adam,
+        init_lr=0.0,
+        max_lr=settings.lr,
+        min_lr=settings.min_lr,
+        lr_warmup_steps=settings.warmup_steps,
+        # Megatron asks that the decay outlast the warm-up, also where nothing decays.
+        lr_decay_steps=max(train.num_steps, settings.warmup_steps + 1),
+        lr_decay_style=settings.schedule,
+        start_wd=settings.weight_decay,
+        end_wd=settings.weight_decay,
+        wd_incr_steps=0,
+        wd_incr_style="constant",
+    )
+    return Optimizer(adam=adam, schedule=schedule)
+
+
+def force_param_sync(model: Model) -> None:
+    """Waits until every rank's parameters are those of the latest update.
+
+    With overlap_param_gather the gather of updated parameters runs inside the next forward; until
+    then `parameters()` are old, silently.
+    """
+    for chunk in model.wrapped:
+        if chunk.ddp_config.overlap_param_gather:
+            chunk.start_param_sync(force_sync=True)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
