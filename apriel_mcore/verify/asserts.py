@@ -1,0 +1,91 @@
+"""Which calls and values does an assert-style test state? Read from the syntax tree; nothing is run.
+
+    assert f([1, 2], k) == (3, "x"), "why"  ->  entry point f, arguments [1, 2] and k, expected (3, "x")
+
+Only then can the expected values stay outside the sandbox. MBPP's `test_list` and HumanEval's `check`
+functions are made of such asserts, and the few that are not have to be dropped.
+"""
+
+import ast
+from typing import Any
+
+import msgspec
+
+from apriel_mcore.errors import InputError
+from apriel_mcore.verify.values import ValueNotPlain, encode
+
+
+class StatedTests(msgspec.Struct, frozen=True):
+    """What the asserts of one problem call, and what they expect."""
+
+    callee: str
+    """The name called: the entry point (MBPP), or a parameter that stands for it (`candidate`, HumanEval)."""
+    tests: tuple[dict[str, Any], ...]
+    """`{"args": [...], "expected": ...}` with the trees of values.encode, as code.Reference has them."""
+
+
+def read_asserts(source: str) -> StatedTests:
+    """All asserts in a piece of Python, at top level and inside a check function.
+
+    Understood: `f(literals) == literal`, `f(literals) is None` (True, False), and
+    `abs(f(literals) - literal) < small` as a float that code.same_value compares with its own tolerance.
+    `assert True` states nothing. InputError when any assert says something else, when there is none, or
+    when they call different functions.
+    """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError) as error:
+        raise InputError(f"tests: not Python: {error}") from error
+    stated = [
+        _read_test(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assert) and not _states_nothing(node.test)
+    ]
+    callees = {callee for callee, _ in stated}
+    if len(callees) != 1:
+        raise InputError(f"tests: expected asserts that call one function, found {sorted(callees)}")
+    return StatedTests(callee=callees.pop(), tests=tuple(test for _, test in stated))
+
+
+def _states_nothing(test: ast.expr) -> bool:
+    return isinstance(test, ast.Constant) and test.value is True
+
+
+def _read_test(node: ast.Assert) -> tuple[str, dict[str, Any]]:
+    match node.test:
+        case ast.Compare(left=ast.Call() as call, ops=[ast.Eq()], comparators=[expected]):
+            return _test(call, _literal(expected))
+        case ast.Compare(
+            left=ast.Call() as call,
+            ops=[ast.Is()],
+            comparators=[ast.Constant(value=None | True | False as expected)],
+        ):
+            return _test(call, expected)
+        case ast.Compare(
+            left=ast.Call(
+                func=ast.Name("abs"),
+                args=[ast.BinOp(left=ast.Call() as call, op=ast.Sub(), right=expected)],
+            ),
+            ops=[ast.Lt() | ast.LtE()],
+            comparators=[ast.Constant(value=float())],
+        ):
+            return _test(call, float(_literal(expected)))
+    raise InputError(f"tests: not of the form f(literals) == literal: {ast.unparse(node)[:200]}")
+
+
+def _test(call: ast.Call, expected: object) -> tuple[str, dict[str, Any]]:
+    if not isinstance(call.func, ast.Name) or call.keywords:
+        raise InputError(f"tests: not a plain call with positional arguments: {ast.unparse(call)[:200]}")
+    args = [_literal(arg) for arg in call.args]
+    try:
+        test = {"args": [encode(arg) for arg in args], "expected": encode(expected)}
+    except ValueNotPlain as error:
+        raise InputError(f"tests: {ast.unparse(call)[:200]}: {error}") from error
+    return call.func.id, test
+
+
+def _literal(node: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"tests: not a literal: {ast.unparse(node)[:200]}") from error

