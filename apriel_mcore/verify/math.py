@@ -145,7 +145,7 @@ def _parse(latex: str) -> list[Any]:
         [math_verify.LatexExtractionConfig(boxed_match_priority=0)],
         fallback_mode="no_fallback",
         extraction_mode="first_match",
-        parsing_timeout=None,
+        parsing_timeout=0,
     )
 
 

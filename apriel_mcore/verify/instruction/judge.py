@@ -1,0 +1,60 @@
+"""How many of a prompt's constraints does the answer keep?"""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from apriel_mcore.errors import InputError
+from apriel_mcore.types import Verdict
+from apriel_mcore.verify.answer import final_answer
+from apriel_mcore.verify.instruction import layout as _layout  # registers its constraints
+from apriel_mcore.verify.instruction import words as _words  # registers its constraints
+from apriel_mcore.verify.instruction.registry import bind, words
+from apriel_mcore.verify.outcome import NO_ANSWER, read_reference, share
+
+__all__ = ["Instruction", "Reference", "self_check", "verify"]
+_REGISTERED = (_layout, _words)
+
+
+class Instruction(msgspec.Struct, frozen=True):
+    """One constraint."""
+
+    kind: str
+    args: dict[str, Any] = {}
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """Constraints of a problem, and an answer that keeps them where one is known."""
+
+    instructions: Annotated[list[Instruction], Meta(min_length=1)]
+    gold: str = ""
+
+
+def verify(reference: dict[str, Any], text: str) -> Verdict:
+    """Score = constraints kept / all. InputError on an unknown kind or wrong arguments.
+
+    An answer without a single word is no answer: it would keep every constraint that only forbids.
+    """
+    instructions = read_reference(reference, Reference).instructions
+    checks = [bind(instruction.kind, instruction.args) for instruction in instructions]
+    answer = final_answer(text)
+    if not words(answer):
+        return NO_ANSWER
+    kept = [check(answer) for check in checks]
+    broken = [
+        instruction.kind for instruction, is_kept in zip(instructions, kept, strict=True) if not is_kept
+    ]
+    return share(sum(kept), len(kept), f"broken: {', '.join(broken)}")
+
+
+def self_check(reference: dict[str, Any]) -> None:
+    """InputError unless every constraint can be checked, and the gold answer, if there is one, keeps all."""
+    verify(reference, "any text")
+    gold = read_reference(reference, Reference).gold
+    if gold:
+        verdict = verify(reference, gold)
+        if not verdict.success:
+            raise InputError(
+                f"reference: the gold answer does not verify: {verdict.detail or verdict.status}"
+            )

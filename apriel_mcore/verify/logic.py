@@ -1,0 +1,119 @@
+"""Does the answer solve the puzzle, as its reasoning-gym scorer sees it?
+
+Scorers return partial credit for near misses and for answers that merely contain the gold one; here
+only a score of exactly 1.0 counts. Some scorers execute the answer as code or accept anything: they are
+refused by name.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Annotated, Any, cast
+
+import msgspec
+from msgspec import Meta
+
+from apriel_mcore.errors import InputError
+from apriel_mcore.types import Verdict
+from apriel_mcore.verify.alarm import OutOfTime, time_limit
+from apriel_mcore.verify.answer import final_answer, tagged_or_bare_text
+from apriel_mcore.verify.outcome import CORRECT, NO_ANSWER, failed, read_reference
+
+MAX_CHARS = 10_000
+SOFT_LIMIT_S = 1.0
+
+_EXECUTES = "its scorer executes the answer as code"
+_NO_GOLD = "its items have no reference answer that could be checked"
+DENIED = {
+    "binary_matrix": _EXECUTES,
+    "countdown": _EXECUTES,
+    "intermediate_integration": _EXECUTES,
+    "n_queens": _EXECUTES,
+    "polynomial_multiplication": _EXECUTES,
+    "puzzle24": _EXECUTES,
+    "simple_integration": _EXECUTES,
+    "spiral_matrix": _EXECUTES,
+    "string_insertion": _EXECUTES,
+    "codeio": "its generator executes packaged programs",
+    "game_of_life_halting": "its scorer accepts every answer",
+    "boxnet": _NO_GOLD,
+    "graph_color": _NO_GOLD,
+    "propositional_logic": _NO_GOLD,
+    "rubiks_cube": _NO_GOLD,
+    "rush_hour": _NO_GOLD,
+    "composite": "it is not a task of its own",
+}
+
+# What scorers raise on answers that they cannot read. The gold answer went through the same scorer at
+# load, so the answer is to blame; anything else is the judge's own failure.
+_MALFORMED = (ValueError, TypeError, KeyError, IndexError, AttributeError, ZeroDivisionError, OverflowError)
+
+type Scorer = Callable[[str, dict[str, Any]], float]
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """An item as reasoning-gym generates it."""
+
+    question: str
+    answer: Annotated[str, Meta(pattern=r"\S")]
+    metadata: dict[str, Any]
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """A puzzle and its task's registered name."""
+
+    task: str
+    entry: Entry
+
+
+def verify(reference: dict[str, Any], text: str) -> Verdict:
+    """The verdict on one answer; binary. InputError for a denied or unknown task.
+
+    The answer is the final response, or the content of its last `<answer>` tag, stripped.
+    """
+    puzzle = read_reference(reference, Reference)
+    scorer = _scorer(puzzle.task)
+    answer = tagged_or_bare_text(final_answer(text))
+    if not answer:
+        return NO_ANSWER
+    if len(answer) > MAX_CHARS:
+        return failed("unparsable", f"longer than {MAX_CHARS} characters")
+    try:
+        with time_limit(SOFT_LIMIT_S):
+            score = scorer(answer, msgspec.structs.asdict(puzzle.entry))
+    except _MALFORMED as error:
+        return failed("unparsable", f"the scorer cannot read it: {type(error).__name__}")
+    except OutOfTime:
+        return failed("unparsable", f"took more than {SOFT_LIMIT_S:g} s")
+    return CORRECT if score == 1.0 else failed("wrong", f"score {score:.3g}")
+
+
+def self_check(reference: dict[str, Any]) -> None:
+    """InputError unless the item's own answer scores 1.0."""
+    puzzle = read_reference(reference, Reference)
+    verdict = verify(reference, puzzle.entry.answer)
+    if not verdict.success:
+        raise InputError(
+            f"reference: the answer of this {puzzle.task} item does not verify: {verdict.detail}"
+        )
+
+
+def warm_up() -> None:
+    """Imports reasoning-gym: seconds, once per process."""
+    _scorer("syllogism")
+
+
+def check_task(task: str) -> None:
+    """InputError when the task is denied, without importing reasoning-gym."""
+    if task in DENIED:
+        raise InputError(f"reasoning-gym task {task!r} is not allowed: {DENIED[task]}")
+
+
+@cache
+def _scorer(task: str) -> Scorer:
+    check_task(task)
+    import reasoning_gym
+    from reasoning_gym.factory import DATASETS
+
+    if task not in DATASETS:
+        raise InputError(f"reasoning-gym has no task {task!r}")
+    return cast(Scorer, reasoning_gym.get_score_answer_fn(task))  # its own annotation has no parameters

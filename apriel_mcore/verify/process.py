@@ -1,0 +1,84 @@
+"""How is one judge's process started, asked with a deadline, and ended so that nothing is left?"""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from typing import Self
+
+import msgspec
+
+from apriel_mcore.config.schema import Verify
+from apriel_mcore.verify import wire
+
+WORKER = (sys.executable, "-m", "apriel_mcore.verify.worker")
+_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "APRIEL_CACHE")
+"""What a judge may know of our environment: it is the parent of model-written code, so no secrets."""
+
+
+class WorkerDied(Exception):
+    """The process ended in the middle of a request."""
+
+
+class WorkerProcess:
+    """A running worker. Ask one thing at a time; kill() always leaves nothing behind."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self.loaded: set[str] = set()
+        self.num_jobs = 0
+
+    @classmethod
+    async def start(cls, config: Verify, program: tuple[str, ...] = WORKER) -> Self:
+        """Spawned, not forked: it shares nothing with this process but a socket."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            arguments = (str(theirs.fileno()), str(os.getpid()), msgspec.json.encode(config).decode())
+            process = subprocess.Popen(
+                (*program, *arguments),
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+                | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            )
+        reader, writer = await asyncio.open_connection(sock=ours)
+        return cls(process, reader, writer)
+
+    async def ask(self, request: wire.Request, deadline_s: float) -> wire.Reply:
+        """The reply; TimeoutError after the deadline, WorkerDied when the process ends instead.
+
+        Whatever interrupts the wait, the process is killed: an old reply must not meet a new request.
+        """
+        answered = False
+        try:
+            async with asyncio.timeout(deadline_s):
+                self._writer.write(wire.encode(request))
+                await self._writer.drain()
+                (size,) = wire.HEADER.unpack(await self._reader.readexactly(wire.HEADER.size))
+                reply = wire.decode_reply(await self._reader.readexactly(size))
+            answered = True
+            return reply
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            raise WorkerDied(f"worker ended with status {self.kill()}") from error
+        finally:
+            if not answered:
+                self.kill()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can be asked."""
+        return self._process.poll() is None and not self._writer.is_closing()
+
+    def kill(self) -> int:
+        """Kills the worker with all its children and reaps it; its exit status. Safe to repeat."""
+        self._writer.close()
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        return self._process.wait()

@@ -1,0 +1,82 @@
+"""What do the pool and its worker processes say to each other?
+
+    pool --Load | Grade | Check--> worker --Done | Graded | Refused | Broken--> pool
+
+Each message is its length (4 bytes, big-endian) and one JSON object, over a private socket: libraries
+may print to stdout as they like.
+"""
+
+import struct
+from typing import Any
+
+import msgspec
+
+from apriel_mcore.types import Verdict
+
+HEADER = struct.Struct(">I")
+
+
+class Load(msgspec.Struct, frozen=True, tag=True):
+    """Import what a verifier needs, before its first job is timed."""
+
+    verifier: str
+
+
+class Grade(msgspec.Struct, frozen=True, tag=True):
+    """Judge one answer."""
+
+    verifier: str
+    reference: dict[str, Any]
+    text: str
+
+
+class Check(msgspec.Struct, frozen=True, tag=True):
+    """See that a problem's own gold verifies."""
+
+    verifier: str
+    reference: dict[str, Any]
+
+
+class Done(msgspec.Struct, frozen=True, tag=True):
+    """Loaded, or checked and found good."""
+
+
+class Graded(msgspec.Struct, frozen=True, tag=True):
+    """The verdict."""
+
+    verdict: Verdict
+
+
+class Refused(msgspec.Struct, frozen=True, tag=True):
+    """The input cannot be judged: the problem is at fault (InputError)."""
+
+    message: str
+
+
+class Broken(msgspec.Struct, frozen=True, tag=True):
+    """The judge raised: there is no verdict (VerifierError)."""
+
+    message: str
+
+
+Request = Load | Grade | Check
+Reply = Done | Graded | Refused | Broken
+
+_decode_request = msgspec.json.Decoder(Request).decode
+_decode_reply = msgspec.json.Decoder(Reply).decode
+
+
+def encode(message: Request | Reply) -> bytes:
+    """One message with its header."""
+    body = msgspec.json.encode(message)
+    return HEADER.pack(len(body)) + body
+
+
+def decode_request(body: bytes) -> Request:
+    """A request without its header."""
+    return _decode_request(body)
+
+
+def decode_reply(body: bytes) -> Reply:
+    """A reply without its header."""
+    return _decode_reply(body)

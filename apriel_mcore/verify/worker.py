@@ -1,0 +1,170 @@
+"""A judge's process: one request at a time over a private socket, until the pool hangs up or kills it.
+
+Started by the pool as `python -m apriel_mcore.verify.worker FD PARENT CONFIG`: the socket's descriptor, the
+pool's process id, and the recipe's verify section as JSON. Model text is parsed here and nowhere else;
+a parser that hangs or eats memory takes this process down, not the run.
+"""
+
+import ctypes
+import os
+import resource
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from apriel_mcore.config.schema import Verify
+from apriel_mcore.errors import InputError
+from apriel_mcore.types import Verdict
+from apriel_mcore.verify import wire
+from apriel_mcore.verify.outcome import read_reference
+
+MEMORY_BYTES = 4 << 30
+_PR_SET_PDEATHSIG = 1
+_SANDBOX_SHARE = 0.6  # of the deadline: a program that runs too long is judged so before the pool steps in
+
+
+class Judge(NamedTuple):
+    """One verifier's entry points."""
+
+    verify: Callable[[dict[str, Any], str], Verdict]
+    self_check: Callable[[dict[str, Any]], None]
+    warm_up: Callable[[], None]
+
+
+class _CodeGold(msgspec.Struct, frozen=True):
+    """A solution that passes, where one is known."""
+
+    gold: str = ""
+
+
+Judges = Mapping[str, Callable[[Verify], Judge]]
+
+
+def _math(config: Verify) -> Judge:
+    from apriel_mcore.verify import math
+
+    return Judge(math.verify, math.self_check, math.warm_up)
+
+
+def _instruction(config: Verify) -> Judge:
+    from apriel_mcore.verify.instruction import judge
+
+    return Judge(judge.verify, judge.self_check, lambda: None)
+
+
+def _logic(config: Verify) -> Judge:
+    from apriel_mcore.verify import logic
+
+    return Judge(logic.verify, logic.self_check, logic.warm_up)
+
+
+def _calls(config: Verify) -> Judge:
+    from apriel_mcore.verify import calls
+
+    return Judge(calls.verify, calls.self_check, calls.warm_up)
+
+
+def _code(config: Verify) -> Judge:
+    from apriel_mcore.verify import code
+    from apriel_mcore.verify.sandbox import SandboxLimits, open_sandbox
+
+    limits = SandboxLimits(
+        backend=config.sandbox,
+        cpu_s=config.code_cpu_s,
+        wall_s=_SANDBOX_SHARE * config.deadline_s,
+        memory_mib=config.code_memory_mib,
+    )
+
+    def verify(reference: dict[str, Any], text: str) -> Verdict:
+        return code.verify(reference, text, limits)
+
+    def self_check(reference: dict[str, Any]) -> None:
+        code.self_check(reference, limits)
+        gold = read_reference(reference, _CodeGold).gold
+        if gold:
+            verdict = verify(reference, gold)
+            if not verdict.success:
+                raise InputError(
+                    f"reference: the gold solution does not pass: {verdict.detail or verdict.status}"
+                )
+
+    def warm_up() -> None:
+        open_sandbox(limits.backend)
+
+    return Judge(verify, self_check, warm_up)
+
+
+JUDGES: Judges = {
+    "math": _math,
+    "code": _code,
+    "instruction": _instruction,
+    "logic": _logic,
+    "calls": _calls,
+}
+
+
+def main(judges: Judges = JUDGES) -> None:
+    """Serves until the other end of the socket closes."""
+    descriptor, parent, config = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    die_with(parent)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.set_inheritable(descriptor, False)  # the sandbox's children do not get it
+    os.dup2(2, 1)
+    with socket.socket(fileno=descriptor) as channel:
+        serve(channel, msgspec.json.decode(config, type=Verify), judges)
+
+
+def serve(channel: socket.socket, config: Verify, judges: Judges) -> None:
+    """Answers requests in order until the other end closes."""
+    loaded: dict[str, Judge] = {}
+    with channel.makefile("rb") as requests:
+        while header := requests.read(wire.HEADER.size):
+            (size,) = wire.HEADER.unpack(header)
+            request = wire.decode_request(requests.read(size))
+            channel.sendall(wire.encode(_answer(request, config, judges, loaded)))
+
+
+def die_with(parent: int) -> None:
+    """The kernel kills this process when its parent dies, also by SIGKILL."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent:  # it died before we asked
+        sys.exit(1)
+
+
+def _answer(request: wire.Request, config: Verify, judges: Judges, loaded: dict[str, Judge]) -> wire.Reply:
+    try:
+        return _judge(request, config, judges, loaded)
+    except InputError as error:
+        return wire.Refused(str(error))
+    except Exception as error:  # this process's half of the seam in verify/grade.py, which counts it
+        traceback.print_exc()
+        return wire.Broken(f"{type(error).__name__}: {error}"[:500])
+
+
+def _judge(request: wire.Request, config: Verify, judges: Judges, loaded: dict[str, Judge]) -> wire.Reply:
+    name = request.verifier
+    if name not in judges:
+        raise InputError(f"unknown verifier {name!r}; known are {', '.join(judges)}")
+    if name not in loaded:
+        loaded[name] = judges[name](config)
+    judge = loaded[name]
+    match request:
+        case wire.Load():
+            judge.warm_up()
+        case wire.Check(reference=reference):
+            judge.self_check(reference)
+        case wire.Grade(reference=reference, text=text):
+            return wire.Graded(judge.verify(reference, text))
+    return wire.Done()
+
+
+if __name__ == "__main__":
+    main()
