@@ -105,6 +105,11 @@ class ArenaPair:
         """The one that no server was told to read last."""
         return self._arenas[self._turn]
 
+    @property
+    def both(self) -> tuple[Arena, Arena]:
+        """In a fixed order."""
+        return self._arenas
+
     def swap(self) -> None:
         """The arena just written has been announced: write to the other one next."""
         self._turn = 1 - self._turn

@@ -1,6 +1,6 @@
 """How do weights get from Megatron shards into Hugging Face tensors, and back?
 
-    chunks[i][parameter][box]  --export_shard-->  arena.views[hf][box]
+    chunks[i][parameter][box]  --ShardExport-->      arena.views[hf][box]
     chunks[i][parameter][box]  <--load_hf_weights--  folder's safetensors, mapped
 
 One strided copy for each box of the plan, straight from parameter to destination: no gather, no
@@ -38,12 +38,35 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     """Tensors of other modalities, which the decoder does not have."""
 
 
-@torch.no_grad()
+class ShardExport:
+    """A rank's boxes (`Plan.exports_of`) bound to one arena, to be written for every version.
+
+    Making a view costs more than copying a small box, so views are kept. Those of a parameter whose
+    storage moved since (a new `.data`) are made again.
+    """
+
+    def __init__(self, copies: Sequence[Copy], arena: Arena) -> None:
+        self._copies = copies
+        self._targets = [arena.views[copy.hf][_slices(copy.hf_box)] for copy in copies]
+        self._addresses: list[int] = []
+        self._sources: list[Tensor] = []
+
+    @torch.no_grad()
+    def run(self, chunks: Chunks) -> None:
+        """Copy every box into the arena, cast to the arena's dtype."""
+        parameters = [chunks[copy.chunk][copy.parameter] for copy in self._copies]
+        addresses = [parameter.data_ptr() for parameter in parameters]
+        if addresses != self._addresses:
+            boxes = [_slices(copy.shard) for copy in self._copies]
+            self._sources = [tensor.detach()[box] for tensor, box in zip(parameters, boxes, strict=True)]
+            self._addresses = addresses
+        for target, source in zip(self._targets, self._sources, strict=True):
+            target.copy_(source)
+
+
 def export_shard(chunks: Chunks, copies: Sequence[Copy], arena: Arena) -> None:
-    """Write a rank's boxes (`Plan.exports_of`) into the arena, cast to the arena's dtype."""
-    for copy in copies:
-        source = chunks[copy.chunk][copy.parameter]
-        arena.views[copy.hf][_slices(copy.hf_box)].copy_(source[_slices(copy.shard)])
+    """Write a rank's boxes into the arena, once; see ShardExport."""
+    ShardExport(copies, arena).run(chunks)
 
 
 @torch.no_grad()

@@ -1,0 +1,209 @@
+"""How does a weight version move from the trainer into the pool, and how do we know that it did?
+
+Every trainer rank calls `publish` in step with the others:
+
+    parameters in sync -> write own boxes -> barrier -> log-probs of the probe text
+        -> first rank: digest -> pool takes the arena -> answers compared -> probe compared -> receipt
+
+`publish` waits for the servers; what the first rank finds, good or bad, is told to every rank, so
+that either all return or all raise BridgeError. The arena written is never the one announced last.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from apriel_mcore.bridge.arena import Arena, ArenaPair
+from apriel_mcore.bridge.layouts import Sizes
+from apriel_mcore.bridge.plan import Coordinates, Plan
+from apriel_mcore.bridge.receipt import Receipt, append, check_acks, summarize
+from apriel_mcore.bridge.reshard import Chunks, ShardExport, check_shards
+from apriel_mcore.bridge.tensorfile import Dtype
+from apriel_mcore.errors import AprielError, BridgeError
+from apriel_mcore.obs.spans import span
+from apriel_mcore.seams import Ack
+
+
+class Ranks(Protocol):
+    """Collectives over all trainer ranks, with a finite timeout (mcore/parallel.py)."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the rank that owns the pool and writes files."""
+        ...
+
+    def broadcast(self, payload: bytes) -> bytes:
+        """The first rank's payload, on every rank."""
+        ...
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        ...
+
+
+class ServerSide(Protocol):
+    """The pool, as seen from outside its event loop; only the first rank calls it. Both calls block."""
+
+    def update(self, path: str, version: int) -> list[Ack]:
+        """Put an arena's weights on every server; PoolError when none is left."""
+        ...
+
+    def score(self, tokens_T: Sequence[int]) -> list[list[float]]:
+        """Per server: log-prob of each token after the first."""
+        ...
+
+
+class Trainer(Protocol):
+    """This rank's side of the weights (mcore/learner.py)."""
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """Where the rank stands and which layers it holds."""
+        ...
+
+    def chunks(self) -> Chunks:
+        """Named parameters of each model chunk, as of the last optimizer step; collective.
+
+        With overlapped parameter gather the raw parameters are older than that.
+        """
+        ...
+
+    def logprobs(self, tokens_T: Sequence[int]) -> list[float]:
+        """Log-prob of each token after the first, equal on all ranks; collective."""
+        ...
+
+
+class Probe(msgspec.Struct, frozen=True, kw_only=True):
+    """A text that trainer and servers must agree on."""
+
+    tokens_T: tuple[int, ...]
+    bound: float
+    """Largest mean |log-prob difference| that is accepted."""
+
+
+class ArenaPublisher:
+    """seams.Publisher through shared memory: one on every trainer rank, all on one host."""
+
+    def __init__(
+        self,
+        *,
+        trainer: Trainer,
+        plan: Plan,
+        servers: ServerSide,
+        ranks: Ranks,
+        arenas: ArenaPair,
+        probe: Probe,
+        log: Path,
+    ) -> None:
+        """Checks plan and parameters at once: BridgeError names what does not fit.
+
+        `servers` and `log` (receipts.jsonl) are used by the first rank only.
+        """
+        check_same_plan(plan, ranks)
+        check_shards(trainer.chunks(), plan, trainer.coordinates)
+        copies = plan.exports_of(trainer.coordinates)
+        self._exports = {arena.path: ShardExport(copies, arena) for arena in arenas.both}
+        self._plan_digest = plan.digest
+        self._trainer = trainer
+        self._servers = servers
+        self._ranks = ranks
+        self._arenas = arenas
+        self._probe = probe
+        self._log = log
+
+    @span("publish")
+    def publish(self, version: int) -> float:
+        """Blocks until every server answers with `version` and the probe agrees; seconds it took.
+
+        BridgeError, on every rank, when weights or probe differ or the pool is lost.
+        """
+        start = time.perf_counter()
+        arena = self._arenas.writable
+        self._exports[arena.path].run(self._trainer.chunks())
+        self._ranks.barrier()
+        export_s = time.perf_counter() - start
+
+        logprobs_T = self._trainer.logprobs(self._probe.tokens_T)
+        on_first_rank(self._ranks, lambda: self._deliver(arena, version, logprobs_T, start, export_s))
+        self._arenas.swap()
+        return time.perf_counter() - start
+
+    def _deliver(
+        self, arena: Arena, version: int, logprobs_T: list[float], start: float, export_s: float
+    ) -> None:
+        """Digest, update, comparison of both, receipt. First rank only."""
+        sent = summarize(arena.mapping, where=str(arena.path))
+        acks = self._servers.update(str(arena.path), version)
+        check_acks(acks, sent, version)
+        mean, largest = compare_probe(logprobs_T, self._servers.score(self._probe.tokens_T))
+        if not mean <= self._probe.bound:  # also when it is not a number
+            raise BridgeError(
+                f"version {version}: the servers answer the probe text {mean:.4f} away from the trainer "
+                f"(mean |log-prob difference|, largest {largest:.4f}; publish.probe_bound = "
+                f"{self._probe.bound}): they do not run the weights that were sent"
+            )
+        receipt = Receipt(
+            version=version,
+            num_tensors=sent.num_tensors,
+            num_bytes=sent.num_bytes,
+            digest=sent.digest,
+            plan=self._plan_digest,
+            probe_mean_abs_diff=mean,
+            probe_max_abs_diff=largest,
+            servers=tuple(ack.server for ack in acks),
+            seconds=time.perf_counter() - start,
+            export_s=export_s,
+            time=time.time(),
+        )
+        append(receipt, self._log)
+
+
+def compare_probe(logprobs_T: Sequence[float], scores: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Mean and largest |difference| over all servers and tokens; BridgeError when nothing is comparable."""
+    if not logprobs_T or not scores or any(len(score_T) != len(logprobs_T) for score_T in scores):
+        lengths = [len(score_T) for score_T in scores]
+        raise BridgeError(f"the probe has {len(logprobs_T)} log-probs, the servers answered with {lengths}")
+    gaps = [
+        abs(ours - theirs) for score_T in scores for ours, theirs in zip(logprobs_T, score_T, strict=True)
+    ]
+    return sum(gaps) / len(gaps), max(gaps)
+
+
+def check_same_plan(plan: Plan, ranks: Ranks) -> None:
+    """BridgeError on a rank whose plan is not the first rank's."""
+    ours, first = plan.digest, ranks.broadcast(plan.digest.encode()).decode()
+    if ours != first:
+        raise BridgeError(
+            f"this rank would copy by plan {ours[:12]}, the first rank by {first[:12]}: "
+            "start every rank with the same code, recipe and model"
+        )
+
+
+def share_arenas(
+    ranks: Ranks, directory: Path, name: str, tensors: Mapping[str, Sizes], dtype: Dtype
+) -> ArenaPair:
+    """The pair that the first rank creates, on every rank.
+
+    InputError on the first rank when there is no room, BridgeError then on the others.
+    """
+    created: list[ArenaPair] = []
+    on_first_rank(ranks, lambda: created.append(ArenaPair.create(directory, name, tensors, dtype)))
+    return created[0] if created else ArenaPair.attach(directory, name)
+
+
+def on_first_rank(ranks: Ranks, work: Callable[[], None]) -> None:
+    """Do `work` on the first rank; every rank waits for it, and raises if it failed."""
+    if not ranks.is_first:
+        failure = ranks.broadcast(b"").decode()
+        if failure:
+            raise BridgeError(f"the first rank failed: {failure}")
+        return
+    try:
+        work()
+    except AprielError as error:
+        ranks.broadcast(str(error).encode() or b"unknown")
+        raise
+    ranks.broadcast(b"")
