@@ -3,6 +3,7 @@
 import itertools
 from typing import get_args, get_type_hints
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -12,9 +13,10 @@ from apriel_mcore.config.schema import (
     LengthPenalty,
     NoLengthPenalty,
     Reward,
+    RunConfig,
     StandardLengthPenalty,
 )
-from apriel_mcore.loss.reward import TABLES, shape, task_reward
+from apriel_mcore.loss.reward import TABLES, shape, shape_group, task_reward
 from apriel_mcore.types import Finish, Group, Problem, Rollout, Status, Verdict
 
 BUDGET = 160
@@ -138,6 +140,33 @@ def test_partial_credit_is_not_a_success() -> None:
 
 def test_without_a_length_penalty_the_total_is_the_task_reward() -> None:
     assert totals(NoLengthPenalty(), rollout("correct", 160), rollout("wrong", 160, "length")) == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({}, [-0.5, 0.0]),  # 30 tokens into a ramp of 60 that ends at 200
+        ({"max_output_tokens": 180}, [-5 / 6, 0.0]),
+        ({"length_buffer": 40}, [-0.25, 0.0]),
+        ({"max_output_tokens": 180, "length_buffer": 40}, [-0.75, 0.0]),
+    ],
+)
+def test_a_domain_may_have_its_own_budget_and_buffer(
+    overrides: dict[str, int], expected: list[float]
+) -> None:
+    recipe = {
+        "name": "unit",
+        "model": {"kind": "folder", "path": "model"},
+        "domains": {"math": {"ratio": 1.0, "sources": {"a": {"kind": "jsonl", "path": "a"}}} | overrides},
+        "rollout": {"max_output_tokens": 200, "servers": {"kind": "local"}},
+        "reward": {"table": "base", "length": {"kind": "standard", "buffer": 60}},
+        "train": {"num_steps": 1, "groups_per_step": 1, "seq_len": 512, "optimizer": {"lr": 1e-6}},
+    }
+    shaped_G = shape_group(
+        group(rollout("correct", 170), rollout("wrong", 9)), msgspec.convert(recipe, RunConfig)
+    )
+    assert [shaped.length for shaped in shaped_G] == pytest.approx(expected)
+    assert [shaped.task for shaped in shaped_G] == [1.0, -0.5]
 
 
 rollouts = st.builds(
