@@ -22,6 +22,8 @@ from apriel_mcore.data import targets
 
 TOKENS_STEP = 0.02
 """Weight of a new group in the running mean of tokens."""
+TOKEN_DEBT_LIMIT = 0.25
+"""Part of a domain's share by which token debts may move its quota in one batch: lengths are noisy."""
 
 
 class MixtureState(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +110,15 @@ class Mixture:
         if self._counts_tokens:
             tokens_D = self._tokens_per_group_D
             self.shares_D = targets.token_shares(self.weights_D, tokens_D)
-            self.debt_D = targets.token_debt(self._carry_D, tokens_D, self.shares_D, self._groups_per_step)
+            limits_D = self._token_debt_limits()
+            self.debt_D = targets.token_debt(self._carry_D, tokens_D, self.shares_D, limits_D)
+
+    def _token_debt_limits(self) -> list[float]:
+        """First-come batches have no quotas: there the debt alone must make up for slow domains."""
+        size = self._groups_per_step
+        if self._first_come:
+            return [float(size)] * len(self.shares_D)
+        return [max(1.0, TOKEN_DEBT_LIMIT * share * size) for share in self.shares_D]
 
     def _learn_tokens(self, domain: int, tokens: float) -> None:
         mean = self._tokens_per_group_D[domain]

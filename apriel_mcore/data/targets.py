@@ -8,9 +8,6 @@ is what a domain is owed so far, in the sampler's unit, and sums to 0.
 
 from collections.abc import Sequence
 
-TOKEN_DEBT_LIMIT = 0.25
-"""Part of its share that a batch pays back or takes back at most: one long group moves no quota far."""
-
 
 def token_shares(weights_D: Sequence[float], tokens_per_group_D: Sequence[float]) -> list[float]:
     """Shares in groups that give token shares `weights_D`: v is proportional to w / m.
@@ -27,15 +24,12 @@ def token_debt(
     carry_D: Sequence[float],
     tokens_per_group_D: Sequence[float],
     shares_D: Sequence[float],
-    batch_groups: int,
+    limits_D: Sequence[float],
 ) -> list[float]:
-    """A carry in tokens as a debt in groups, bounded per batch; sums to 0."""
+    """A carry in tokens as a debt in groups, each within its limit before they are made to sum to 0."""
     per_group_D = _filled(tokens_per_group_D)
-    debt_D: list[float] = []
-    for carry, tokens, share in zip(carry_D, per_group_D, shares_D, strict=True):
-        limit = max(1.0, TOKEN_DEBT_LIMIT * share * batch_groups)
-        debt_D.append(min(limit, max(-limit, carry / tokens)))
-    return recentred(debt_D, shares_D)
+    debt_D = [carry / tokens for carry, tokens in zip(carry_D, per_group_D, strict=True)]
+    return recentred(clamped(debt_D, limits_D), shares_D)
 
 
 def recentred(values_D: Sequence[float], shares_D: Sequence[float]) -> list[float]:
