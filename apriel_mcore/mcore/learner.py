@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megatron.core.models.gpt import GPTModel
+from torch import Tensor
 
+from apriel_mcore.bridge.names import Chunk, Spec
+from apriel_mcore.bridge.plan import Coordinates, make_plan
+from apriel_mcore.bridge.reshard import LoadReport, load_hf_weights
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.config.schema import Loss, Train
 from apriel_mcore.errors import TrainingError
-from apriel_mcore.mcore import model as model_builder
-from apriel_mcore.mcore import optimizer as optimizer_builder
-from apriel_mcore.mcore import parallel, rows
+from apriel_mcore.mcore import parallel
+from apriel_mcore.mcore.model import build_model
+from apriel_mcore.mcore.optimizer import build_optimizer, force_param_sync
 from apriel_mcore.mcore.parallel import Ranks
-from apriel_mcore.mcore.rows import PackedRow
+from apriel_mcore.mcore.rows import PackedRow, pack, pad_multiple, row_length
 from apriel_mcore.mcore.step import StepSums, accumulate_gradients, prepare, score
 from apriel_mcore.types import Batch, Sample, StepStats
 
@@ -27,8 +31,8 @@ class MegatronLearner:
     ) -> None:
         """Random weights; `load_hf` or mcore/checkpoint.py fills them. `temperature` is the sampler's."""
         self.ranks = ranks
-        self.model = model_builder.build(shape, train)
-        self.optimizer = optimizer_builder.build(self.model, train)
+        self.model = build_model(shape, train)
+        self.optimizer = build_optimizer(self.model, train)
         prepare(self.model)
         self._step = 0
         self._train = train
@@ -49,20 +53,38 @@ class MegatronLearner:
     @property
     def pad_multiple(self) -> int:
         """Each sample of a batch is padded to a multiple of this many tokens."""
-        return rows.pad_multiple(self.ranks)
+        return pad_multiple(self.ranks)
 
-    def chunks(self) -> list[GPTModel]:
-        """The unwrapped model chunks of this rank, holding the weights of `step`; collective."""
-        optimizer_builder.force_param_sync(self.model)
-        return self.model.chunks
+    @property
+    def spec(self) -> Spec:
+        """Which of Megatron's layer specs names the parameters."""
+        return "te" if self._train.device == "cuda" else "local"
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """This rank's place and the layers that it holds, as the model reports them."""
+        return Coordinates(
+            tensor_rank=self.ranks.tensor,
+            pipeline_rank=self.ranks.pipeline,
+            data_rank=self.ranks.data,
+            context_rank=self.ranks.context,
+            chunks=tuple(_describe(chunk) for chunk in self.model.chunks),
+        )
+
+    def chunks(self) -> list[dict[str, Tensor]]:
+        """The parameters of each model chunk of this rank, as of `step`; collective."""
+        force_param_sync(self.model)
+        return [dict(chunk.named_parameters()) for chunk in self.model.chunks]
 
     def train_step(self, batch: Batch) -> StepStats:
         """One optimizer step; the returned numbers are equal on all ranks."""
         started = time.monotonic()
         assert batch.pad_multiple % self.pad_multiple == 0, "packed for another layout"
+        mine = [[batch.samples[i] for i in row.sample_ids] for row in batch.rows[self.ranks.data]]
+        self.optimizer.zero_grad()
         sums = accumulate_gradients(
             self.model,
-            self._rows_of(batch),
+            self._pack(mine, batch.pad_multiple),
             settings=self._loss,
             temperature=self._temperature,
             num_rollouts=batch.num_rollouts,
@@ -87,15 +109,14 @@ class MegatronLearner:
             advantage=0.0,
             version=self._step,
         )
-        packed = self._complete([self._pack([text], self.pad_multiple)])
-        return score(self.model, packed).tolist()
+        return score(self.model, self._pack([[text]], self.pad_multiple)).tolist()
 
-    def load_hf(self, folder: Path) -> None:
-        """Weights of a Hugging Face folder of the same shape; step and optimizer start afresh."""
-        from apriel_mcore.bridge import reshard
-
-        reshard.load_hf_weights(self.model.chunks, self.model.shape, folder, self.ranks)
+    def load_hf(self, folder: Path) -> LoadReport:
+        """Weights of a Hugging Face folder of the same shape; step and optimizer state stay."""
+        plan = make_plan(self.model.shape, self.ranks.sizes, self.spec)
+        report = load_hf_weights(self.chunks(), plan, self.coordinates, folder)
         self.adopt_weights()
+        return report
 
     def adopt_weights(self) -> None:
         """The optimizer's float32 masters take over weights that were written into the chunks."""
@@ -105,20 +126,21 @@ class MegatronLearner:
         """Weights and optimizer are those after `step_number` steps (mcore/checkpoint.py)."""
         self._step = step_number
 
-    def _rows_of(self, batch: Batch) -> list[PackedRow]:
-        """This data rank's micro-batches, one behind the other."""
-        mine = batch.rows[self.ranks.data]
-        packed = [self._pack([batch.samples[i] for i in row.sample_ids], batch.pad_multiple) for row in mine]
-        return self._complete(packed)
+    def _pack(self, rows: list[list[Sample]], multiple: int) -> list[PackedRow]:
+        """The micro-batches of one run of the schedule.
 
-    def _complete(self, packed: list[PackedRow]) -> list[PackedRow]:
-        """The interleaved schedule wants a multiple of the stages: empty rows fill up."""
+        Megatron's interleaved schedule wants a multiple of the stages, and with two stages it mixes up
+        the shapes of what it sends forward and backward: it gets rows of one length, and empty ones.
+        """
+        lengths = [row_length(row, multiple) for row in rows]
         sizes = self.ranks.sizes
-        missing = -len(packed) % sizes.pipeline if sizes.virtual_pipeline > 1 else 0
-        return packed + [self._pack([], self.pad_multiple)] * missing
-
-    def _pack(self, samples: list[Sample], multiple: int) -> PackedRow:
-        return rows.pack(samples, multiple=multiple, ranks=self.ranks, device=self._device)
+        if sizes.virtual_pipeline > 1:
+            rows = rows + [[]] * (-len(rows) % sizes.pipeline)
+            lengths = [max(lengths)] * len(rows)
+        return [
+            pack(row, multiple=multiple, length=length, ranks=self.ranks, device=self._device)
+            for row, length in zip(rows, lengths, strict=True)
+        ]
 
     def _stats(self, batch: Batch, sums: StepSums, *, grad_norm: float, seconds: float) -> StepStats:
         tokens = max(1.0, sums.tokens)
@@ -136,3 +158,13 @@ class MegatronLearner:
             packing_fill=real_tokens / (num_rows * self._train.seq_len),
             seconds=seconds,
         )
+
+
+def _describe(chunk: GPTModel) -> Chunk:
+    layers = chunk.decoder.layers
+    return Chunk(
+        layer_offset=layers[0].layer_number - 1,
+        num_layers=len(layers),
+        first=chunk.pre_process,
+        last=chunk.post_process,
+    )

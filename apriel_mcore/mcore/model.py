@@ -1,6 +1,6 @@
 """Which Megatron model is this shape, at this layout and precision?
 
-    ModelShape + Train --build--> GPTModel chunks (one a virtual stage) > Float16Module > DDP
+    ModelShape + Train --build_model--> GPTModel chunks (one a virtual stage) > Float16Module > DDP
 
 On a CPU the layers are Megatron's local ones with our attention and norm; on CUDA they are Transformer
 Engine's. Why GPTModel and not HybridModel: docs/decisions/002-gptmodel-or-hybridmodel.md.
@@ -42,14 +42,8 @@ class Model:
     chunks: list[GPTModel]
     """The same without wrappers, for the bridge."""
 
-    @property
-    def head(self) -> GPTModel:
-        """The chunk with the output layer; AssertionError on a rank that does not hold the last stage."""
-        assert self.chunks[-1].post_process, "only the last pipeline stage has a head"
-        return self.chunks[-1]
 
-
-def build(shape: ModelShape, train: Train) -> Model:
+def build_model(shape: ModelShape, train: Train) -> Model:
     """The model with random weights, wrapped for training; collective over all ranks."""
     shape.check_layout(train.parallel)
     config = transformer_config(shape, train)
@@ -101,7 +95,8 @@ def transformer_config(shape: ModelShape, train: Train) -> TransformerConfig:
         bf16=train.precision == "bf16",
         # Rows differ in length, so stages tell each other the shape first. That check also asks for a
         # token dispatcher that allows it, even of a model without experts.
-        variable_seq_lengths=True,
+        # Not for the interleaved schedule: its rows have one length (mcore/learner.py).
+        variable_seq_lengths=parallel.virtual_pipeline == 1,
         moe_token_dispatcher_type="alltoall",
         # Losses come divided by the global constants of the step: gradients are summed over ranks.
         calculate_per_token_loss=True,

@@ -35,6 +35,11 @@ class Optimizer:
         """Learning rate of the latest update."""
         return float(self.adam.param_groups[0]["lr"])
 
+    def zero_grad(self) -> None:
+        """Before every step: in float32 the last update left `grad` pointing into the buffer that backward
+        adds `grad` to."""
+        self.adam.zero_grad()
+
     def update(self) -> float:
         """Clips, updates the weights, returns the gradient norm before clipping (over all ranks)."""
         self.schedule.step(increment=1)
@@ -44,7 +49,7 @@ class Optimizer:
         return float(grad_norm)
 
 
-def build(model: Model, train: Train) -> Optimizer:
+def build_optimizer(model: Model, train: Train) -> Optimizer:
     """For the trainable parameters of `model`; norms and biases are not decayed."""
     settings = train.optimizer
     config = OptimizerConfig(

@@ -51,13 +51,22 @@ def pad_multiple(ranks: Ranks) -> int:
     return context * (ranks.sizes.tensor if ranks.sizes.sequence else 1)
 
 
-def pack(samples: Sequence[Sample], *, multiple: int, ranks: Ranks, device: torch.device) -> PackedRow:
+def row_length(samples: Sequence[Sample], multiple: int) -> int:
+    """Tokens of the packed row over all context ranks, padding included."""
+    return sum(_padded_lengths(samples, multiple)) or multiple
+
+
+def pack(
+    samples: Sequence[Sample], *, multiple: int, length: int, ranks: Ranks, device: torch.device
+) -> PackedRow:
     """The samples one behind the other, each padded to a multiple of `multiple` tokens.
 
-    A row without samples is one padding sequence without response tokens: it runs and adds nothing.
+    A padding sequence without response tokens fills the row up to `length`; a row without samples is
+    nothing else: it runs and adds nothing.
     """
-    lengths_N = [-(-sample.num_tokens // multiple) * multiple for sample in samples] or [multiple]
-    bounds = [0, *accumulate(lengths_N)]
+    bounds = [0, *accumulate(_padded_lengths(samples, multiple))]
+    if bounds[-1] < length:
+        bounds.append(length)
     tokens: list[int] = []
     sources: list[int] = []
     for sample, (start, end) in zip(samples, pairwise(bounds), strict=False):
@@ -83,6 +92,10 @@ def pack(samples: Sequence[Sample], *, multiple: int, ranks: Ranks, device: torc
         .to(device),
         advantages_N=_floats([sample.advantage for sample in samples]).to(device),
     )
+
+
+def _padded_lengths(samples: Sequence[Sample], multiple: int) -> list[int]:
+    return [-(-sample.num_tokens // multiple) * multiple for sample in samples]
 
 
 def _local(sources_T: Tensor, positions_S: Tensor) -> tuple[Tensor, Tensor]:

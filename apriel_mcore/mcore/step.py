@@ -156,7 +156,7 @@ def _run(
         data_iterator=iterators if len(iterators) > 1 else iterators[0],
         model=list(model.wrapped) if len(model.wrapped) > 1 else model.wrapped[0],
         num_microbatches=len(rows),
-        seq_length=max(row.tokens_S.numel() for row in rows),
+        seq_length=int(rows[0].packing.cu_seqlens_q[-1]),  # asked for only where all rows have one length
         micro_batch_size=1,
         forward_only=forward_only,
     )
