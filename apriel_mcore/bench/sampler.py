@@ -281,6 +281,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, float | str]:
     """All schemes, without and with the filter; InputError for an option that cannot be used."""
+    for option in ("slots", "steps", "repeats"):
+        if vars(args)[option] < 1:
+            raise InputError(f"--{option} {vars(args)[option]}: give a number above 0")
     keep_D, latency_D = _five(args.keep, "--keep"), _five(args.latency, "--latency")
     if not all(0 < keep <= 1 for keep in keep_D):
         raise InputError(f"--keep {args.keep}: every rate must lie in (0, 1]")
