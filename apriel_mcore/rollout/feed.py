@@ -127,7 +127,9 @@ class RolloutFeed:
             case Composed():
                 composition = self._scheduler.compose(record.version, force=record.force)
                 if composition is None or composition.group_ids != record.group_ids:
-                    raise InputError(f"{self._journal.folder}: batch {record.version} does not replay; start anew")
+                    raise InputError(
+                        f"{self._journal.folder}: batch {record.version} does not replay; start anew"
+                    )
                 self._recorded.append((record.version, self._claim(composition)))
             case Settled():
                 self._scheduler.settle()
@@ -152,7 +154,8 @@ class RolloutFeed:
 
     def _may_dispatch(self) -> bool:
         room = len(self._in_flight) < self._config.rollout.max_groups_in_flight
-        return room and not self._recorded
+        replaying = bool(self._recorded) or self._version < self._settled
+        return room and not replaying
 
     def _send(self, ticket: Ticket) -> None:
         self._journal.append(
@@ -165,8 +168,7 @@ class RolloutFeed:
         )
         task = asyncio.create_task(self._answer(ticket))
         self._in_flight.add(task)
-        task.add_done_callback(self._in_flight.discard)
-        task.add_done_callback(self._note_failure)
+        task.add_done_callback(self._landed)
 
     async def _answer(self, ticket: Ticket) -> None:
         group = await self._asker.group(ticket.group_id, self._problems[ticket.problem_id], ticket.attempt)
@@ -181,6 +183,10 @@ class RolloutFeed:
             self._ready[group.id] = group
         for message in self._scheduler.alarms():
             self._alarm(message)
+
+    def _landed(self, task: "asyncio.Task[None]") -> None:
+        self._in_flight.discard(task)  # before the dispatcher looks again, or it would miss the free place
+        self._note_failure(task)
         self._changed.set()
 
     def _keeps(self, group: Group) -> bool:

@@ -84,7 +84,7 @@ class Journal:
         self._file.close()
         self._open(start)
         for old in self.folder.glob("journal_*.jsonl"):
-            if int(old.stem.removeprefix("journal_")) < keep_from:
+            if _start_of(old) < keep_from:
                 old.unlink()
 
     def close(self) -> None:
@@ -97,10 +97,23 @@ def segment(folder: Path, start: int) -> Path:
     return folder / f"journal_{start:06d}.jsonl"
 
 
-def replay(path: Path) -> Iterator[Record]:
-    """Records of a segment in order; a torn last line (a crash while writing) is left out."""
-    if not path.exists():
-        return
+def records_since(folder: Path, start: int) -> list[Record]:
+    """Records written after the checkpoint of step `start`, over all later segments, in order."""
+    segments = sorted(folder.glob("journal_*.jsonl"))
+    return [record for path in segments if _start_of(path) >= start for record in _records(path)]
+
+
+def newest_start(folder: Path) -> int:
+    """Step at which the newest segment begins; 0 where there is none."""
+    return max((_start_of(path) for path in folder.glob("journal_*.jsonl")), default=0)
+
+
+def _start_of(path: Path) -> int:
+    return int(path.stem.removeprefix("journal_"))
+
+
+def _records(path: Path) -> Iterator[Record]:
+    """A torn last line (a crash while writing) is left out."""
     with path.open("rb") as lines:
         for line in lines:
             if line.endswith(b"\n"):

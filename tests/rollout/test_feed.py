@@ -1,0 +1,221 @@
+"""The feed under delays, losses and crashes: quotas met, lag bounded, nothing generated twice."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from apriel_mcore.config.load import load
+from apriel_mcore.config.schema import RunConfig
+from apriel_mcore.data.sampler import DomainScheduler
+from apriel_mcore.errors import PoolError
+from apriel_mcore.fakes import FakeJudge, FakePool
+from apriel_mcore.rollout.ask import Asker
+from apriel_mcore.rollout.feed import EventLoopThread, RolloutFeed, StopRequested
+from apriel_mcore.rollout.journal import Journal, records_since
+from apriel_mcore.types import Message, Problem
+
+QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
+SOLVE_RATES = {"math": 0.3, "code": 0.5, "logic": 0.5, "instruction": 0.8, "calls": 0.15}
+
+
+def recipe(*overrides: str) -> RunConfig:
+    return load(QUICKSTART, ["rollout.group_size=4", "train.groups_per_step=20", *overrides])
+
+
+def problems_of(config: RunConfig) -> dict[str, Problem]:
+    return {
+        f"{domain}-{i}": Problem(
+            id=f"{domain}-{i}",
+            domain=domain,
+            source="test",
+            messages=(Message(role="user", content="?"),),
+            verifier="math",
+            reference={},
+            split_key=str(i),
+            prompt_T=(1, 2, 3),
+        )
+        for domain in config.domains
+        for i in range(40)
+    }
+
+
+class Harness:
+    """A feed on fakes that can be thrown away and built again from its files."""
+
+    def __init__(self, config: RunConfig, folder: Path, loop: EventLoopThread) -> None:
+        self.config = config
+        self.folder = folder
+        self.loop = loop
+        self.stop = False
+        self.snapshots: dict[int, str] = {}
+        self.pool = FakePool(mean_delay_s=0.001)
+        self.judge = FakeJudge(SOLVE_RATES)
+        self.feed = self.build(start=0)
+
+    def build(self, *, start: int) -> RolloutFeed:
+        config = self.config
+        problems = problems_of(config)
+        age = config.rollout.max_group_age
+        lag = config.rollout.max_lag
+        assert lag != "unbounded"
+        scheduler = DomainScheduler(
+            config.ratios,
+            {d: [p.id for p in problems.values() if p.domain == d] for d in config.domains},
+            groups_per_step=config.train.groups_per_step,
+            group_size=config.rollout.group_size,
+            settings=config.sampler,
+            max_lag=lag,
+            max_group_age=lag + 1 if age == "auto" else age,
+            seed=config.seed,
+        )
+        return RolloutFeed(
+            config,
+            scheduler=scheduler,
+            problems=problems,
+            asker=Asker(config, self.pool, self.judge),
+            journal=Journal(self.folder, start=start),
+            loop=self.loop.loop,
+            stop_requested=lambda: self.stop,
+            alarm=lambda message: None,
+        )
+
+    def step(self, version: int) -> list[tuple[int, str]]:
+        """Take a batch, 'train' it, publish it."""
+        groups = self.feed.take()
+        self.pool._version = version + 1
+        self.feed.settle(version + 1)
+        return [(group.id, group.problem.domain) for group in groups]
+
+    def checkpoint(self, step: int) -> None:
+        self.snapshots[step] = json.dumps(self.feed.snapshot(step, keep_from=step))
+
+    def crash_and_restore(self, step: int) -> None:
+        """Lose the process; continue from the checkpoint of `step` and the journal."""
+        self.feed.stop()
+        self.pool = FakePool(seed=1, mean_delay_s=0.001)
+        self.feed = self.build(start=max(self.snapshots))
+        self.feed.restore(json.loads(self.snapshots[step]), records_since(self.folder, step))
+        self.feed.start(step)
+
+
+@pytest.fixture
+def loop() -> Iterator[EventLoopThread]:
+    thread = EventLoopThread()
+    yield thread
+    thread.close()
+
+
+def test_batches_meet_their_quotas_and_lag_stays_bounded(tmp_path: Path, loop: EventLoopThread) -> None:
+    harness = Harness(recipe("rollout.max_lag=1.0"), tmp_path, loop)
+    harness.feed.start(0)
+    trained: Counter[str] = Counter()
+    for version in range(12):
+        groups = harness.feed.take()
+        assert all(version - group.version <= 2 for group in groups)
+        trained.update(group.problem.domain for group in groups)
+        harness.pool._version = version + 1
+        harness.feed.settle(version + 1)
+    harness.feed.stop()
+    total = sum(trained.values())
+    assert total == 240
+    assert {name: count / total for name, count in trained.items()} == harness.config.ratios
+
+
+def test_max_lag_zero_is_strictly_on_policy(tmp_path: Path, loop: EventLoopThread) -> None:
+    harness = Harness(recipe("rollout.max_lag=0"), tmp_path, loop)
+    harness.feed.start(0)
+    for version in range(4):
+        groups = harness.feed.take()
+        assert {r.version_first for g in groups for r in g.rollouts_G} == {version}
+        harness.pool._version = version + 1
+        harness.feed.settle(version + 1)
+    harness.feed.stop()
+
+
+@pytest.mark.parametrize("crash_after", [2, 5])
+def test_a_restored_feed_replays_batches_and_generates_no_finished_group_again(
+    tmp_path: Path, loop: EventLoopThread, crash_after: int
+) -> None:
+    harness = Harness(recipe(), tmp_path, loop)
+    harness.feed.start(0)
+    harness.step(0)
+    harness.step(1)
+    harness.checkpoint(2)
+    lost = [harness.step(version) for version in range(2, 2 + crash_after)]
+    harness.crash_and_restore(2)
+
+    again = [harness.step(version) for version in range(2, 1 + crash_after)]
+    assert harness.pool.served == 0, "a recorded batch needs no generation"
+    again.append(harness.step(1 + crash_after))
+    assert again == lost
+
+    seen = {group_id for batch in again for group_id, _ in batch}
+    counts: Counter[str] = Counter()
+    for version in range(2 + crash_after, 8 + crash_after):
+        batch = harness.step(version)
+        assert not seen & {group_id for group_id, _ in batch}
+        seen |= {group_id for group_id, _ in batch}
+        counts.update(domain for _, domain in batch)
+    assert {name: count / 120 for name, count in counts.items()} == harness.config.ratios
+    harness.feed.stop()
+
+
+def test_a_crash_before_the_first_checkpoint_replays_from_the_start(
+    tmp_path: Path, loop: EventLoopThread
+) -> None:
+    harness = Harness(recipe(), tmp_path, loop)
+    fresh = json.dumps({"scheduler": harness.feed._scheduler.state(), "settled": -1, "ready": []})
+    harness.feed.start(0)
+    first = harness.step(0)
+    harness.snapshots[0] = fresh
+    harness.crash_and_restore(0)
+    assert harness.step(0) == first
+    harness.feed.stop()
+
+
+def test_a_torn_journal_line_is_cut(tmp_path: Path, loop: EventLoopThread) -> None:
+    harness = Harness(recipe(), tmp_path, loop)
+    harness.snapshots[0] = json.dumps(
+        {"scheduler": harness.feed._scheduler.state(), "settled": -1, "ready": []}
+    )
+    harness.feed.start(0)
+    first = harness.step(0)
+    harness.feed.stop()
+    with (tmp_path / "journal_000000.jsonl").open("ab") as file:
+        file.write(b'{"type":"resolve","group_id":12')
+    harness.crash_and_restore(0)
+    assert harness.step(0) == first
+    harness.step(1)
+    harness.feed.stop()
+
+
+def test_judges_that_crash_lose_rollouts_and_never_score_them(tmp_path: Path, loop: EventLoopThread) -> None:
+    harness = Harness(recipe(), tmp_path, loop)
+    harness.judge.crash_rate = 0.2
+    harness.feed.start(0)
+    groups = harness.feed.take()
+    lost = harness.feed.metrics()["lost.judge"]
+    harness.feed.stop()
+    assert lost > 0
+    assert all(2 <= len(group.rollouts_G) <= 4 for group in groups)
+
+
+def test_a_dead_pool_ends_take_with_its_error(tmp_path: Path, loop: EventLoopThread) -> None:
+    harness = Harness(recipe(), tmp_path, loop)
+    harness.pool.alive = False
+    harness.feed.start(0)
+    with pytest.raises(PoolError):
+        harness.feed.take()
+    harness.feed.stop()
+
+
+def test_a_stop_request_is_seen_while_waiting(tmp_path: Path, loop: EventLoopThread) -> None:
+    harness = Harness(recipe(), tmp_path, loop)
+    harness.stop = True
+    harness.feed.start(0)
+    with pytest.raises(StopRequested):
+        harness.feed.take()
+    harness.feed.stop()
