@@ -1,0 +1,253 @@
+"""A publish ends with equal bytes and equal log-probs on both sides, or with BridgeError on every rank."""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from apriel_mcore.bridge.arena import ArenaPair
+from apriel_mcore.bridge.plan import Coordinates, Plan, make_plan
+from apriel_mcore.bridge.publish import ArenaPublisher, Probe, check_same_plan, compare_probe, share_arenas
+from apriel_mcore.bridge.receipt import read, summarize
+from apriel_mcore.bridge.shape import ModelShape
+from apriel_mcore.config.schema import Parallel
+from apriel_mcore.errors import AprielError, BridgeError, InputError, PoolError
+from apriel_mcore.seams import Ack
+
+MakeShape = Callable[..., ModelShape]
+PARALLEL = Parallel(tensor=2, pipeline=2)
+PROBE = Probe(tokens_T=(1, 2, 3), bound=0.05)
+
+
+class ThreadRanks:
+    """The collectives of ranks that are threads."""
+
+    def __init__(self, rank: int, barrier: threading.Barrier, box: list[bytes]) -> None:
+        self.is_first = rank == 0
+        self._barrier = barrier
+        self._box = box
+
+    def broadcast(self, payload: bytes) -> bytes:
+        if self.is_first:
+            self._box[:] = [payload]
+        self._barrier.wait(timeout=20)
+        received = self._box[0]
+        self._barrier.wait(timeout=20)
+        return received
+
+    def barrier(self) -> None:
+        self._barrier.wait(timeout=20)
+
+
+class FakeTrainer:
+    """Parameters that are all equal to the step."""
+
+    def __init__(self, plan: Plan, rank: Coordinates) -> None:
+        self.coordinates = rank
+        self.step = 0
+        self._chunks: list[dict[str, Tensor]] = [{} for _ in rank.chunks]
+        for shard in plan.shards_of(rank):
+            self._chunks[shard.chunk][shard.parameter] = torch.zeros(shard.sizes)
+
+    def chunks(self) -> list[dict[str, Tensor]]:
+        for chunk in self._chunks:
+            for parameter in chunk.values():
+                parameter.fill_(self.step)
+        return self._chunks
+
+    def logprobs(self, tokens_T: Sequence[int]) -> list[float]:
+        return [-0.1 * self.step] * (len(tokens_T) - 1)
+
+
+class FakeServers:
+    """Two servers that read the arena and answer honestly, unless told otherwise."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self.seen: list[float] = []
+        self.probe_error = 0.0
+        self.tamper: Callable[[Ack], Ack] = lambda ack: ack
+        self.dead = False
+
+    def update(self, path: str, version: int) -> list[Ack]:
+        if self.dead:
+            raise PoolError("no server is left")
+        tensors = load_file(path)
+        self.paths.append(path)
+        self.seen = sorted({value for tensor in tensors.values() for value in tensor.unique().tolist()})
+        sent = summarize(Path(path).read_bytes(), where=path)
+        honest = [
+            Ack(server=name, version=version, seconds=0.0, **msgspec.structs.asdict(sent)) for name in "ab"
+        ]
+        return [honest[0], self.tamper(honest[1])]
+
+    def score(self, tokens_T: Sequence[int]) -> list[list[float]]:
+        return [[-0.1 * self.seen[0] + self.probe_error] * (len(tokens_T) - 1) for _ in "ab"]
+
+
+class Run:
+    """Four ranks in threads."""
+
+    def __init__(self, shape: ModelShape, directory: Path) -> None:
+        plan = make_plan(shape, PARALLEL, "local")
+        barrier, box = threading.Barrier(4), [b""]
+        self.servers = FakeServers()
+        self.log = directory / "receipts.jsonl"
+        coordinates = [
+            Coordinates(tensor_rank=t, pipeline_rank=p, data_rank=0, context_rank=0, chunks=plan.chunks[p])
+            for p in (0, 1)
+            for t in (0, 1)
+        ]
+        self.trainers = [FakeTrainer(plan, rank) for rank in coordinates]
+
+        def build(rank: int) -> ArenaPublisher:
+            ranks = ThreadRanks(rank, barrier, box)
+            return ArenaPublisher(
+                trainer=self.trainers[rank],
+                plan=plan,
+                servers=self.servers,
+                ranks=ranks,
+                arenas=share_arenas(ranks, directory, "run", plan.tensors, "float32"),
+                probe=PROBE,
+                log=self.log,
+            )
+
+        self._pool = ThreadPoolExecutor(4)
+        self.publishers = list(self._pool.map(build, range(4)))
+
+    def publish(self, version: int) -> list[AprielError | float]:
+        """Every rank's seconds or error."""
+        for trainer in self.trainers:
+            trainer.step = version
+        return list(self._pool.map(lambda publisher: _outcome(publisher, version), self.publishers))
+
+
+def _outcome(publisher: ArenaPublisher, version: int) -> AprielError | float:
+    try:
+        return publisher.publish(version)
+    except AprielError as error:
+        return error
+
+
+@pytest.fixture
+def run(small_shape: MakeShape, tmp_path: Path) -> Run:
+    return Run(small_shape(), tmp_path)
+
+
+def test_every_version_arrives_whole_through_alternating_arenas(run: Run) -> None:
+    for version in (0, 1, 2):
+        seconds = run.publish(version)
+        assert all(isinstance(value, float) and value > 0 for value in seconds)
+        assert run.servers.seen == [version]
+    assert run.servers.paths[0] == run.servers.paths[2] != run.servers.paths[1]
+    receipts = read(run.log)
+    assert [receipt.version for receipt in receipts] == [0, 1, 2]
+    assert receipts[2].servers == ("a", "b")
+    assert receipts[2].probe_mean_abs_diff == 0.0
+    assert len({receipt.digest for receipt in receipts}) == 3
+    assert 0 < receipts[2].export_s <= receipts[2].seconds
+
+
+def assert_all_raise(outcomes: list[AprielError | float], message: str) -> None:
+    for outcome in outcomes:
+        assert isinstance(outcome, AprielError)
+        assert message in str(outcome)
+    assert all(isinstance(outcome, BridgeError) for outcome in outcomes[1:])
+
+
+def test_an_altered_tensor_stops_every_rank(run: Run) -> None:
+    run.servers.tamper = lambda ack: msgspec.structs.replace(ack, digest="0" * 32)
+    assert_all_raise(run.publish(1), "b has digest 00000000000000000000000000000000")
+    assert not run.log.exists()
+
+
+def test_a_server_that_stayed_on_another_version_stops_every_rank(run: Run) -> None:
+    run.servers.tamper = lambda ack: msgspec.structs.replace(ack, version=0)
+    assert_all_raise(run.publish(1), "b has version 0, sent was 1")
+
+
+@pytest.mark.parametrize("error", [0.06, -0.2, float("nan")])
+def test_a_probe_that_disagrees_stops_every_rank(run: Run, error: float) -> None:
+    run.servers.probe_error = error
+    assert_all_raise(run.publish(1), "publish.probe_bound = 0.05")
+
+
+def test_a_probe_within_the_bound_is_recorded(run: Run) -> None:
+    run.servers.probe_error = 0.04
+    run.publish(1)
+    assert read(run.log)[0].probe_mean_abs_diff == pytest.approx(0.04)
+
+
+def test_a_lost_pool_stops_every_rank(run: Run) -> None:
+    run.servers.dead = True
+    outcomes = run.publish(1)
+    assert isinstance(outcomes[0], PoolError)
+    assert_all_raise(outcomes, "no server is left")
+
+
+def test_probe_statistics_and_answers_of_other_lengths() -> None:
+    assert compare_probe([0.0, -1.0], [[0.1, -1.0], [0.0, -1.3]]) == pytest.approx((0.1, 0.3))
+    for scores in ([], [[0.0]], [[0.0, 0.0, 0.0]]):
+        with pytest.raises(BridgeError, match="2 log-probs"):
+            compare_probe([0.0, -1.0], scores)
+
+
+class Listener:
+    """A rank that is not the first, alone; the first rank's words are given."""
+
+    is_first = False
+
+    def __init__(self, word: bytes) -> None:
+        self._word = word
+
+    def broadcast(self, payload: bytes) -> bytes:
+        return self._word
+
+    def barrier(self) -> None:
+        pass
+
+
+def test_another_plan_than_the_first_ranks_is_refused(small_shape: MakeShape) -> None:
+    ours, theirs = (make_plan(small_shape(tied=tied), Parallel(), "local") for tied in (True, False))
+    check_same_plan(ours, Listener(ours.digest.encode()))
+    with pytest.raises(BridgeError, match=ours.digest[:12]):
+        check_same_plan(ours, Listener(theirs.digest.encode()))
+
+
+class Alone(Listener):
+    """The only rank."""
+
+    is_first = True
+
+
+def test_no_room_is_told_to_every_rank(tmp_path: Path) -> None:
+    huge = {"huge": (10**9, 10**6)}
+    with pytest.raises(InputError, match="two weight arenas"):
+        share_arenas(Alone(b""), tmp_path, "run", huge, "float32")
+    with pytest.raises(BridgeError, match="no space"):
+        share_arenas(Listener(b"no space"), tmp_path, "run", huge, "float32")
+
+
+def test_a_trainer_with_other_parameters_is_refused_before_anything_is_sent(
+    small_shape: MakeShape, tmp_path: Path
+) -> None:
+    plan = make_plan(small_shape(), Parallel(), "local")
+    rank = Coordinates(tensor_rank=0, pipeline_rank=0, data_rank=0, context_rank=0, chunks=plan.chunks[0])
+    trainer = FakeTrainer(plan, rank)
+    del trainer.chunks()[0]["decoder.final_layernorm.weight"]
+    with pytest.raises(BridgeError, match=r"missing decoder\.final_layernorm\.weight"):
+        ArenaPublisher(
+            trainer=trainer,
+            plan=plan,
+            servers=FakeServers(),
+            ranks=Alone(plan.digest.encode()),
+            arenas=ArenaPair.create(tmp_path, "run", plan.tensors, "float32"),
+            probe=PROBE,
+            log=tmp_path / "receipts.jsonl",
+        )
