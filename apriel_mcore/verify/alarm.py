@@ -1,7 +1,7 @@
 """How long may one answer keep a judge busy before it counts as unparsable?
 
 A soft limit inside the judge's own process; the hard one is the pool's SIGKILL (verify/grade.py), for
-C code that no signal can interrupt.
+C code that no signal can interrupt. It counts CPU time: a busy machine must not fail an honest answer.
 """
 
 import signal
@@ -18,19 +18,15 @@ class OutOfTime(BaseException):
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raises OutOfTime in the block after `seconds` of wall time. Main thread only.
-
-    An alarm that was already set (by a test runner, say) is put back with the time it had left.
-    """
+    """Raises OutOfTime in the block after `seconds` of this process's CPU time. Main thread only."""
 
     def expire(signum: int, frame: FrameType | None) -> None:
         raise OutOfTime
 
-    previous_handler = signal.signal(signal.SIGALRM, expire)
-    previous_timer = signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_S)
+    previous = signal.signal(signal.SIGPROF, expire)
+    signal.setitimer(signal.ITIMER_PROF, seconds, _AGAIN_S)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous_handler)
-        signal.setitimer(signal.ITIMER_REAL, *previous_timer)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, previous)

@@ -35,6 +35,8 @@ DENIED = {
     "string_insertion": _EXECUTES,
     "codeio": "its generator executes packaged programs",
     "game_of_life_halting": "its scorer accepts every answer",
+    "coin_flip": "its scorer accepts a prefix of the number: 0 for 0.17",
+    "complex_arithmetic": "its scorer accepts nan",
     "boxnet": _NO_GOLD,
     "graph_color": _NO_GOLD,
     "propositional_logic": _NO_GOLD,
@@ -83,7 +85,7 @@ def verify(reference: dict[str, Any], text: str) -> Verdict:
     except _MALFORMED as error:
         return failed("unparsable", f"the scorer cannot read it: {type(error).__name__}")
     except OutOfTime:
-        return failed("unparsable", f"took more than {SOFT_LIMIT_S:g} s")
+        return failed("unparsable", f"took more than {SOFT_LIMIT_S:g} s of CPU")
     return CORRECT if score == 1.0 else failed("wrong", f"score {score:.3g}")
 
 

@@ -1,8 +1,8 @@
 """Where does a sentence end?
 
 A deterministic rule instead of a trained splitter: a sentence ends at `.`, `!` or `?` (any run of them,
-with closing quotes and brackets) before white space or the end, and at a blank line. A single dot does
-not end one after a title or an abbreviation, after a single initial, or before a lower-case letter.
+with closing quotes and brackets) before white space or the end, and at a blank line. Dots alone do not
+end one after a title or an abbreviation, after a single initial, or before a lower-case letter.
 Text without a word is not a sentence.
 """
 
@@ -36,7 +36,8 @@ def split_sentences(text: str) -> list[str]:
     sentences: list[str] = []
     start = 0
     for end in _END.finditer(text):
-        if end["mark"] == "." and not _closes(text, end.start(), end.end()):
+        only_dots = end["mark"] is not None and not end["mark"].strip(".")
+        if only_dots and not _closes(text, end.start(), end.end()):
             continue
         sentences.append(text[start : end.end()].strip())
         start = end.end()
@@ -45,7 +46,7 @@ def split_sentences(text: str) -> list[str]:
 
 
 def _closes(text: str, dot: int, end: int) -> bool:
-    """Whether the single dot at `dot` ends a sentence; what follows starts at `end`."""
+    """Whether the dots that start at `dot` end a sentence; what follows starts at `end`."""
     rest = text[end : end + _LOOK_BACK].lstrip()
     if rest and rest[0].islower():
         return False
