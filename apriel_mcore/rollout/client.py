@@ -1,0 +1,214 @@
+"""What do we say to one vLLM server, and what does its answer mean?
+
+Everything the server leaves to defaults is said explicitly: a default may come from the model's
+generation_config.json and would change the distribution that is sampled from.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+from uuid import uuid4
+
+import aiohttp
+import msgspec
+
+from apriel_mcore.errors import PoolError
+from apriel_mcore.seams import Ack, Sampling
+
+_CONNECT_S = 10.0
+_HEALTH_S = 10.0
+_UPDATE_S = 300.0
+_KEEPALIVE_S = 3.0
+"""Below the 5 s after which uvicorn drops an idle connection: never send on one it is about to close."""
+
+
+class ServerFailed(Exception):
+    """The server did not do what it was asked, by no fault of the request: another one may."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """One sampled answer as the server reports it."""
+
+    tokens_T: tuple[int, ...]
+    logprobs_T: tuple[float, ...]
+    text: str
+    finish: Literal["stop", "length", "abort"]
+
+
+class _Logprobs(msgspec.Struct, frozen=True):
+    token_logprobs: tuple[float, ...]
+
+
+class _Choice(msgspec.Struct, frozen=True):
+    text: str
+    finish_reason: Literal["stop", "length", "abort"]
+    token_ids: tuple[int, ...]
+    logprobs: _Logprobs
+
+
+class _Completed(msgspec.Struct, frozen=True):
+    choices: tuple[_Choice]
+
+
+class _PromptLogprob(msgspec.Struct, frozen=True):
+    logprob: float
+
+
+class _ScoredChoice(msgspec.Struct, frozen=True):
+    prompt_logprobs: list[dict[str, _PromptLogprob] | None]
+
+
+class _Scored(msgspec.Struct, frozen=True):
+    choices: tuple[_ScoredChoice]
+
+
+class _Receipt(msgspec.Struct, frozen=True):
+    version: int
+    num_tensors: int
+    num_bytes: int
+    digest: str
+
+
+class _Receipts(msgspec.Struct, frozen=True):
+    results: list[_Receipt]
+    """One per worker of the server."""
+
+
+class _Reset(msgspec.Struct, frozen=True):
+    success: bool
+
+
+class VllmClient:
+    """The HTTP side of one server. `close` makes every call in progress raise ServerFailed."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._http = aiohttp.ClientSession(
+            base_url=url,
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
+        )
+
+    async def close(self) -> None:
+        """Drop all connections."""
+        await self._http.close()
+
+    async def complete(self, prompt_T: Sequence[int], sampling: Sampling, *, salt: str) -> Answer:
+        """Sample one answer; `salt` separates prefix-cache entries (the same salt shares them)."""
+        body = completion_request(prompt_T, sampling, salt=salt)
+        choice = _decode(await self._post("/v1/completions", body), _Completed).choices[0]
+        if len(choice.token_ids) != len(choice.logprobs.token_logprobs):
+            raise PoolError(
+                f"{self.url} returned {len(choice.token_ids)} tokens with "
+                f"{len(choice.logprobs.token_logprobs)} log-probs"
+            )
+        return Answer(
+            tokens_T=choice.token_ids,
+            logprobs_T=choice.logprobs.token_logprobs,
+            text=choice.text,
+            finish=choice.finish_reason,
+        )
+
+    async def score(self, tokens_T: Sequence[int]) -> list[float]:
+        """Log-prob of each token after the first, at temperature 1, from a prefill of its own."""
+        # vLLM reads no prefix cache when prompt log-probs are asked; the salt keeps others from reading ours.
+        body = _request(tokens_T, max_tokens=1, temperature=1.0, top_p=1.0, salt=uuid4().hex)
+        scored = _decode(await self._post("/v1/completions", body | {"prompt_logprobs": 0}), _Scored)
+        first, *entries_T = scored.choices[0].prompt_logprobs
+        if first is not None or len(entries_T) != len(tokens_T) - 1 or None in entries_T:
+            raise PoolError(f"{self.url} scored {len(entries_T)} of {len(tokens_T) - 1} tokens")
+        return [
+            entry[str(token)].logprob for token, entry in zip(tokens_T[1:], entries_T, strict=True) if entry
+        ]
+
+    async def update_weights(self, *, path: str, version: int, name: str) -> Ack:
+        """Load an arena file; returns when every worker of the server serves it."""
+        start = time.monotonic()
+        # vLLM passes strings only to worker methods.
+        call = {"method": "take_weights", "kwargs": {"path": path, "version": str(version)}}
+        receipts = _decode(await self._post("/collective_rpc", call, timeout_s=_UPDATE_S), _Receipts).results
+        first = receipts[0]
+        if any(receipt != first for receipt in receipts) or first.version != version:
+            raise ServerFailed(f"workers of {self.url} disagree on version {version}: {receipts}")
+        await self._post("/update_weight_version", {"new_version": str(version)}, timeout_s=_HEALTH_S)
+        return Ack(
+            server=name,
+            version=version,
+            num_tensors=first.num_tensors,
+            num_bytes=first.num_bytes,
+            digest=first.digest,
+            seconds=time.monotonic() - start,
+        )
+
+    async def recompute_kv(self) -> None:
+        """Drop all KV, that of running requests included (they are prefilled again)."""
+        answer = await self._post("/reset_prefix_cache?reset_running_requests=true", {}, timeout_s=_UPDATE_S)
+        if not _decode(answer, _Reset).success:  # says so with HTTP 200
+            raise ServerFailed(f"{self.url} could not reset its prefix cache")
+
+    async def is_healthy(self) -> bool:
+        """It answers, and its engine is not known dead."""
+        timeout = aiohttp.ClientTimeout(total=_HEALTH_S)
+        try:
+            async with self._http.get("/health", timeout=timeout) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def _post(self, path: str, body: dict[str, Any], *, timeout_s: float | None = None) -> bytes:
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_S)
+        headers = {"Content-Type": "application/json"}
+        try:
+            async with self._http.post(
+                path, data=msgspec.json.encode(body), headers=headers, timeout=timeout
+            ) as response:
+                content = await response.read()
+        except (aiohttp.ClientError, TimeoutError, RuntimeError) as error:
+            # RuntimeError: the session was closed between two calls.
+            raise ServerFailed(f"{self.url}{path}: {type(error).__name__}: {error}") from error
+        if response.status >= 500:
+            raise ServerFailed(f"{self.url}{path}: HTTP {response.status}: {_excerpt(content)}")
+        if response.status >= 400:
+            raise PoolError(f"{self.url}{path} refused: HTTP {response.status}: {_excerpt(content)}")
+        return content
+
+
+def completion_request(prompt_T: Sequence[int], sampling: Sampling, *, salt: str) -> dict[str, Any]:
+    """Body of /v1/completions for one sampled answer with ids and log-probs."""
+    body = _request(
+        prompt_T,
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        salt=salt,
+    )
+    return body | {"stop": list(sampling.stop), "logprobs": 0, "return_token_ids": True}
+
+
+def _request(
+    prompt_T: Sequence[int], *, max_tokens: int, temperature: float, top_p: float, salt: str
+) -> dict[str, Any]:
+    """No `seed`: a seeded request can kill vLLM's CPU engine."""
+    return {
+        "prompt": list(prompt_T),
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": 0,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "cache_salt": salt,
+    }
+
+
+def _decode[T](content: bytes, shape: type[T]) -> T:
+    try:
+        return msgspec.json.decode(content, type=shape)
+    except msgspec.DecodeError as error:
+        raise PoolError(f"answer of a rollout server not understood: {error}: {_excerpt(content)}") from error
+
+
+def _excerpt(content: bytes) -> str:
+    return content[:500].decode(errors="replace")

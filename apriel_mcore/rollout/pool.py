@@ -1,0 +1,346 @@
+"""Many rollout servers as one: route, retry, swap weights, bury the dead and raise their successors.
+
+    generate --place--> server --answer | failure--> returned | asked again elsewhere
+    update_weights: close the door -> every server loads -> open the door
+
+Waiting rules. `generate` waits for a place (router) and then for the door, which is closed while weights
+are swapped: nothing is submitted in between, so a request is stamped with the version it was submitted
+under. One keeper task per server waits for its end, then stops what is left of it, starts it again
+(local servers; remote ones are waited for) and gives it the current weights before it serves. The swap
+lock makes joining and swapping exclude each other: no server serves anything but the current version.
+
+Old prefix KV is unreachable: every request carries a cache salt that changes with each swap. Requests in
+flight keep the KV they have, unless the pool is told to have it recomputed.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any, Protocol, Self
+from uuid import uuid4
+
+import msgspec
+
+from apriel_mcore.config.schema import LocalServers, RunConfig
+from apriel_mcore.errors import PoolError
+from apriel_mcore.rollout.client import ServerFailed, VllmClient
+from apriel_mcore.rollout.router import Router
+from apriel_mcore.rollout.server import SPARE_SEQS, RemoteServer, ServerProcess, ServerSpec
+from apriel_mcore.seams import Ack, Completion, Sampling
+
+_log = logging.getLogger(__name__)
+
+_REMOTE_TIMEOUT_S = 600.0
+_SEEDS_PER_SERVER = 1000
+"""Distance between the seeds of two servers; attempts of one server count up in between."""
+
+
+class Endpoint(Protocol):
+    """A server's process, or the address of somebody else's."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def url(self) -> str: ...
+    @property
+    def alive(self) -> bool: ...
+    def start(self) -> None: ...
+    async def wait_ready(self, timeout_s: float) -> None: ...
+    async def stop(self) -> None: ...
+
+
+class Patience(msgspec.Struct, frozen=True, kw_only=True):
+    """How long the pool puts up with failing servers."""
+
+    start_timeout_s: float
+    request_attempts: int = 5
+    restarts: int = 5
+    """Of one server in a row; one that served for `forgiven_after_s` starts with a clean slate."""
+    forgiven_after_s: float = 600.0
+    backoff_s: float = 1.0
+    """Before the first restart; doubles with each."""
+    watch_s: float = 2.0
+    """Between two looks at a server."""
+    missed_looks: int = 3
+
+
+class Weights(msgspec.Struct, frozen=True):
+    """What every server must serve; an empty path stands for the checkpoint they start from."""
+
+    path: str
+    version: int
+    salt: str
+
+
+class _Serving:
+    """One life of a server, from joining to its end. Compared by identity."""
+
+    def __init__(self, endpoint: Endpoint, client: VllmClient) -> None:
+        self.endpoint = endpoint
+        self.client = client
+        self.ended = asyncio.Event()
+        self.since = time.monotonic()
+
+
+class ServerPool:
+    """seams.Pool over vLLM servers. Use as `async with`; everything runs on that event loop."""
+
+    def __init__(
+        self, endpoints: Sequence[Endpoint], *, places: int, recompute_kv: bool, patience: Patience
+    ) -> None:
+        self._endpoints = endpoints
+        self._recompute_kv = recompute_kv
+        self._patience = patience
+        self._router: Router[_Serving] = Router(places)
+        self._weights = Weights("", -1, uuid4().hex)
+        self._acks: dict[str, Ack] = {}
+        self._swap = asyncio.Lock()
+        self._door = asyncio.Event()
+        self._door.set()
+        self._keepers: list[asyncio.Task[None]] = []
+        self._counts: Counter[str] = Counter()
+
+    @property
+    def version(self) -> int:
+        """Version that newly submitted requests are answered with; -1 before the first update."""
+        return self._weights.version
+
+    async def __aenter__(self) -> Self:
+        """Start every server and wait for all; the first failure ends the others and is raised."""
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self._stop_all)
+            lives = [asyncio.create_task(self._raise_up(endpoint)) for endpoint in self._endpoints]
+            undo.push_async_callback(_cancel, lives)
+            servers = await asyncio.gather(*lives)
+            undo.pop_all()
+        self._keepers = [asyncio.create_task(self._keep(server)) for server in servers]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop every local server; requests still in flight fail."""
+        await _cancel(self._keepers)
+        await self._stop_all()
+        self._router.fail(PoolError("the rollout pool is closed"))
+
+    async def generate(self, prompt_T: Sequence[int], sampling: Sampling) -> Completion:
+        """One sampled answer; asked again when a server fails. PoolError when none is left."""
+        key = tuple(prompt_T)
+        reason = "aborted by the server"
+        for _ in range(self._patience.request_attempts):
+            async with self._router.place(key) as server:
+                await self._until_open()
+                weights, start = self._weights, time.monotonic()
+                try:
+                    answer = await server.client.complete(prompt_T, sampling, salt=weights.salt)
+                except ServerFailed as error:
+                    reason = str(error)
+                    self._counts["failed_requests"] += 1
+                    await self._suspect(server, reason)
+                    continue
+                if answer.finish == "abort":
+                    self._counts["aborted_requests"] += 1
+                    continue
+                self._counts["requests"] += 1
+                self._counts["tokens"] += len(answer.tokens_T)
+                return Completion(
+                    tokens_T=answer.tokens_T,
+                    logprobs_T=answer.logprobs_T,
+                    text=answer.text,
+                    finish=answer.finish,
+                    version_first=weights.version,
+                    version_last=self.version,
+                    seconds=time.monotonic() - start,
+                    server=server.endpoint.name,
+                )
+        raise PoolError(f"a request failed {self._patience.request_attempts} times; last: {reason}")
+
+    async def score(self, tokens_T: Sequence[int]) -> list[list[float]]:
+        """Per serving server: log-prob of each token after the first. PoolError when none is left."""
+        while True:
+            await self._router.until_serving()
+            await self._until_open()
+            servers = self._router.servers
+            scores = await asyncio.gather(*(self._score(server, tokens_T) for server in servers))
+            if answered := [score_T for score_T in scores if score_T]:
+                return answered
+
+    async def update_weights(self, *, path: str, version: int) -> list[Ack]:
+        """Every server loads the arena file at `path`, which must stay as it is until the next update.
+
+        A server that fails leaves the pool; when all failed, waits for the first successor. PoolError
+        when healthy servers refuse the file, or when no successor comes.
+        """
+        async with self._swap:
+            self._door.clear()
+            try:
+                self._weights = Weights(path, version, uuid4().hex)
+                self._acks = {}
+                servers = self._router.servers
+                refusals = await asyncio.gather(*(self._update(server) for server in servers))
+            finally:
+                self._door.set()
+        reasons = [reason for reason in refusals if reason]
+        if reasons and len(reasons) == len(servers):
+            raise PoolError(f"no server accepts version {version}: {'; '.join(reasons)}")
+        while not self._acks:
+            await self._router.until_serving()
+        return list(self._acks.values())
+
+    def metrics(self) -> dict[str, float]:
+        """Levels now, and counts since the start."""
+        levels = {
+            "pool.serving": len(self._router.servers),
+            "pool.running": self._router.num_running,
+            "pool.waiting": self._router.num_waiting,
+        }
+        names = ("requests", "tokens", "failed_requests", "aborted_requests", "retired", "restarts")
+        counts = {f"pool.{name}": self._counts[name] for name in names}
+        return {name: float(value) for name, value in (levels | counts).items()}
+
+    # --- one server ------------------------------------------------------------------------------
+
+    async def _until_open(self) -> None:
+        while not self._door.is_set():
+            await self._door.wait()
+
+    async def _score(self, server: _Serving, tokens_T: Sequence[int]) -> list[float]:
+        """The server's log-probs; empty when it failed."""
+        try:
+            return await server.client.score(tokens_T)
+        except ServerFailed as error:
+            await self._suspect(server, str(error))
+            return []
+
+    async def _update(self, server: _Serving) -> str:
+        """Swap a serving server's weights, or retire it; why, if it is healthy and refused."""
+        try:
+            await self._load(server.endpoint, server.client)
+        except ServerFailed as error:
+            refused = await server.client.is_healthy()
+            self._retire(server, str(error))
+            return str(error) if refused else ""
+        return ""
+
+    async def _load(self, endpoint: Endpoint, client: VllmClient) -> None:
+        """Give a server the current weights; only under the swap lock."""
+        weights = self._weights
+        ack = await client.update_weights(path=weights.path, version=weights.version, name=endpoint.name)
+        if any(other.digest != ack.digest for other in self._acks.values()):
+            raise ServerFailed(f"{endpoint.name} read other bytes of version {weights.version} than the rest")
+        if self._recompute_kv:
+            await client.recompute_kv()
+        self._acks[endpoint.name] = ack
+
+    async def _suspect(self, server: _Serving, reason: str) -> None:
+        """A request failed: retire the server unless it is well."""
+        if server in self._router.servers and not await server.client.is_healthy():
+            self._retire(server, reason)
+
+    def _retire(self, server: _Serving, reason: str) -> None:
+        if server.ended.is_set():
+            return
+        server.ended.set()
+        self._router.remove(server)
+        self._acks.pop(server.endpoint.name, None)
+        self._counts["retired"] += 1
+        _log.warning("%s leaves the pool: %s", server.endpoint.name, reason)
+
+    # --- the lives of a server -------------------------------------------------------------------
+
+    async def _keep(self, server: _Serving) -> None:
+        """Watch a server to its end, and raise its successor, for as long as patience lasts."""
+        endpoint, failures = server.endpoint, 0
+        while True:
+            await self._watch(server)
+            await server.client.close()
+            if time.monotonic() - server.since > self._patience.forgiven_after_s:
+                failures = 0
+            while True:
+                await endpoint.stop()
+                if failures == self._patience.restarts:
+                    return self._give_up(endpoint)
+                await asyncio.sleep(self._patience.backoff_s * 2**failures)
+                failures += 1
+                self._counts["restarts"] += 1
+                try:
+                    server = await self._raise_up(endpoint)
+                    break
+                except (ServerFailed, PoolError) as error:
+                    _log.warning("%s could not be restarted: %s", endpoint.name, error)
+
+    async def _watch(self, server: _Serving) -> None:
+        """Returns when the server has ended; retires it first if nobody else did."""
+        misses = 0
+        while not server.ended.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(server.ended.wait(), self._patience.watch_s)
+            if not server.endpoint.alive:
+                self._retire(server, "its process ended")
+                return
+            misses = 0 if await server.client.is_healthy() else misses + 1
+            if misses == self._patience.missed_looks:
+                self._retire(server, f"it did not answer {misses} times")
+
+    async def _raise_up(self, endpoint: Endpoint) -> _Serving:
+        """Start a server, give it the current weights, let it serve."""
+        endpoint.start()
+        await endpoint.wait_ready(self._patience.start_timeout_s)
+        client = VllmClient(endpoint.url)
+        async with AsyncExitStack() as undo, self._swap:
+            undo.push_async_callback(client.close)
+            if self._weights.path:
+                await self._load(endpoint, client)
+            undo.pop_all()
+            server = _Serving(endpoint, client)
+            self._router.add(server)
+        return server
+
+    def _give_up(self, endpoint: Endpoint) -> None:
+        _log.error("%s is given up after %d restarts", endpoint.name, self._patience.restarts)
+        others = [keeper for keeper in self._keepers if keeper is not asyncio.current_task()]
+        if all(keeper.done() for keeper in others):
+            self._router.fail(PoolError("no rollout server is left; see the servers' logs"))
+
+    async def _stop_all(self) -> None:
+        for server in self._router.servers:
+            await server.client.close()
+        await asyncio.gather(*(endpoint.stop() for endpoint in self._endpoints))
+
+
+async def _cancel(tasks: "Sequence[asyncio.Task[Any]]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def server_pool(config: RunConfig, *, model: Path, logs: Path) -> ServerPool:
+    """The pool of a recipe; `model` is the Hugging Face folder, `logs` where local servers write theirs."""
+    servers = config.rollout.servers
+    recompute_kv = config.publish.running_requests == "recompute_kv"
+    if isinstance(servers, LocalServers):
+        specs = [
+            ServerSpec(
+                settings=servers,
+                model=model,
+                device=config.train.device,
+                index=index,
+                seed=config.seed * _SEEDS_PER_SERVER * servers.count + index * _SEEDS_PER_SERVER,
+            )
+            for index in range(servers.count)
+        ]
+        return ServerPool(
+            [ServerProcess(spec, logs) for spec in specs],
+            places=servers.max_num_seqs,
+            recompute_kv=recompute_kv,
+            patience=Patience(start_timeout_s=servers.start_timeout_s),
+        )
+    return ServerPool(
+        [RemoteServer(url) for url in servers.urls],
+        places=max(1, servers.max_num_seqs - SPARE_SEQS),
+        recompute_kv=recompute_kv,
+        patience=Patience(start_timeout_s=_REMOTE_TIMEOUT_S),
+    )
