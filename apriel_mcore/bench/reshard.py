@@ -1,0 +1,263 @@
+"""How fast do TP2 x PP2 bfloat16 shards become a Hugging Face arena in shared memory?
+
+    shards of 4 ranks (one shared buffer) --direct copies--> arena        .seconds
+                                          --4 processes----> arena        .ranks4_seconds
+                                          --cat, save_file-> other file   .gather_save_seconds
+                                          --memcpy---------> arena        .memcpy_seconds
+
+All four move the same bytes on one thread each, on pages that exist already, one behind the other in
+every round; figures are medians over the rounds, ratios are of those. The arena is compared bit by bit
+with the gathered tensors.
+"""
+
+import argparse
+import ctypes
+import multiprocessing
+import statistics
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from apriel_mcore.bridge.arena import Arena
+from apriel_mcore.bridge.layouts import Box
+from apriel_mcore.bridge.plan import Coordinates, Copy, Plan, make_plan
+from apriel_mcore.bridge.receipt import digest
+from apriel_mcore.bridge.reshard import ShardExport
+from apriel_mcore.bridge.shape import ModelShape
+from apriel_mcore.config.schema import Parallel
+
+PARALLEL = Parallel(tensor=2, pipeline=2)
+NUM_RANKS = PARALLEL.world_size
+BARRIER_TIMEOUT_S = 300
+SHAPES = {
+    "135m": ModelShape(
+        family="llama",
+        hidden_size=576,
+        num_layers=30,
+        num_heads=12,
+        num_kv_heads=4,
+        head_dim=48,
+        ffn_size=1536,
+        vocab_size=49152,
+        tied=True,
+        rope_theta=1e5,
+        norm_eps=1e-5,
+        max_positions=8192,
+    ),
+    "1b": ModelShape(
+        family="llama",
+        hidden_size=2048,
+        num_layers=22,
+        num_heads=32,
+        num_kv_heads=4,
+        head_dim=64,
+        ffn_size=5632,
+        vocab_size=32000,
+        tied=False,
+        rope_theta=1e4,
+        norm_eps=1e-5,
+        max_positions=2048,
+    ),
+}
+
+Numbers = dict[str, float | str]
+Chunk = dict[str, Tensor]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Shapes, rounds, and where the shared memory is."""
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds; figures are medians")
+    parser.add_argument("--directory", type=Path, default=Path("/dev/shm"), help="in-memory file system")
+
+
+def run(args: argparse.Namespace) -> Numbers:
+    """Seconds, GB/s and ratios of direct resharding for each shape."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    numbers: Numbers = {}
+    try:
+        for name in args.shapes:
+            with tempfile.TemporaryDirectory(prefix="reshard-", dir=args.directory) as folder:
+                measured = measure(SHAPES[name], Path(folder), rounds=args.rounds)
+            numbers |= {f"{name}.{key}": value for key, value in measured.items()}
+    finally:
+        torch.set_num_threads(threads)
+    return numbers
+
+
+def measure(shape: ModelShape, folder: Path, *, rounds: int) -> dict[str, float]:
+    """The figures of one shape; its files go to `folder`, in memory."""
+    plan = make_plan(shape, PARALLEL, "local")
+    shards = Arena.create(folder / "shards", _shard_sizes(plan), "bfloat16")
+    _fill(shards)
+    arena = Arena.create(folder / "arena", plan.tensors, "bfloat16")
+    exports = [(ShardExport(copies, arena), [chunk]) for copies, chunk in _ranks(plan, shards)]
+    num_bytes = 2 * shape.num_parameters
+
+    def memcpy() -> None:
+        ctypes.memmove(_first(arena).data_ptr(), _first(shards).data_ptr(), num_bytes)
+
+    def direct() -> None:
+        for export, chunks in exports:
+            export.run(chunks)
+
+    def gather_save() -> None:
+        save_file(gather(plan, shards), folder / "gathered")
+
+    with RankProcesses(shape, folder) as processes:
+        ways: dict[str, Callable[[], object]] = {
+            "memcpy": memcpy,
+            "gather_save": gather_save,
+            "ranks4": processes.export,
+            "direct": direct,
+            "digest": lambda: digest(arena.mapping),
+        }
+        seconds = _interleave(ways, rounds)
+        _check_equal(plan, shards, arena)
+        arena.views["model.norm.weight"].zero_()
+        processes.export()
+        _check_equal(plan, shards, arena)
+    return _figures(seconds, num_bytes)
+
+
+def gather(plan: Plan, shards: Arena) -> dict[str, Tensor]:
+    """What is usual: every HF tensor joined from its pieces, in fresh memory."""
+    pieces: defaultdict[str, list[tuple[Box, Tensor]]] = defaultdict(list)
+    for copies, chunk in _ranks(plan, shards):
+        for copy in copies:
+            source = chunk[copy.parameter][tuple(slice(*span) for span in copy.shard)]
+            pieces[copy.hf].append((copy.hf_box, source))
+    gathered: dict[str, Tensor] = {}
+    for name, found in pieces.items():
+        found.sort(key=lambda piece: piece[0])
+        same_rows = len({box[0] for box, _ in found}) == 1
+        dim = 1 if same_rows and len(found) > 1 else 0
+        gathered[name] = torch.cat([tensor for _, tensor in found], dim=dim)
+    return gathered
+
+
+class RankProcesses:
+    """One process for each rank, each with its own shard, all writing into the arena at a signal."""
+
+    def __init__(self, shape: ModelShape, folder: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._start = context.Barrier(NUM_RANKS + 1)
+        self._done = context.Barrier(NUM_RANKS + 1)
+        self._processes = [
+            context.Process(target=_serve, args=(shape, folder, rank, self._start, self._done), daemon=True)
+            for rank in range(NUM_RANKS)
+        ]
+
+    def __enter__(self) -> "RankProcesses":
+        for process in self._processes:
+            process.start()
+        self._done.wait(BARRIER_TIMEOUT_S)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._start.abort()
+        for process in self._processes:
+            process.join(10)
+
+    def export(self) -> None:
+        """Every rank copies its boxes; returns when the last is done."""
+        self._start.wait(BARRIER_TIMEOUT_S)
+        self._done.wait(BARRIER_TIMEOUT_S)
+
+
+def _serve(shape: ModelShape, folder: Path, rank: int, start: Barrier, done: Barrier) -> None:
+    torch.set_num_threads(1)
+    plan = make_plan(shape, PARALLEL, "local")
+    shards, arena = Arena.attach(folder / "shards"), Arena.attach(folder / "arena")
+    copies, chunk = _ranks(plan, shards)[rank]
+    export = ShardExport(copies, arena)
+    done.wait(BARRIER_TIMEOUT_S)
+    while _go(start):
+        export.run([chunk])
+        done.wait(BARRIER_TIMEOUT_S)
+
+
+def _go(start: Barrier) -> bool:
+    """False when the parent has called it off."""
+    try:
+        start.wait(BARRIER_TIMEOUT_S)
+    except threading.BrokenBarrierError:
+        return False
+    return True
+
+
+def _shard_sizes(plan: Plan) -> dict[str, tuple[int, ...]]:
+    return {_key(part.pipeline_rank, part.tensor_rank, part.parameter): part.sizes for part in plan.shards}
+
+
+def _key(stage: int, tensor_rank: int, parameter: str) -> str:
+    return f"{stage}.{tensor_rank}.{parameter}"
+
+
+def _ranks(plan: Plan, shards: Arena) -> list[tuple[list[Copy], Chunk]]:
+    """What each rank exports, and its parameters."""
+    ranks: list[tuple[list[Copy], Chunk]] = []
+    for stage in range(PARALLEL.pipeline):
+        for tensor_rank in range(PARALLEL.tensor):
+            rank = Coordinates(
+                tensor_rank=tensor_rank,
+                pipeline_rank=stage,
+                data_rank=0,
+                context_rank=0,
+                chunks=plan.chunks[stage],
+            )
+            names = [shard.parameter for shard in plan.shards_of(rank)]
+            chunk = {name: shards.views[_key(stage, tensor_rank, name)] for name in names}
+            ranks.append((plan.exports_of(rank), chunk))
+    return ranks
+
+
+def _first(arena: Arena) -> Tensor:
+    return next(iter(arena.views.values()))
+
+
+def _fill(shards: Arena) -> None:
+    """Bit patterns that differ from element to element and from tensor to tensor."""
+    for number, view in enumerate(shards.views.values()):
+        words = view.view(torch.int16).flatten()
+        words.copy_(torch.arange(words.numel(), dtype=torch.int32).mul_(2 * number + 1))
+
+
+def _interleave(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each way over `rounds` rounds, after one that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds + 1):
+        for name, work in ways.items():
+            start = time.perf_counter()
+            work()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(found[1:]) for name, found in seconds.items()}
+
+
+def _check_equal(plan: Plan, shards: Arena, arena: Arena) -> None:
+    for name, tensor in gather(plan, shards).items():
+        assert torch.equal(arena.views[name].view(torch.int16), tensor.view(torch.int16)), name
+
+
+def _figures(seconds: dict[str, float], num_bytes: int) -> dict[str, float]:
+    return {
+        "seconds": seconds["direct"],
+        "gb_per_s": num_bytes / seconds["direct"] / 1e9,
+        "ratio_to_memcpy": seconds["direct"] / seconds["memcpy"],
+        "speedup_over_gather_save": seconds["gather_save"] / seconds["direct"],
+        "ranks4_seconds": seconds["ranks4"],
+        "ranks4_ratio_to_memcpy": seconds["ranks4"] / seconds["memcpy"],
+        "memcpy_seconds": seconds["memcpy"],
+        "gather_save_seconds": seconds["gather_save"],
+        "digest_seconds": seconds["digest"],
+        "gigabytes": num_bytes / 1e9,
+    }
