@@ -7,12 +7,24 @@ functions are made of such asserts, and the few that are not have to be dropped.
 """
 
 import ast
+import operator
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from apriel_mcore.errors import InputError
 from apriel_mcore.verify.values import ValueNotPlain, encode
+
+_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+}
+_LARGEST = 10**18
+_LARGEST_POWER = 100
 
 
 class StatedTests(msgspec.Struct, frozen=True):
@@ -27,10 +39,10 @@ class StatedTests(msgspec.Struct, frozen=True):
 def read_asserts(source: str) -> StatedTests:
     """All asserts in a piece of Python, at top level and inside a check function.
 
-    Understood: `f(literals) == literal`, `f(literals) is None` (True, False), and
-    `abs(f(literals) - literal) < small` as a float that code.same_value compares with its own tolerance.
-    `assert True` states nothing. InputError when any assert says something else, when there is none, or
-    when they call different functions.
+    Understood: `f(literals) == literal`, `f(literals) is None` (True, False), `f(literals)` and its `not` as
+    True and False, and `abs(f(literals) - literal) < small` as a float that code.same_value compares with its
+    own tolerance; sums, products and powers of literals. `assert True` states nothing. InputError when any
+    assert says something else, when there is none, or when they call different functions.
     """
     try:
         tree = ast.parse(source)
@@ -53,6 +65,10 @@ def _states_nothing(test: ast.expr) -> bool:
 
 def _read_test(node: ast.Assert) -> tuple[str, dict[str, Any]]:
     match node.test:
+        case ast.Call() as call:
+            return _test(call, True)
+        case ast.UnaryOp(op=ast.Not(), operand=ast.Call() as call):
+            return _test(call, False)
         case ast.Compare(left=ast.Call() as call, ops=[ast.Eq()], comparators=[expected]):
             return _test(call, _literal(expected))
         case ast.Compare(
@@ -86,6 +102,25 @@ def _test(call: ast.Call, expected: object) -> tuple[str, dict[str, Any]]:
 
 def _literal(node: ast.expr) -> Any:
     try:
-        return ast.literal_eval(node)
-    except (ValueError, TypeError) as error:
+        return ast.literal_eval(_Fold().visit(node))
+    except (ValueError, TypeError, ZeroDivisionError) as error:
         raise InputError(f"tests: not a literal: {ast.unparse(node)[:200]}") from error
+
+
+class _Fold(ast.NodeTransformer):
+    """Replaces arithmetic on small numbers, and on texts, by its value."""
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        left, right = _literal(node.left), _literal(node.right)
+        if type(node.op) not in _ARITHMETIC or not _is_small(node.op, left, right):
+            return node
+        return ast.copy_location(ast.Constant(_ARITHMETIC[type(node.op)](left, right)), node)
+
+
+def _is_small(op: ast.operator, left: object, right: object) -> bool:
+    """A datum of three characters must not become one of a billion digits."""
+    if isinstance(left, str) and isinstance(right, str):
+        return isinstance(op, ast.Add)
+    if not isinstance(left, (int, float)) or not isinstance(right, (int, float)):
+        return False
+    return abs(left) <= _LARGEST and abs(right) <= (_LARGEST_POWER if isinstance(op, ast.Pow) else _LARGEST)

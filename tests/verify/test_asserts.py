@@ -41,12 +41,24 @@ def test_humaneval_form() -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "args", "expected"),
+    [
+        ("assert f(3 * 5 * 7)", [105], True),
+        ("assert not f('ab' + 'c')", ["abc"], False),
+        ("assert f(-2**31, [2.0 / 4.0]) == 10**9 + 7", [-(2**31), [0.5]], 10**9 + 7),
+    ],
+)
+def test_truth_and_arithmetic(source: str, args: list[object], expected: object) -> None:
+    (test,) = read_asserts(source).tests
+    assert decode({"list": test["args"]}) == args
+    assert decode(test["expected"]) == expected
+
+
+@pytest.mark.parametrize(
     "source",
     [
         "",
         "assert True",
-        "assert f(1)",
-        "assert not f(1)",
         "assert f(x) == 1",
         "assert f(1) == g(1)",
         "assert f(1) == 1 == 1",
@@ -58,6 +70,11 @@ def test_humaneval_form() -> None:
         "assert f(1) == 1\nassert g(1) == 1",
         "assert f(1) == b'x'",
         "assert f([1] * 3) == 1",
+        "assert f(2**1000) == 1",
+        "assert f('x' * 10) == 1",
+        "assert f(1 / 0) == 1",
+        "assert f(2 ** 0.5 ** -1.0 ** 0.5j) == 1",
+        "assert not f(1) == 2",
         "assert f(1) in (1, 2)",
         "assert f(1) ==",
     ],
