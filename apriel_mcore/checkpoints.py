@@ -1,7 +1,6 @@
 """When is the run's state saved, and what belongs to it? Model, optimizer, feed: one step, one folder."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol
 
 from apriel_mcore.config.schema import Checkpoint
@@ -10,8 +9,8 @@ from apriel_mcore.config.schema import Checkpoint
 class SnapshotFeed(Protocol):
     """The part of a feed that a checkpoint saves."""
 
-    def snapshot(self, step: int, *, keep_from: int) -> dict[str, Any]:
-        """State that belongs to this step."""
+    def snapshot(self) -> dict[str, Any]:
+        """State that belongs to the weights of now."""
         ...
 
 
@@ -20,19 +19,17 @@ class Checkpoints:
 
     def __init__(
         self,
-        root: Path,
         settings: Checkpoint,
         *,
         num_steps: int,
         last_saved: int,
         feed: SnapshotFeed,
-        save: Callable[[Path, dict[str, Any]], None],
+        save: Callable[[int, dict[str, Any]], None],
         prune: Callable[[], None],
     ) -> None:
-        self._root = root
         self._settings = settings
         self._num_steps = num_steps
-        self._saved = [last_saved]
+        self._saved = last_saved
         self._feed = feed
         self._save = save
         self._prune = prune
@@ -44,14 +41,8 @@ class Checkpoints:
 
     def save(self, step: int) -> None:
         """Save now, unless this step is saved already; older ones go once the new one is whole."""
-        if step == self._saved[-1]:
+        if step == self._saved:
             return
-        self._saved = [*self._saved, step][-self._settings.keep :]
-        state = {"step": step, "feed": self._feed.snapshot(step, keep_from=self._saved[0])}
-        self._save(folder(self._root, step), state)
+        self._save(step, {"step": step, "feed": self._feed.snapshot()})
+        self._saved = step
         self._prune()
-
-
-def folder(root: Path, step: int) -> Path:
-    """checkpoints/step_000020"""
-    return root / f"step_{step:06d}"

@@ -13,7 +13,10 @@ BENCHES = ("sampler", "reshard", "publish", "verify", "step", "logprob")
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; exits with the code that the error tree assigns."""
-    args = parser().parse_args(argv)
+    args, rest = parser().parse_known_args(argv)
+    if rest and args.door is not _bench:
+        parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    args.rest = rest  # a bench reads its own options
     try:
         args.door(args)
     except AprielError as error:
@@ -51,9 +54,7 @@ def parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="measure one part of the system")
     names = bench.add_subparsers(required=True, metavar="NAME")
     for name in BENCHES:
-        one = names.add_parser(name, add_help=False)
-        one.set_defaults(door=_bench, bench=name)
-        one.add_argument("rest", nargs=argparse.REMAINDER)
+        names.add_parser(name, add_help=False).set_defaults(door=_bench, bench=name)
     return root
 
 

@@ -6,7 +6,7 @@ sampler -> pool -> judge  =>  reward -> advantage -> pack -> train -> publish =>
 
 from apriel_mcore.checkpoints import Checkpoints
 from apriel_mcore.config.schema import RunConfig
-from apriel_mcore.data.packing import pack
+from apriel_mcore.data.packing import pack_step
 from apriel_mcore.evaluate import Evaluator
 from apriel_mcore.loss.advantage import to_samples
 from apriel_mcore.loss.reward import shape_group
@@ -39,7 +39,7 @@ def run(
             for group, shaped_G in zip(groups, shaped_P_G, strict=True)
             for sample in to_samples(group, shaped_G, config.advantage)
         ]
-        batch = pack(samples, config, num_data_ranks=learner.num_data_ranks)
+        batch = pack_step(samples, config, num_data_ranks=learner.num_data_ranks)
 
         stats = learner.train_step(batch)
         publisher.publish(learner.step)

@@ -1,5 +1,6 @@
 """What lies where in a run directory, and may this recipe continue the run it holds?"""
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -75,6 +76,11 @@ class RunDir(msgspec.Struct, frozen=True):
     def outcome(self) -> Path:
         """How the trainer's ranks ended: exit code and message."""
         return self.root / "outcome.json"
+
+    @property
+    def digest(self) -> str:
+        """Short name of this directory that is unique on the host; names its shared memory."""
+        return hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:12]
 
     def log(self, process: str, attempt: int) -> Path:
         """Log file of a process."""

@@ -28,7 +28,7 @@ from apriel_mcore.loss.advantage import keeps
 from apriel_mcore.loss.reward import shape_group
 from apriel_mcore.obs.spans import span
 from apriel_mcore.rollout.ask import Asker
-from apriel_mcore.rollout.journal import Composed, Dispatched, Journal, Record, Resolved, Settled
+from apriel_mcore.rollout.journal import Composed, Dispatched, Journal, Record, Resolved, Settled, records_since
 from apriel_mcore.types import Group, Outcome, Problem
 
 
@@ -65,6 +65,8 @@ class RolloutFeed:
         self._settled = -1
         self._changed = asyncio.Event()
         self._in_flight: set[asyncio.Task[None]] = set()
+        self._segments: deque[int] = deque(maxlen=config.checkpoint.keep + 1)
+        """First segments of the checkpoints that may still be there, the one being written included."""
         self._failure: BaseException | None = None
         self._dispatcher: asyncio.Task[None] | None = None
 
@@ -83,9 +85,9 @@ class RolloutFeed:
         """The last batch is trained and its weights are served as `version`."""
         self._run(self._settle(version))
 
-    def snapshot(self, step: int, *, keep_from: int) -> dict[str, Any]:
-        """State that belongs to checkpoint `step`; the journal goes on in a new segment."""
-        return self._run(self._snapshot(step, keep_from))
+    def snapshot(self) -> dict[str, Any]:
+        """State that belongs to a checkpoint; the journal goes on in a new segment."""
+        return self._run(self._snapshot())
 
     def metrics(self) -> dict[str, float]:
         """Scheduler's numbers and what the asker lost."""
@@ -101,16 +103,20 @@ class RolloutFeed:
 
     # --- restore: before start -------------------------------------------------------------------
 
-    def restore(self, state: Mapping[str, Any], records: "list[Record]") -> None:
+    def fresh(self) -> dict[str, Any]:
+        """The snapshot of a run that has not begun."""
+        return {"segment": 0, "scheduler": self._scheduler.state(), "settled": -1, "ready": []}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from a checkpoint's snapshot and the journal written after it."""
         self._scheduler.load(state["scheduler"])
         self._settled = state["settled"]
         self._ready = {group.id: group for group in msgspec.convert(state["ready"], list[Group])}
-        for record in records:
+        for record in records_since(self._journal.folder, state["segment"]):
             self._replay(record)
         self._scheduler.requeue_in_flight()
 
-    def _replay(self, record: "Record") -> None:
+    def _replay(self, record: Record) -> None:
         match record:
             case Dispatched():
                 ticket = self._scheduler.dispatch(record.version)
@@ -237,9 +243,12 @@ class RolloutFeed:
             self._scheduler.settle()
         self._changed.set()
 
-    async def _snapshot(self, step: int, keep_from: int) -> dict[str, Any]:
-        self._journal.rotate(step, keep_from=keep_from)
+    async def _snapshot(self) -> dict[str, Any]:
+        self._segments.append(self._journal.rotate())
+        if len(self._segments) == self._segments.maxlen:
+            self._journal.forget_before(self._segments[0])
         return {
+            "segment": self._journal.segment,
             "scheduler": self._scheduler.state(),
             "settled": self._settled,
             "ready": msgspec.to_builtins(list(self._ready.values())),

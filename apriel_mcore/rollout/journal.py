@@ -7,13 +7,14 @@ The scheduler is deterministic, so its calls and their answers are its whole his
     compose   version, force, group ids, stale     what was trained
     settle    version                              whose weights were published
 
-A finished group is on disk (fsync) before it counts. Each checkpoint starts a new segment.
+A finished group is on disk (fsync) before it counts. Each attempt and each checkpoint starts a new
+segment, so a torn last line is only ever the last of its file.
 """
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import msgspec
 
@@ -60,17 +61,13 @@ _decoder = msgspec.json.Decoder(Record)
 
 
 class Journal:
-    """The open segment of a run's journal."""
+    """A run's journal, open at a new segment; segments are numbered from 0 in the order of writing."""
 
-    def __init__(self, folder: Path, *, start: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._open(start)
-
-    def _open(self, start: int) -> None:
-        self.path = segment(self.folder, start)
-        _cut_torn_line(self.path)
-        self._file = self.path.open("ab")
+        self.segment = 1 + max((_number(path) for path in _segments(folder)), default=-1)
+        self._file = self._create()
 
     def append(self, record: Record) -> None:
         """Write one record; a resolved group and a composed batch are on disk when this returns."""
@@ -79,36 +76,37 @@ class Journal:
         if isinstance(record, Resolved | Composed):
             os.fsync(self._file.fileno())
 
-    def rotate(self, start: int, *, keep_from: int) -> None:
-        """Go on in a new segment that begins at checkpoint `start`; drop segments before `keep_from`."""
+    def rotate(self) -> int:
+        """Go on in a new segment; returns its number."""
         self._file.close()
-        self._open(start)
-        for old in self.folder.glob("journal_*.jsonl"):
-            if _start_of(old) < keep_from:
-                old.unlink()
+        self.segment += 1
+        self._file = self._create()
+        return self.segment
+
+    def _create(self) -> BinaryIO:
+        return (self.folder / f"journal_{self.segment:06d}.jsonl").open("xb")
+
+    def forget_before(self, segment: int) -> None:
+        """Remove the segments that no checkpoint needs any more."""
+        for path in _segments(self.folder):
+            if _number(path) < segment:
+                path.unlink()
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
-def segment(folder: Path, start: int) -> Path:
-    """File of the segment that begins at the checkpoint of step `start`."""
-    return folder / f"journal_{start:06d}.jsonl"
+def records_since(folder: Path, segment: int) -> list[Record]:
+    """Records of this and all later segments, in order of writing."""
+    return [record for path in _segments(folder) if _number(path) >= segment for record in _records(path)]
 
 
-def records_since(folder: Path, start: int) -> list[Record]:
-    """Records written after the checkpoint of step `start`, over all later segments, in order."""
-    segments = sorted(folder.glob("journal_*.jsonl"))
-    return [record for path in segments if _start_of(path) >= start for record in _records(path)]
+def _segments(folder: Path) -> list[Path]:
+    return sorted(folder.glob("journal_*.jsonl"))
 
 
-def newest_start(folder: Path) -> int:
-    """Step at which the newest segment begins; 0 where there is none."""
-    return max((_start_of(path) for path in folder.glob("journal_*.jsonl")), default=0)
-
-
-def _start_of(path: Path) -> int:
+def _number(path: Path) -> int:
     return int(path.stem.removeprefix("journal_"))
 
 
@@ -118,13 +116,3 @@ def _records(path: Path) -> Iterator[Record]:
         for line in lines:
             if line.endswith(b"\n"):
                 yield _decoder.decode(line)
-
-
-def _cut_torn_line(path: Path) -> None:
-    """Remove an incomplete last line, so that what is appended starts on a line of its own."""
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(path, whole)

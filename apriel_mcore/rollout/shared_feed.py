@@ -65,9 +65,9 @@ class FirstRankFeed:
         """Free the places of the groups taken last."""
         self._feed.settle(version)
 
-    def snapshot(self, step: int, *, keep_from: int) -> dict[str, Any]:
-        """State for the checkpoint of `step`."""
-        return self._feed.snapshot(step, keep_from=keep_from)
+    def snapshot(self) -> dict[str, Any]:
+        """State for a checkpoint of now."""
+        return self._feed.snapshot()
 
     def _tell(self, word: _Taken | _Stop | _Broken) -> None:
         self._ranks.broadcast(msgspec.msgpack.encode(word))
@@ -93,6 +93,6 @@ class ListeningFeed:
     def settle(self, version: int) -> None:
         """Nothing to free here."""
 
-    def snapshot(self, step: int, *, keep_from: int) -> dict[str, Any]:
+    def snapshot(self) -> dict[str, Any]:
         """The first rank saves the feed's state."""
         return {}

@@ -14,7 +14,7 @@ from apriel_mcore.errors import PoolError
 from apriel_mcore.fakes import FakeJudge, FakePool
 from apriel_mcore.rollout.ask import Asker
 from apriel_mcore.rollout.feed import EventLoopThread, RolloutFeed, StopRequested
-from apriel_mcore.rollout.journal import Journal, records_since
+from apriel_mcore.rollout.journal import Journal
 from apriel_mcore.types import Message, Problem
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
@@ -53,9 +53,9 @@ class Harness:
         self.snapshots: dict[int, str] = {}
         self.pool = FakePool(mean_delay_s=0.001)
         self.judge = FakeJudge(SOLVE_RATES)
-        self.feed = self.build(start=0)
+        self.feed = self.build()
 
-    def build(self, *, start: int) -> RolloutFeed:
+    def build(self) -> RolloutFeed:
         config = self.config
         problems = problems_of(config)
         age = config.rollout.max_group_age
@@ -76,7 +76,7 @@ class Harness:
             scheduler=scheduler,
             problems=problems,
             asker=Asker(config, self.pool, self.judge),
-            journal=Journal(self.folder, start=start),
+            journal=Journal(self.folder),
             loop=self.loop.loop,
             stop_requested=lambda: self.stop,
             alarm=lambda message: None,
@@ -90,14 +90,14 @@ class Harness:
         return [(group.id, group.problem.domain) for group in groups]
 
     def checkpoint(self, step: int) -> None:
-        self.snapshots[step] = json.dumps(self.feed.snapshot(step, keep_from=step))
+        self.snapshots[step] = json.dumps(self.feed.snapshot())
 
     def crash_and_restore(self, step: int) -> None:
         """Lose the process; continue from the checkpoint of `step` and the journal."""
         self.feed.stop()
         self.pool = FakePool(seed=1, mean_delay_s=0.001)
-        self.feed = self.build(start=max(self.snapshots))
-        self.feed.restore(json.loads(self.snapshots[step]), records_since(self.folder, step))
+        self.feed = self.build()
+        self.feed.restore(json.loads(self.snapshots[step]))
         self.feed.start(step)
 
 
@@ -167,7 +167,7 @@ def test_a_crash_before_the_first_checkpoint_replays_from_the_start(
     tmp_path: Path, loop: EventLoopThread
 ) -> None:
     harness = Harness(recipe(), tmp_path, loop)
-    fresh = json.dumps({"scheduler": harness.feed._scheduler.state(), "settled": -1, "ready": []})
+    fresh = json.dumps(harness.feed.fresh())
     harness.feed.start(0)
     first = harness.step(0)
     harness.snapshots[0] = fresh
@@ -178,9 +178,7 @@ def test_a_crash_before_the_first_checkpoint_replays_from_the_start(
 
 def test_a_torn_journal_line_is_cut(tmp_path: Path, loop: EventLoopThread) -> None:
     harness = Harness(recipe(), tmp_path, loop)
-    harness.snapshots[0] = json.dumps(
-        {"scheduler": harness.feed._scheduler.state(), "settled": -1, "ready": []}
-    )
+    harness.snapshots[0] = json.dumps(harness.feed.fresh())
     harness.feed.start(0)
     first = harness.step(0)
     harness.feed.stop()
@@ -189,6 +187,24 @@ def test_a_torn_journal_line_is_cut(tmp_path: Path, loop: EventLoopThread) -> No
     harness.crash_and_restore(0)
     assert harness.step(0) == first
     harness.step(1)
+    harness.feed.stop()
+
+
+def test_a_crash_during_a_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, loop: EventLoopThread
+) -> None:
+    harness = Harness(recipe(), tmp_path, loop)
+    harness.snapshots[0] = json.dumps(harness.feed.fresh())
+    harness.feed.start(0)
+    first = harness.step(0)
+    harness.feed.snapshot()  # never made it into a checkpoint
+    second = harness.step(1)
+    harness.crash_and_restore(0)
+    assert [harness.step(0), harness.step(1)] == [first, second]
+    harness.checkpoint(2)
+    third = harness.step(2)
+    harness.crash_and_restore(2)
+    assert harness.step(2) == third
     harness.feed.stop()
 
 

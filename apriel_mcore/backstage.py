@@ -1,0 +1,90 @@
+"""What only the first rank has: rollout servers, judges and the log, on an event loop of their own."""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+from apriel_mcore.config.load import resolved
+from apriel_mcore.config.schema import RunConfig
+from apriel_mcore.data.problems import Dataset
+from apriel_mcore.obs.runlog import EventWriter, JsonlWriter, RunLog, WandbWriter
+from apriel_mcore.rollout.ask import Asker
+from apriel_mcore.rollout.feed import EventLoopThread
+from apriel_mcore.rollout.pool import ServerPool, server_pool
+from apriel_mcore.rundir import RunDir
+from apriel_mcore.seams import Ack
+from apriel_mcore.verify.grade import VerifierPool
+
+
+class Backstage:
+    """Servers start at once, in the background; `wait_for_servers` before the first request."""
+
+    def __init__(self, config: RunConfig, run_dir: RunDir, model: Path) -> None:
+        self.thread = EventLoopThread()
+        self.log = run_log(config, run_dir)
+        self.judge = VerifierPool(config.verify)
+        self.pool: ServerPool = server_pool(config, model=model, logs=run_dir.logs)
+        self.asker = Asker(config, self.pool, self.judge)
+        self._open = AsyncExitStack()
+        self.run(self._open.enter_async_context(self.judge))
+        self._starting = asyncio.run_coroutine_threadsafe(
+            self._open.enter_async_context(self.pool), self.thread.loop
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End servers and judges, also those that are still starting."""
+        self._starting.cancel()
+        self.run(self._open.aclose())
+        self.thread.close()
+
+    def run[T](self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the event loop and wait for it."""
+        return self.thread.run(work)
+
+    def wait_for_servers(self) -> None:
+        """Until every server answers; PoolError when one does not start."""
+        self._starting.result()
+
+    def update(self, path: str, version: int) -> list[Ack]:
+        """Put an arena's weights on every server (bridge/publish.py's ServerSide)."""
+        return self.run(self.pool.update_weights(path=path, version=version))
+
+    def score(self, tokens_T: Sequence[int]) -> list[list[float]]:
+        """Log-prob of each token after the first, by every server (bridge/publish.py's ServerSide)."""
+        return self.run(self.pool.score(tokens_T))
+
+    def self_check(self, dataset: Dataset) -> None:
+        """InputError unless every problem's own gold satisfies its judge."""
+        self.run(self._self_check(dataset))
+
+    async def _self_check(self, dataset: Dataset) -> None:
+        parts = [*dataset.train.values(), *dataset.held_out.values()]
+        async with asyncio.TaskGroup() as group:
+            for problem in (problem for part in parts for problem in part):
+                group.create_task(self.judge.self_check(problem))
+
+
+def run_log(config: RunConfig, run_dir: RunDir) -> RunLog:
+    """events.jsonl, and Weights & Biases where the recipe asks for it."""
+    writers: list[EventWriter] = [JsonlWriter(run_dir.events)]
+    if config.track.wandb != "off":
+        writers.append(
+            WandbWriter(
+                mode=config.track.wandb,
+                project=config.track.project,
+                name=config.name,
+                folder=run_dir.root,
+                config=resolved(config),
+            )
+        )
+    return RunLog(tuple(writers))
+
+
+def open_backstage(config: RunConfig, run_dir: RunDir, model: Path, resources: ExitStack) -> Backstage:
+    """A backstage that ends with `resources`."""
+    return resources.enter_context(Backstage(config, run_dir, model))

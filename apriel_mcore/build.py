@@ -1,0 +1,253 @@
+"""From a recipe to the real objects of one rank: the only place where variants are chosen.
+
+    every rank   learner, publisher, checkpoints
+    first rank   the backstage (servers, judges, log), the feed, the evaluator
+    the others   a feed that listens
+
+Collectives come in the same order on both sides: start, learner, restore, publisher.
+"""
+
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from apriel_mcore.backstage import Backstage, open_backstage
+from apriel_mcore.bridge import shape as model_shape
+from apriel_mcore.bridge.plan import make_plan
+from apriel_mcore.bridge.publish import ArenaPublisher, Probe, ServerSide, share_arenas
+from apriel_mcore.checkpoints import Checkpoints
+from apriel_mcore.config.schema import ArenaPublish, RunConfig
+from apriel_mcore.data import constant, model_files, problems
+from apriel_mcore.data.problems import Dataset
+from apriel_mcore.data.prompts import Renderer
+from apriel_mcore.data.sampler import DomainScheduler
+from apriel_mcore.errors import ConfigError
+from apriel_mcore.evaluate import Evaluator, HeldOutEvaluator, NoEvaluator
+from apriel_mcore.mcore import checkpoint, parallel
+from apriel_mcore.mcore.learner import MegatronLearner
+from apriel_mcore.mcore.parallel import Ranks
+from apriel_mcore.obs.runlog import Event, read_events
+from apriel_mcore.obs.steplog import SilentStepLog, StepLog
+from apriel_mcore.rollout.feed import RolloutFeed
+from apriel_mcore.rollout.journal import Journal
+from apriel_mcore.rollout.shared_feed import FirstRankFeed, ListeningFeed
+from apriel_mcore.rundir import RunDir
+from apriel_mcore.types import Message
+
+PROBE_TEXT = "Seven times eight is fifty-six, and three primes are 2, 3 and 5. What is 4 + 3?"
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """What loop.run needs."""
+
+    learner: MegatronLearner
+    publisher: ArenaPublisher
+    feed: FirstRankFeed | ListeningFeed
+    evaluator: Evaluator
+    log: StepLog
+    checkpoints: Checkpoints
+
+
+class _Rank(msgspec.Struct, frozen=True, kw_only=True):
+    """What both kinds of rank are built from."""
+
+    config: RunConfig
+    run_dir: RunDir
+    model: Path
+    ranks: Ranks
+    renderer: Renderer
+    resources: ExitStack
+
+
+def build(config: RunConfig, run_dir: RunDir, *, attempt: int, resources: ExitStack) -> Parts:
+    """Everything one rank needs, started; `resources` ends it in reverse order."""
+    model = model_files.model_folder(config.model)
+    ranks = parallel.start(config.train, seed=config.seed)
+    resources.callback(parallel.stop)
+    rank = _Rank(
+        config=config,
+        run_dir=run_dir,
+        model=model,
+        ranks=ranks,
+        renderer=Renderer(model),
+        resources=resources,
+    )
+    return _first_rank(rank, attempt) if ranks.is_first else _other_rank(rank)
+
+
+def _other_rank(rank: _Rank) -> Parts:
+    learner, state = _learner(rank)
+    feed = ListeningFeed(rank.ranks)
+    return Parts(
+        learner=learner,
+        publisher=_publisher(rank, learner, NoServers()),
+        feed=feed,
+        evaluator=NoEvaluator(),
+        log=SilentStepLog(),
+        checkpoints=_checkpoints(rank, learner, feed, state),
+    )
+
+
+def _first_rank(rank: _Rank, attempt: int) -> Parts:
+    config, run_dir = rank.config, rank.run_dir
+    past = read_events(run_dir.events)
+    backstage = open_backstage(config, run_dir, rank.model, rank.resources)
+    log = backstage.log
+    log.event("phase", message="rollout servers are starting; reading problems and checking their golds")
+    dataset = problems.load(config, rank.renderer)
+    backstage.self_check(dataset)
+    log.event("data", **_counts(dataset))
+    log.event("phase", message="building the trainer")
+    learner, state = _learner(rank)
+    log.event("resume" if past else "start", step=learner.step, attempt=attempt)
+    log.event("phase", message="waiting for the rollout servers")
+    backstage.wait_for_servers()
+    publisher = _publisher(rank, learner, backstage)
+    log.event("phase", message="training")
+    own_feed = _feed(rank, dataset, backstage, state)
+    own_feed.start(learner.step)
+    feed = FirstRankFeed(own_feed, rank.ranks)
+    done = [event for event in past if event.get("step", 0) <= learner.step]
+    return Parts(
+        learner=learner,
+        publisher=publisher,
+        feed=feed,
+        evaluator=_evaluator(config, dataset, backstage, done),
+        log=StepLog(
+            log,
+            rollouts=run_dir.rollouts,
+            targets=config.ratios,
+            feed_metrics=lambda: own_feed.metrics() | backstage.pool.metrics(),
+            past=done,
+        ),
+        checkpoints=_checkpoints(rank, learner, feed, state),
+    )
+
+
+class NoServers:
+    """bridge/publish.py's ServerSide on the ranks that own no pool, which never call it."""
+
+    def update(self, path: str, version: int) -> list[Any]:
+        """Only the first rank updates servers."""
+        raise AssertionError("only the first rank talks to servers")
+
+    def score(self, tokens_T: Any) -> list[list[float]]:
+        """Only the first rank asks servers."""
+        raise AssertionError("only the first rank talks to servers")
+
+
+def _learner(rank: _Rank) -> tuple[MegatronLearner, dict[str, Any]]:
+    """The trainer with the weights of the newest checkpoint, or of the model folder; and the loop's state."""
+    config = rank.config
+    learner = MegatronLearner(
+        model_shape.read(rank.model),
+        config.train,
+        config.loss,
+        ranks=rank.ranks,
+        temperature=config.rollout.temperature,
+    )
+    newest = checkpoint.latest(rank.run_dir.checkpoints)
+    if newest is None:
+        learner.load_hf(rank.model)
+        return learner, {"step": 0}
+    return learner, checkpoint.load(newest, learner)
+
+
+def _publisher(rank: _Rank, learner: MegatronLearner, servers: ServerSide) -> ArenaPublisher:
+    config = rank.config
+    if not isinstance(config.publish, ArenaPublish):
+        raise ConfigError('publish.kind: "nccl" is not available here; use "arena" with local servers')
+    plan = make_plan(learner.model.shape, config.train.parallel, learner.spec)
+    arenas = share_arenas(
+        rank.ranks,
+        Path(config.publish.directory),
+        f"apriel-{rank.run_dir.digest}",
+        plan.tensors,
+        "bfloat16" if config.train.precision == "bf16" else "float32",
+    )
+    rank.resources.callback(arenas.close)
+    return ArenaPublisher(
+        trainer=learner,
+        plan=plan,
+        servers=servers,
+        ranks=rank.ranks,
+        arenas=arenas,
+        probe=Probe(
+            tokens_T=rank.renderer.render([Message(role="user", content=PROBE_TEXT)]),
+            bound=config.publish.probe_bound,
+        ),
+        log=rank.run_dir.receipts,
+    )
+
+
+def _checkpoints(
+    rank: _Rank, learner: MegatronLearner, feed: FirstRankFeed | ListeningFeed, state: dict[str, Any]
+) -> Checkpoints:
+    root, settings = rank.run_dir.checkpoints, rank.config.checkpoint
+    return Checkpoints(
+        settings,
+        num_steps=rank.config.train.num_steps,
+        last_saved=state["step"],
+        feed=feed,
+        save=lambda step, loop_state: checkpoint.save(checkpoint.folder_of(root, step), learner, loop_state),
+        prune=partial(checkpoint.prune, root, settings.keep),
+    )
+
+
+def _feed(rank: _Rank, dataset: Dataset, backstage: Backstage, state: dict[str, Any]) -> RolloutFeed:
+    """The feed, with everything that earlier attempts finished."""
+    config, run_dir = rank.config, rank.run_dir
+    feed = RolloutFeed(
+        config,
+        scheduler=_scheduler(config, dataset),
+        problems={problem.id: problem for part in dataset.train.values() for problem in part},
+        asker=backstage.asker,
+        journal=Journal(run_dir.rollouts),
+        loop=backstage.thread.loop,
+        stop_requested=run_dir.stop_request.exists,
+        alarm=lambda message: backstage.log.event("alarm", message=message),
+    )
+    rank.resources.callback(feed.stop)
+    feed.restore(state.get("feed") or feed.fresh())
+    return feed
+
+
+def _scheduler(config: RunConfig, dataset: Dataset) -> DomainScheduler:
+    lag, age = config.rollout.max_lag, config.rollout.max_group_age
+    if age == "auto":
+        age = "off" if lag == "unbounded" else lag + 1
+    return DomainScheduler(
+        config.ratios,
+        {domain: [problem.id for problem in part] for domain, part in dataset.train.items()},
+        groups_per_step=config.train.groups_per_step,
+        group_size=config.rollout.group_size,
+        settings=config.sampler,
+        max_lag=lag,
+        max_group_age=age,
+        seed=config.seed,
+    )
+
+
+def _evaluator(
+    config: RunConfig, dataset: Dataset, backstage: Backstage, past: list[Event]
+) -> HeldOutEvaluator:
+    return HeldOutEvaluator(
+        config,
+        held_out=dataset.held_out,
+        constant=constant.best_constants(dataset.held_out),
+        asker=backstage.asker,
+        log=backstage.log,
+        run_async=backstage.run,
+        done={event["step"] for event in past if event["event"] == "eval"},
+    )
+
+
+def _counts(dataset: Dataset) -> dict[str, dict[str, int]]:
+    return {
+        "train": {domain: len(part) for domain, part in dataset.train.items()},
+        "held_out": {domain: len(part) for domain, part in dataset.held_out.items()},
+        "rejected": {domain: sum(reasons.values()) for domain, reasons in dataset.rejected.items()},
+    }
