@@ -20,6 +20,7 @@ from apriel_mcore.mcore.optimizer import build_optimizer, force_param_sync
 from apriel_mcore.mcore.parallel import Ranks
 from apriel_mcore.mcore.rows import PackedRow, pack, pad_multiple, row_length
 from apriel_mcore.mcore.step import StepSums, accumulate_gradients, prepare, score
+from apriel_mcore.obs.spans import span
 from apriel_mcore.types import Batch, Sample, StepStats
 
 
@@ -76,6 +77,7 @@ class MegatronLearner:
         force_param_sync(self.model)
         return [dict(chunk.named_parameters()) for chunk in self.model.chunks]
 
+    @span("train")
     def train_step(self, batch: Batch) -> StepStats:
         """One optimizer step; the returned numbers are equal on all ranks."""
         started = time.monotonic()
@@ -125,6 +127,7 @@ class MegatronLearner:
     def resume_at(self, step_number: int) -> None:
         """Weights and optimizer are those after `step_number` steps (mcore/checkpoint.py)."""
         self._step = step_number
+        self.optimizer.resume_at(step_number)
 
     def _pack(self, rows: list[list[Sample]], multiple: int) -> list[PackedRow]:
         """The micro-batches of one run of the schedule.

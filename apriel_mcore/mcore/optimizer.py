@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 from megatron.core.optimizer.optimizer import ChainedOptimizer
-from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
+from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler, get_canonical_lr_for_logging
 
 from apriel_mcore.config.schema import Train
 from apriel_mcore.errors import TrainingError
@@ -33,7 +33,14 @@ class Optimizer:
     @property
     def lr(self) -> float:
         """Learning rate of the latest update."""
-        return float(self.adam.param_groups[0]["lr"])
+        lr = get_canonical_lr_for_logging(self.adam.param_groups)
+        assert lr is not None, "no parameter group follows the schedule"
+        return lr
+
+    def resume_at(self, step: int) -> None:
+        """The schedule stands where `step` updates have been taken."""
+        self.schedule.num_steps = 0
+        self.schedule.step(increment=step)
 
     def zero_grad(self) -> None:
         """Before every step: in float32 the last update left `grad` pointing into the buffer that backward
@@ -46,6 +53,7 @@ class Optimizer:
         done, grad_norm, _ = self.adam.step()
         if not done:
             raise TrainingError("the optimizer skipped its step: a gradient is not finite")
+        assert grad_norm is not None, "the norm is taken in order to clip"
         return float(grad_norm)
 
 
@@ -68,6 +76,8 @@ def build_optimizer(model: Model, train: Train) -> Optimizer:
     )
     adam = get_megatron_optimizer(config, list(model.wrapped), use_gloo_process_groups=False)
     assert isinstance(adam, ChainedOptimizer)
+    for group in adam.param_groups:  # the schedule has them; here they would name groups in checkpoints,
+        group.pop("max_lr"), group.pop("min_lr")  # which then would not load under another learning rate
     schedule = OptimizerParamScheduler(
         adam,
         init_lr=0.0,

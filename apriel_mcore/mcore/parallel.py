@@ -9,12 +9,14 @@ The same code runs over gloo on a CPU and over NCCL on GPUs.
 import os
 import random
 from datetime import timedelta
+from typing import Literal, cast
 
 import msgspec
 import numpy as np
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
+from torch._C._distributed_c10d import HashStore
 
 from apriel_mcore.config.schema import Parallel, Train
 from apriel_mcore.errors import ConfigError
@@ -33,6 +35,19 @@ class Ranks(msgspec.Struct, frozen=True, kw_only=True):
     context: int
     data: int
     sizes: Parallel
+
+    @property
+    def is_first(self) -> bool:
+        """Owns the pool and writes files."""
+        return self.world == 0
+
+    def broadcast(self, payload: bytes) -> bytes:
+        """The first rank's payload, on every rank; see same_on_all_ranks."""
+        return same_on_all_ranks(payload)
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        dist.barrier()
 
     @property
     def is_last_stage(self) -> bool:
@@ -89,6 +104,17 @@ def device() -> torch.device:
     return current if isinstance(current, torch.device) else torch.device("cuda", current)
 
 
+def group(axis: Literal["tensor", "pipeline", "context", "data"]) -> dist.ProcessGroup:
+    """The ranks that differ from this one along `axis` alone."""
+    find = {
+        "tensor": parallel_state.get_tensor_model_parallel_group,
+        "pipeline": parallel_state.get_pipeline_model_parallel_group,
+        "context": parallel_state.get_context_parallel_group,
+        "data": parallel_state.get_data_parallel_group,
+    }
+    return cast(dist.ProcessGroup, find[axis]())
+
+
 def same_on_all_ranks(value: bytes) -> bytes:
     """Rank 0's value, on every rank; what the others pass is ignored. Collective over the world."""
     size = torch.tensor([len(value)], dtype=torch.int64)
@@ -108,7 +134,7 @@ def _init_process_group(train: Train, *, timeout_s: int) -> None:
     if "WORLD_SIZE" in os.environ:
         dist.init_process_group(backend, timeout=timeout)
     else:
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=timeout)
 
 
 def _check_world_size(parallel: Parallel) -> None:

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from megatron.core import parallel_state
 from megatron.core.distributed import DistributedDataParallel, finalize_model_grads
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.tensor_parallel import (
@@ -30,6 +29,7 @@ from torch import Tensor
 
 from apriel_mcore.config.schema import Loss
 from apriel_mcore.loss.policy import policy_loss
+from apriel_mcore.mcore import parallel
 from apriel_mcore.mcore.logprobs import TokenScores, token_scores
 from apriel_mcore.mcore.model import Model
 from apriel_mcore.mcore.rows import PackedRow
@@ -109,15 +109,15 @@ def score(model: Model, rows: Sequence[PackedRow]) -> Tensor:
     with torch.no_grad():
         kept = _run(model, rows, keep, temperature=1.0, forward_only=True)
     logprobs_T = kept[0] if kept else torch.zeros_like(rows[0].behaviour_T)
-    dist.all_reduce(logprobs_T, group=parallel_state.get_pipeline_model_parallel_group())
+    dist.all_reduce(logprobs_T, group=parallel.group("pipeline"))
     return logprobs_T
 
 
 def _over_ranks(kept: list[Tensor], device: torch.device) -> StepSums:
     """Adds up what the rows of all data ranks kept; only ranks of the last stage kept anything."""
     sums = torch.stack([torch.zeros(len(_SUMS), dtype=torch.float64, device=device), *kept]).sum(dim=0)
-    dist.all_reduce(sums, group=parallel_state.get_data_parallel_group())
-    dist.all_reduce(sums, group=parallel_state.get_pipeline_model_parallel_group())
+    dist.all_reduce(sums, group=parallel.group("data"))
+    dist.all_reduce(sums, group=parallel.group("pipeline"))
     return StepSums(**dict(zip(_SUMS, sums.tolist(), strict=True)))
 
 
@@ -144,10 +144,10 @@ def _run(
             output_processor=head,
             output_processor_context=row,
         )
-        return output, partial(_weigh, row)
+        return output, partial(weigh, row)
 
-    def _weigh(row: PackedRow, found: TokenScores) -> tuple[Tensor, Tensor, Tensor]:
-        loss, kept = loss_of(row, _whole_row(row, found))
+    def weigh(row: PackedRow, found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        loss, kept = loss_of(row, _whole_row(row, TokenScores(*found)))  # Float16Module unnames the tuple
         return loss, torch.tensor(row.behaviour_T.numel(), dtype=torch.int), kept
 
     iterators = [iter(rows) for _ in model.wrapped]
@@ -178,7 +178,7 @@ def _response_scores(
     hidden_states: [s, 1, h], s split over tensor ranks under sequence parallelism. Megatron passes
     more than is needed here.
     """
-    group = parallel_state.get_tensor_model_parallel_group()
+    group = parallel.group("tensor")
     # Either way backward sums the ranks' parts of the hidden states' gradient.
     if config.sequence_parallel:
         hidden_NH = gather_from_sequence_parallel_region(hidden_states, group=group)[context.source_M, 0]
@@ -203,7 +203,7 @@ def _whole_row(row: PackedRow, found: TokenScores) -> TokenScores:
     Each rank fills its places and the sum joins them. Every rank then takes the same loss of the whole
     row, and backward hands each its own places' gradient.
     """
-    group = parallel_state.get_context_parallel_group()
+    group = parallel.group("context")
     if group.size() == 1:
         return found
     both_2M = torch.stack([found.logprobs_N, found.entropy_N])
