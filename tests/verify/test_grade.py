@@ -16,6 +16,7 @@ from apriel_mcore.config.schema import Verify
 from apriel_mcore.errors import InputError, VerifierError
 from apriel_mcore.types import Problem
 from apriel_mcore.verify.grade import Counts, VerifierPool
+from apriel_mcore.verify.values import encode
 
 HOSTILE = (sys.executable, str(Path(__file__).with_name("hostile_worker.py")))
 
@@ -88,6 +89,21 @@ def test_self_check_refuses_a_bad_problem_by_name() -> None:
         assert pool.counts().get("math-domain", Counts()).crashed == 0
 
     in_pool(story)
+
+
+def test_code_runs_in_its_sandbox_and_its_gold_is_checked() -> None:
+    tests = [{"args": [encode(n)], "expected": encode(2 * n)} for n in (1, 2)]
+    reference = {"tests": tests, "entry_point": "double", "bare": True}
+
+    async def story(pool: VerifierPool) -> None:
+        await pool.self_check(problem("code", {**reference, "gold": "def double(x): return x + x"}))
+        with pytest.raises(InputError, match="gold solution does not pass"):
+            await pool.self_check(problem("code", {**reference, "gold": "def double(x): return 2"}))
+        verdict = await pool.grade(problem("code", reference), "def double(x):\n    while True: pass")
+        assert verdict.status == "timeout"
+        assert pool.counts()["code-domain"] == Counts(graded=1)
+
+    in_pool(story, deadline_s=20)
 
 
 def test_a_hanging_judge_is_killed_while_honest_jobs_proceed() -> None:

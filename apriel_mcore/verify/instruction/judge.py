@@ -10,7 +10,7 @@ from apriel_mcore.types import Verdict
 from apriel_mcore.verify.answer import final_answer
 from apriel_mcore.verify.instruction import layout as _layout  # registers its constraints
 from apriel_mcore.verify.instruction import words as _words  # registers its constraints
-from apriel_mcore.verify.instruction.registry import bind, words
+from apriel_mcore.verify.instruction.registry import bind, has_word
 from apriel_mcore.verify.outcome import NO_ANSWER, read_reference, share
 
 __all__ = ["Instruction", "Reference", "self_check", "verify"]
@@ -39,7 +39,7 @@ def verify(reference: dict[str, Any], text: str) -> Verdict:
     instructions = read_reference(reference, Reference).instructions
     checks = [bind(instruction.kind, instruction.args) for instruction in instructions]
     answer = final_answer(text)
-    if not words(answer):
+    if not has_word(answer):
         return NO_ANSWER
     kept = [check(answer) for check in checks]
     broken = [

@@ -76,3 +76,8 @@ def holds(count: int, relation: Relation, bound: int) -> bool:
 def words(text: str) -> list[str]:
     """Runs of letters, digits and underscores; "don't" is two."""
     return _WORD.findall(text)
+
+
+def has_word(text: str) -> bool:
+    """Whether there is any."""
+    return _WORD.search(text) is not None

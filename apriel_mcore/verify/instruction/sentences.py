@@ -9,7 +9,6 @@ Text without a word is not a sentence.
 import re
 
 _END = re.compile(r"(?P<mark>[.!?\u3002\uff01\uff1f]+)[\"'\u2019\u201d)\]*_]*(?=\s|$)|\n\s*\n")
-_LAST_WORD = re.compile(r"[\w.]+$")
 _TITLES = ("mr", "mrs", "ms", "dr", "prof", "rev", "gen", "col", "capt", "lt", "sgt", "st", "jr", "sr")
 _SHORT_FORMS = (
     "inc",
@@ -52,9 +51,9 @@ def _closes(text: str, dot: int, end: int) -> bool:
         return False
     if not rest:
         return True
-    word = _LAST_WORD.search(text[max(0, dot - _LOOK_BACK) : dot])
-    if word is None:
+    words_before = text[max(0, dot - _LOOK_BACK) : dot].split()
+    if not words_before:
         return True
-    last = word.group()
+    last = words_before[-1].lstrip("([\"'*_")
     is_initial = len(last) == 1 and last.isupper() and last != "I"
     return not is_initial and last.lower() not in _ABBREVIATIONS
