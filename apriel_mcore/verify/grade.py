@@ -78,7 +78,7 @@ class VerifierPool:
         return reply.verdict
 
     async def self_check(self, problem: Problem) -> None:
-        """InputError unless the problem's own gold verifies (an instruction's constraints must exist)."""
+        """InputError unless the problem can be judged and its gold, derived or given as `gold`, verifies."""
         await self._run(problem, wire.Check(problem.verifier, problem.reference))
 
     def counts(self) -> dict[str, Counts]:

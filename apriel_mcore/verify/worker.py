@@ -36,8 +36,8 @@ class Judge(NamedTuple):
     warm_up: Callable[[], None]
 
 
-class _CodeGold(msgspec.Struct, frozen=True):
-    """A solution that passes, where one is known."""
+class _Gold(msgspec.Struct, frozen=True):
+    """An answer known to be right, as a model would write it; most references derive theirs."""
 
     gold: str = ""
 
@@ -85,13 +85,6 @@ def _code(config: Verify) -> Judge:
 
     def self_check(reference: dict[str, Any]) -> None:
         code.self_check(reference, limits)
-        gold = read_reference(reference, _CodeGold).gold
-        if gold:
-            verdict = verify(reference, gold)
-            if not verdict.success:
-                raise InputError(
-                    f"reference: the gold solution does not pass: {verdict.detail or verdict.status}"
-                )
 
     def warm_up() -> None:
         open_sandbox(limits.backend)
@@ -161,9 +154,20 @@ def _judge(request: wire.Request, config: Verify, judges: Judges, loaded: dict[s
             judge.warm_up()
         case wire.Check(reference=reference):
             judge.self_check(reference)
+            _check_gold(judge, reference)
         case wire.Grade(reference=reference, text=text):
             return wire.Graded(judge.verify(reference, text))
     return wire.Done()
+
+
+def _check_gold(judge: Judge, reference: dict[str, Any]) -> None:
+    gold = read_reference(reference, _Gold).gold
+    if gold:
+        verdict = judge.verify(reference, gold)
+        if not verdict.success:
+            raise InputError(
+                f"reference: the gold answer does not verify: {verdict.detail or verdict.status}"
+            )
 
 
 if __name__ == "__main__":

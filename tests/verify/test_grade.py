@@ -84,6 +84,8 @@ def test_self_check_refuses_a_bad_problem_by_name() -> None:
         await pool.self_check(problem("math", {"answer": "12", "format": "number"}))
         with pytest.raises(InputError, match=r"problem p \(test, verifier math\).*answer"):
             await pool.self_check(problem("math", {"answer": "", "format": "boxed"}))
+        with pytest.raises(InputError, match="gold answer does not verify"):
+            await pool.self_check(problem("math", {"answer": "12", "format": "number", "gold": "13"}))
         with pytest.raises(InputError, match="unknown verifier 'taste'"):
             await pool.self_check(problem("taste", {}))
         assert pool.counts().get("math-domain", Counts()).crashed == 0
@@ -97,7 +99,7 @@ def test_code_runs_in_its_sandbox_and_its_gold_is_checked() -> None:
 
     async def story(pool: VerifierPool) -> None:
         await pool.self_check(problem("code", {**reference, "gold": "def double(x): return x + x"}))
-        with pytest.raises(InputError, match="gold solution does not pass"):
+        with pytest.raises(InputError, match="gold answer does not verify"):
             await pool.self_check(problem("code", {**reference, "gold": "def double(x): return 2"}))
         verdict = await pool.grade(problem("code", reference), "def double(x):\n    while True: pass")
         assert verdict.status == "timeout"

@@ -114,9 +114,7 @@ def test_each_constraint(kind: str, args: dict[str, Any], kept: str, broken: str
     reference = {"instructions": [{"kind": kind, "args": args}]}
     assert verify(reference, kept).status == "correct"
     assert verify(reference, broken).status == "wrong"
-    self_check({**reference, "gold": kept})
-    with pytest.raises(InputError, match="gold"):
-        self_check({**reference, "gold": broken})
+    self_check(reference)
 
 
 def test_every_constraint_has_a_case() -> None:
