@@ -6,8 +6,8 @@ from pathlib import Path
 
 from apriel_mcore.bridge import shape as model_shape
 from apriel_mcore.bridge.shape import ModelShape
-from apriel_mcore.config.schema import ArenaPublish, LocalServers, RunConfig
-from apriel_mcore.data import model_files, problems
+from apriel_mcore.config.schema import ArenaPublish, JsonlSource, LocalServers, RunConfig
+from apriel_mcore.data import jsonl, model_files
 from apriel_mcore.errors import ConfigError, InputError
 from apriel_mcore.rundir import RunDir
 
@@ -20,7 +20,7 @@ def check(config: RunConfig, run_dir: RunDir) -> list[str]:
     shape = model_shape.read(folder)
     shape.check_layout(config.train.parallel)
     _check_context(config, shape)
-    problems.check_sources(config)
+    _check_data(config)
     _check_ports(config)
     return [
         f"model        {folder.name}: {shape.num_parameters / 1e6:.1f} M parameters, {shape.family}",
@@ -36,6 +36,17 @@ def _check_context(config: RunConfig, shape: ModelShape) -> None:
             f"rollout.servers.max_model_len: {length} exceeds the model's "
             f"{shape.max_positions} positions; lower it"
         )
+
+
+def _check_data(config: RunConfig) -> None:
+    """Local files are read once here, so that a missing file or a bad row stops nothing that has begun."""
+    for name, domain in config.domains.items():
+        for key, source in domain.sources.items():
+            if isinstance(source, JsonlSource):
+                try:
+                    jsonl.items(source)
+                except InputError as error:
+                    raise InputError(f"domains.{name}.sources.{key}: {error}") from None
 
 
 def _check_ports(config: RunConfig) -> None:

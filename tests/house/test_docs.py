@@ -1,0 +1,44 @@
+"""What the documents say is what the code does."""
+
+import re
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def tracked() -> list[Path]:
+    listing = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [path for name in listing.stdout.splitlines() if (path := ROOT / name).is_file()]
+
+
+def test_the_loop_in_the_readme_is_the_loop() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"```python\n(    while .*?)```", readme, flags=re.DOTALL)
+    assert shown, "README.md shows the loop as a python block that starts at `while`"
+    assert shown.group(1) in (ROOT / "apriel_mcore" / "loop.py").read_text(encoding="utf-8")
+
+
+def test_the_readme_names_every_folder_and_only_what_exists() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    packages = {p.parent.relative_to(ROOT).as_posix() for p in (ROOT / "apriel_mcore").glob("*/__init__.py")}
+    named = set(re.findall(r"^\| `([\w./-]+?)/?` \|", readme, flags=re.MULTILINE))
+    assert packages <= named
+    assert all((ROOT / name).exists() for name in named)
+
+
+def test_tracked_text_is_ascii_and_names_no_machine() -> None:
+    places = re.compile(r"/(work|root|home)/|pypi\.org|pythonhosted|npmjs\.|deb\.debian")
+    this = Path(__file__)
+    for path in tracked():
+        if path.suffix in {".py", ".toml", ".md", ".sh", ""} and path != this:
+            text = path.read_text(encoding="utf-8")
+            assert text.isascii(), f"{path}: {[c for c in text if not c.isascii()][:5]}"
+            found = places.search(text)
+            assert not found, f"{path}: {found.group(0) if found else ''}"

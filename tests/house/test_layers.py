@@ -1,0 +1,118 @@
+"""Imports go down, heavy packages enter by their doors, and fakes stay out of the product.
+
+A file may import files of lower floors and those above it on its own floor. Anyone may change the table,
+with a reason.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "apriel_mcore"
+
+# One line a floor, lowest first; a folder stands for all of its files, in any order among themselves.
+FLOORS: list[list[str]] = [
+    ["__init__", "errors", "types", "processes", "config", "obs.runlog", "obs.spans", "obs.stepevent"],
+    ["loss", "bridge.shape", "bridge.layouts", "bridge.names", "bridge.plan", "data", "obs.charts"],
+    ["verify"],
+    ["data.constant", "data.templates", "data.problems", "data.fetch"],
+    ["seams", "fakes", "bridge", "mcore", "rollout", "obs.steplog"],
+    ["checkpoints", "evaluate", "loop"],
+    [
+        "rundir",
+        "preflight",
+        "backstage",
+        "build",
+        "train",
+        "obs",
+        "launcher",
+        "standalone_eval",
+        "bench",
+        "cli",
+    ],
+]
+
+# Package -> the files or folders that may import it.
+DOORS: dict[str, set[str]] = {
+    "megatron": {"mcore", "bench.step"},
+    "transformer_engine": {"mcore"},
+    "vllm": {"rollout.receiver"},
+    "transformers": {"data.gguf", "data.prompts", "bench"},
+    "wandb": {"obs.runlog"},
+    "nemo_run": set(),
+    "reasoning_gym": {"data.templates.puzzles", "verify.logic"},
+    "math_verify": {"verify.math"},
+    "bfcl_eval": {"verify.calls"},
+    "torch": {
+        "loss.policy",
+        "mcore",
+        "bridge.arena",
+        "bridge.reshard",
+        "bridge.receipt",
+        "bridge.publish",
+        "rollout.receiver",
+        "data.gguf",
+        "bench",
+    },
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        yield name.removesuffix(".__init__"), path
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names that a file imports, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            is_package = (ROOT / node.module.replace(".", "/")).is_dir()
+            yield from (f"{node.module}.{alias.name}" if is_package else node.module for alias in node.names)
+
+
+def floor_of(module: str) -> int:
+    """The floor of the longest entry that names the module or a folder around it."""
+    entries = [
+        (len(entry), floor) for floor, names in enumerate(FLOORS) for entry in names if within(module, entry)
+    ]
+    assert entries, f"{module} stands on no floor: add it to FLOORS"
+    return max(entries)[1]
+
+
+def within(module: str, place: str) -> bool:
+    return module == place or module.startswith(place + ".")
+
+
+def test_no_import_climbs_a_floor() -> None:
+    known = {name for name, _ in modules()}
+    climbs = [
+        f"{module} (floor {floor_of(module)}) imports {target} (floor {floor_of(target)})"
+        for module, path in modules()
+        for imported in imports(path)
+        if imported.startswith("apriel_mcore.")
+        and (target := imported.removeprefix("apriel_mcore.")) in known
+        and floor_of(target) > floor_of(module)
+    ]
+    assert not climbs, "\n".join(sorted(set(climbs)))
+
+
+def test_heavy_packages_enter_by_their_doors() -> None:
+    trespasses = [
+        f"{module} imports {package}"
+        for module, path in modules()
+        for imported in imports(path)
+        if (package := imported.split(".")[0]) in DOORS
+        and not any(within(module, door) for door in DOORS[package])
+    ]
+    assert not trespasses, "\n".join(sorted(set(trespasses)))
+
+
+def test_no_product_file_imports_the_fakes() -> None:
+    users = [
+        module for module, path in modules() if any(i.startswith("apriel_mcore.fakes") for i in imports(path))
+    ]
+    assert users == []
