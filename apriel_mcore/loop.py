@@ -31,9 +31,8 @@ def run(
     while learner.step < config.train.num_steps:
         groups = feed.take()  # oldest first, in the mixture's proportions, each with a learning signal
 
-        shaped_P_G = [
-            shape_group(group, config) for group in groups
-        ]  # verdict, minus length where it is easy
+        # Verdict to reward, minus length where the group finds it easy; then better or worse than siblings.
+        shaped_P_G = [shape_group(group, config) for group in groups]
         samples = [
             sample
             for group, shaped_G in zip(groups, shaped_P_G, strict=True)
