@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from megatron.core import dist_checkpointing, parallel_state
+from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.strategies import filesystem_async
 from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyParallelSaveStrategyWrapper
 from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
@@ -28,6 +28,7 @@ from megatron.core.optimizer import USING_PYTORCH_OPTIMIZER
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 
 from apriel_mcore.errors import InputError
+from apriel_mcore.mcore import parallel
 from apriel_mcore.mcore.learner import MegatronLearner
 
 STATE_FILE = "state.json"
@@ -54,8 +55,7 @@ def save(folder: Path, learner: MegatronLearner, loop_state: dict[str, Any]) -> 
     # Megatron's queue of write results belongs to a helper process that it spawns and never ends. The
     # writing threads are ours: a queue of this process, put in its place, serves and leaves nothing behind.
     filesystem_async._results_queue = queue.Queue()  # pyright: ignore[reportAttributeAccessIssue]
-    data_and_context = parallel_state.get_data_parallel_group(with_context_parallel=True)
-    strategy = FullyParallelSaveStrategyWrapper(TorchDistSaveShardedStrategy(), data_and_context)
+    strategy = FullyParallelSaveStrategyWrapper(TorchDistSaveShardedStrategy(), parallel.group("replica"))
     dist_checkpointing.save(_sharded(learner, is_loading=False), str(partial), strategy)  # pyright: ignore
     if dist.get_rank() == 0:
         (partial / STATE_FILE).write_text(json.dumps({"step": learner.step, "loop": loop_state}))
@@ -115,7 +115,7 @@ def _sharded(learner: MegatronLearner, *, is_loading: bool) -> dict[str, Any]:
         "distrib_optim_sharding_type": "fully_reshardable",
         "singleton_local_shards": False,
         "chained_optim_avoid_prefix": True,
-        "dp_cp_group": parallel_state.get_data_parallel_group(with_context_parallel=True),
+        "dp_cp_group": parallel.group("replica"),
     }
     state = {name: chunk.sharded_state_dict(metadata=metadata) for name, chunk in _named_chunks(learner)}
     model_state = state["model"] if len(learner.model.chunks) == 1 else state

@@ -162,5 +162,5 @@ def _patch_megatron() -> None:
 
     parallel_random._get_cuda_rng_state = _get_state
     parallel_random._set_cuda_rng_state = _set_state
-    for module in (transformer_utils, fused_softmax):
-        module.get_default_causal_mask = causal_mask
+    transformer_utils.get_default_causal_mask = causal_mask
+    fused_softmax.get_default_causal_mask = causal_mask

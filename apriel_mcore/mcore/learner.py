@@ -4,8 +4,10 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from megatron.core.models.gpt import GPTModel
+from megatron.core.transformer.transformer_layer import TransformerLayer
 from torch import Tensor
 
 from apriel_mcore.bridge.names import Chunk, Spec
@@ -164,10 +166,10 @@ class MegatronLearner:
 
 
 def _describe(chunk: GPTModel) -> Chunk:
-    layers = chunk.decoder.layers
+    first_layer = cast(TransformerLayer, chunk.decoder.layers[0])
     return Chunk(
-        layer_offset=layers[0].layer_number - 1,
-        num_layers=len(layers),
+        layer_offset=first_layer.layer_number - 1,
+        num_layers=len(chunk.decoder.layers),
         first=chunk.pre_process,
         last=chunk.post_process,
     )

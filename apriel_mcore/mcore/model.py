@@ -138,7 +138,8 @@ def _layer_spec(config: TransformerConfig, train: Train, stage: int | None) -> A
     submodules = get_gpt_layer_local_submodules(normalization="RMSNorm")
     submodules.input_layernorm = RMSNorm
     submodules.pre_mlp_layernorm = RMSNorm
-    submodules.self_attention.submodules.core_attention = PackedCausalAttention
+    attention: Any = submodules.self_attention
+    attention.submodules.core_attention = PackedCausalAttention
     layer = ModuleSpec(module=TransformerLayer, submodules=submodules)
     num_layers = get_num_layers_to_build(config, vp_stage=stage)
     return TransformerBlockSubmodules(layer_specs=[layer] * num_layers, layer_norm=RMSNorm)

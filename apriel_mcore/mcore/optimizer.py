@@ -76,8 +76,10 @@ def build_optimizer(model: Model, train: Train) -> Optimizer:
     )
     adam = get_megatron_optimizer(config, list(model.wrapped), use_gloo_process_groups=False)
     assert isinstance(adam, ChainedOptimizer)
-    for group in adam.param_groups:  # the schedule has them; here they would name groups in checkpoints,
-        group.pop("max_lr"), group.pop("min_lr")  # which then would not load under another learning rate
+    for group in adam.param_groups:
+        # The schedule has them too. Here they would be part of the group's name in a checkpoint, which
+        # could then not continue under another learning rate.
+        del group["max_lr"], group["min_lr"]
     schedule = OptimizerParamScheduler(
         adam,
         init_lr=0.0,

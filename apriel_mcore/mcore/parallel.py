@@ -8,8 +8,10 @@ The same code runs over gloo on a CPU and over NCCL on GPUs.
 
 import os
 import random
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Literal, cast
+from functools import partial
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -104,15 +106,17 @@ def device() -> torch.device:
     return current if isinstance(current, torch.device) else torch.device("cuda", current)
 
 
-def group(axis: Literal["tensor", "pipeline", "context", "data"]) -> dist.ProcessGroup:
-    """The ranks that differ from this one along `axis` alone."""
-    find = {
+def group(axis: Literal["tensor", "pipeline", "context", "data", "replica"]) -> dist.ProcessGroup:
+    """The ranks that differ from this one along `axis` alone; replica: data and context, the ranks that
+    hold the same weights."""
+    find: dict[str, Callable[[], Any]] = {
         "tensor": parallel_state.get_tensor_model_parallel_group,
         "pipeline": parallel_state.get_pipeline_model_parallel_group,
         "context": parallel_state.get_context_parallel_group,
         "data": parallel_state.get_data_parallel_group,
+        "replica": partial(parallel_state.get_data_parallel_group, with_context_parallel=True),
     }
-    return cast(dist.ProcessGroup, find[axis]())
+    return find[axis]()
 
 
 def same_on_all_ranks(value: bytes) -> bytes:

@@ -4,7 +4,7 @@ The reference is plain PyTorch on Hugging Face's Llama, one sample after the oth
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ LOSS = Loss(kind="gspo", clip_low=0.2, clip_high=0.28)
 TEMPERATURE = 0.9
 
 
-def train_section(precision: str = "fp32", **parallel: Any) -> Train:
+def train_section(precision: Literal["fp32", "bf16"] = "fp32", **parallel: Any) -> Train:
     """A training section at the layout of `parallel`."""
     return Train(
         num_steps=8,
@@ -53,22 +53,22 @@ def hf_model(shape: ModelShape = SHAPE) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(7)
-    config = LlamaConfig(
-        hidden_size=shape.hidden_size,
-        num_hidden_layers=shape.num_layers,
-        num_attention_heads=shape.num_heads,
-        num_key_value_heads=shape.num_kv_heads,
-        head_dim=shape.head_dim,
-        intermediate_size=shape.ffn_size,
-        vocab_size=shape.vocab_size,
-        tie_word_embeddings=shape.tied,
-        rope_theta=shape.rope_theta,
-        rms_norm_eps=shape.norm_eps,
-        max_position_embeddings=shape.max_positions,
-        initializer_range=0.1,
-        attn_implementation="sdpa",
-    )
-    model = LlamaForCausalLM(config)
+    settings: dict[str, Any] = {
+        "hidden_size": shape.hidden_size,
+        "num_hidden_layers": shape.num_layers,
+        "num_attention_heads": shape.num_heads,
+        "num_key_value_heads": shape.num_kv_heads,
+        "head_dim": shape.head_dim,
+        "intermediate_size": shape.ffn_size,
+        "vocab_size": shape.vocab_size,
+        "tie_word_embeddings": shape.tied,
+        "rope_theta": shape.rope_theta,
+        "rms_norm_eps": shape.norm_eps,
+        "max_position_embeddings": shape.max_positions,
+        "initializer_range": 0.1,
+        "attn_implementation": "sdpa",
+    }
+    model = LlamaForCausalLM(LlamaConfig(**settings))
     with torch.no_grad():  # norms of ones would hide a norm that is applied twice or not at all
         for name, weight in model.named_parameters():
             if "norm" in name:

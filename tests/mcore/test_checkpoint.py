@@ -3,7 +3,7 @@ is no checkpoint; saving leaves no process behind."""
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import psutil
@@ -26,6 +26,8 @@ from tests.mcore.ranks import run_ranks
 
 pytestmark = pytest.mark.engine
 
+type Precision = Literal["fp32", "bf16"]
+
 LOOP = {"journal": 17, "sampler": {"math": [1, 2]}}
 PLAIN = {"tensor": 2, "pipeline": 2}
 SHARDED = {"data": 2, "distributed_optimizer": True}
@@ -41,7 +43,7 @@ CASES = [
 ]
 
 
-def learner_at(precision: str, layout: dict[str, Any]) -> Any:
+def learner_at(precision: Precision, layout: dict[str, Any]) -> Any:
     from apriel_mcore.mcore import parallel
     from apriel_mcore.mcore.learner import MegatronLearner
 
@@ -57,7 +59,7 @@ def step(learner: Any, number: int) -> StepStats:
     return msgspec.structs.replace(learner.train_step(batch), seconds=0.0, packing_fill=0.0)
 
 
-def save_and_continue(precision: str, layout: dict[str, Any], root: Path) -> list[StepStats]:
+def save_and_continue(precision: Precision, layout: dict[str, Any], root: Path) -> list[StepStats]:
     from apriel_mcore.mcore import checkpoint
 
     learner = learner_at(precision, layout)
@@ -69,12 +71,12 @@ def save_and_continue(precision: str, layout: dict[str, Any], root: Path) -> lis
     return [step(learner, number) for number in (2, 3)]
 
 
-def load_and_continue(precision: str, layout: dict[str, Any], root: Path) -> list[StepStats]:
+def load_and_continue(precision: Precision, layout: dict[str, Any], root: Path) -> list[StepStats]:
     from apriel_mcore.mcore import checkpoint
 
     learner = learner_at(precision, layout)
     folder = checkpoint.latest(root)
-    assert folder == checkpoint.folder_of(root, 2)
+    assert folder is not None and folder == checkpoint.folder_of(root, 2)
     assert checkpoint.load(folder, learner) == LOOP
     assert learner.step == 2
     return [step(learner, number) for number in (2, 3)]
@@ -82,7 +84,7 @@ def load_and_continue(precision: str, layout: dict[str, Any], root: Path) -> lis
 
 @pytest.mark.parametrize(("precision", "first", "second"), CASES)
 def test_the_run_continues(
-    precision: str, first: dict[str, Any], second: dict[str, Any], tmp_path: Path
+    precision: Precision, first: dict[str, Any], second: dict[str, Any], tmp_path: Path
 ) -> None:
     torch.set_num_threads(1)
     root = tmp_path / "checkpoints"
