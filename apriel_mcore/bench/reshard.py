@@ -1,13 +1,13 @@
 """How fast do TP2 x PP2 bfloat16 shards become a Hugging Face arena in shared memory?
 
-    shards of 4 ranks (one shared buffer) --direct copies--> arena        .seconds
-                                          --4 processes----> arena        .ranks4_seconds
-                                          --cat, save_file-> other file   .gather_save_seconds
-                                          --memcpy---------> arena        .memcpy_seconds
+    shards of 4 ranks (one shared buffer) --direct copies---> arena        .seconds
+                                          --in 4 processes--> arena        .ranks4_seconds
+                                          --cat, save_file--> other file   .gather_save_seconds
+                                          --memcpy----------> arena        .memcpy_seconds
 
 All four move the same bytes on one thread each, on pages that exist already, one behind the other in
-every round; figures are medians over the rounds, ratios are of those. The arena is compared bit by bit
-with the gathered tensors.
+every round; seconds are medians over the rounds, ratios medians of the rounds' own ratios. The arena
+is compared bit by bit with the gathered tensors.
 """
 
 import argparse
@@ -116,9 +116,9 @@ def measure(shape: ModelShape, folder: Path, *, rounds: int) -> dict[str, float]
     with RankProcesses(shape, folder) as processes:
         ways: dict[str, Callable[[], object]] = {
             "memcpy": memcpy,
-            "gather_save": gather_save,
-            "ranks4": processes.export,
             "direct": direct,
+            "ranks4": processes.export,
+            "gather_save": gather_save,
             "digest": lambda: digest(arena.mapping),
         }
         seconds = _interleave(ways, rounds)
@@ -232,15 +232,20 @@ def _fill(shards: Arena) -> None:
         words.copy_(torch.arange(words.numel(), dtype=torch.int32).mul_(2 * number + 1))
 
 
-def _interleave(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each way over `rounds` rounds, after one that does not count."""
+def _interleave(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each way in each of `rounds` rounds, after one that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
         for name, work in ways.items():
             start = time.perf_counter()
             work()
             seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(found[1:]) for name, found in seconds.items()}
+    return {name: found[1:] for name, found in seconds.items()}
+
+
+def _ratio(above: list[float], below: list[float]) -> float:
+    """Median of the ratios within a round: what slows a whole round down cancels out."""
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
 def _check_equal(plan: Plan, shards: Arena, arena: Arena) -> None:
@@ -248,16 +253,17 @@ def _check_equal(plan: Plan, shards: Arena, arena: Arena) -> None:
         assert torch.equal(arena.views[name].view(torch.int16), tensor.view(torch.int16)), name
 
 
-def _figures(seconds: dict[str, float], num_bytes: int) -> dict[str, float]:
+def _figures(seconds: dict[str, list[float]], num_bytes: int) -> dict[str, float]:
+    median = {name: statistics.median(found) for name, found in seconds.items()}
     return {
-        "seconds": seconds["direct"],
-        "gb_per_s": num_bytes / seconds["direct"] / 1e9,
-        "ratio_to_memcpy": seconds["direct"] / seconds["memcpy"],
-        "speedup_over_gather_save": seconds["gather_save"] / seconds["direct"],
-        "ranks4_seconds": seconds["ranks4"],
-        "ranks4_ratio_to_memcpy": seconds["ranks4"] / seconds["memcpy"],
-        "memcpy_seconds": seconds["memcpy"],
-        "gather_save_seconds": seconds["gather_save"],
-        "digest_seconds": seconds["digest"],
+        "seconds": median["direct"],
+        "gb_per_s": num_bytes / median["direct"] / 1e9,
+        "ratio_to_memcpy": _ratio(seconds["direct"], seconds["memcpy"]),
+        "speedup_over_gather_save": _ratio(seconds["gather_save"], seconds["direct"]),
+        "ranks4_seconds": median["ranks4"],
+        "ranks4_ratio_to_memcpy": _ratio(seconds["ranks4"], seconds["memcpy"]),
+        "memcpy_seconds": median["memcpy"],
+        "gather_save_seconds": median["gather_save"],
+        "digest_seconds": median["digest"],
         "gigabytes": num_bytes / 1e9,
     }

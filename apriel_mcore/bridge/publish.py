@@ -9,6 +9,7 @@ Every trainer rank calls `publish` in step with the others:
 that either all return or all raise BridgeError. The arena written is never the one announced last.
 """
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -131,11 +132,16 @@ class ArenaPublisher:
         self._arenas.swap()
         return time.perf_counter() - start
 
+    def close(self) -> None:
+        """Remove the arenas; nothing can be published afterwards."""
+        self._exports = {}
+        self._arenas.close()
+
     def _deliver(
         self, arena: Arena, version: int, logprobs_T: list[float], start: float, export_s: float
     ) -> None:
         """Digest, update, comparison of both, receipt. First rank only."""
-        sent = summarize(arena.mapping, where=str(arena.path))
+        sent = summarize(arena.mapping, where=str(arena.path), threads=_spare_threads())
         acks = self._servers.update(str(arena.path), version)
         check_acks(acks, sent, version)
         mean, largest = compare_probe(logprobs_T, self._servers.score(self._probe.tokens_T))
@@ -159,6 +165,11 @@ class ArenaPublisher:
             time=time.time(),
         )
         append(receipt, self._log)
+
+
+def _spare_threads() -> int:
+    """The other trainer ranks wait meanwhile; half the cores stay with the servers."""
+    return max(1, min(16, len(os.sched_getaffinity(0)) // 2))
 
 
 def compare_probe(logprobs_T: Sequence[float], scores: Sequence[Sequence[float]]) -> tuple[float, float]:

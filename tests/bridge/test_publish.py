@@ -154,6 +154,13 @@ def test_every_version_arrives_whole_through_alternating_arenas(run: Run) -> Non
     assert 0 < receipts[2].export_s <= receipts[2].seconds
 
 
+def test_closing_leaves_nothing_in_memory(run: Run, tmp_path: Path) -> None:
+    run.publish(0)
+    for publisher in run.publishers:
+        publisher.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["receipts.jsonl"]
+
+
 def assert_all_raise(outcomes: list[AprielError | float], message: str) -> None:
     for outcome in outcomes:
         assert isinstance(outcome, AprielError)
