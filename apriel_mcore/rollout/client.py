@@ -148,6 +148,8 @@ class VllmClient:
 
     async def is_healthy(self) -> bool:
         """It answers, and its engine is not known dead."""
+        if self._http.closed:
+            return False
         timeout = aiohttp.ClientTimeout(total=_HEALTH_S)
         try:
             async with self._http.get("/health", timeout=timeout) as response:
@@ -156,6 +158,8 @@ class VllmClient:
             return False
 
     async def _post(self, path: str, body: dict[str, Any], *, timeout_s: float | None = None) -> bytes:
+        if self._http.closed:
+            raise ServerFailed(f"{self.url} has left the pool")
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_S)
         headers = {"Content-Type": "application/json"}
         try:
@@ -163,8 +167,7 @@ class VllmClient:
                 path, data=msgspec.json.encode(body), headers=headers, timeout=timeout
             ) as response:
                 content = await response.read()
-        except (aiohttp.ClientError, TimeoutError, RuntimeError) as error:
-            # RuntimeError: the session was closed between two calls.
+        except (aiohttp.ClientError, TimeoutError) as error:
             raise ServerFailed(f"{self.url}{path}: {type(error).__name__}: {error}") from error
         if response.status >= 500:
             raise ServerFailed(f"{self.url}{path}: HTTP {response.status}: {_excerpt(content)}")

@@ -26,7 +26,7 @@ from uuid import uuid4
 import msgspec
 
 from apriel_mcore.config.schema import LocalServers, RunConfig
-from apriel_mcore.errors import PoolError
+from apriel_mcore.errors import AprielError, PoolError
 from apriel_mcore.rollout.client import ServerFailed, VllmClient
 from apriel_mcore.rollout.router import Router
 from apriel_mcore.rollout.server import SPARE_SEQS, RemoteServer, ServerProcess, ServerSpec
@@ -118,6 +118,8 @@ class ServerPool:
             servers = await asyncio.gather(*lives)
             undo.pop_all()
         self._keepers = [asyncio.create_task(self._keep(server)) for server in servers]
+        for keeper in self._keepers:
+            keeper.add_done_callback(self._note_end)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -262,14 +264,15 @@ class ServerPool:
             while True:
                 await endpoint.stop()
                 if failures == self._patience.restarts:
-                    return self._give_up(endpoint)
+                    _log.error("%s is given up after %d restarts", endpoint.name, failures)
+                    return
                 await asyncio.sleep(self._patience.backoff_s * 2**failures)
                 failures += 1
                 self._counts["restarts"] += 1
                 try:
                     server = await self._raise_up(endpoint)
                     break
-                except (ServerFailed, PoolError) as error:
+                except (ServerFailed, AprielError) as error:
                     _log.warning("%s could not be restarted: %s", endpoint.name, error)
 
     async def _watch(self, server: _Serving) -> None:
@@ -299,10 +302,13 @@ class ServerPool:
             self._router.add(server)
         return server
 
-    def _give_up(self, endpoint: Endpoint) -> None:
-        _log.error("%s is given up after %d restarts", endpoint.name, self._patience.restarts)
-        others = [keeper for keeper in self._keepers if keeper is not asyncio.current_task()]
-        if all(keeper.done() for keeper in others):
+    def _note_end(self, keeper: asyncio.Task[None]) -> None:
+        """A keeper ends when it gives its server up; the last one, or a broken one, ends the pool."""
+        if keeper.cancelled():
+            return
+        if error := keeper.exception():
+            self._router.fail(PoolError(f"the pool broke: {error!r}"))
+        elif all(other.done() for other in self._keepers):
             self._router.fail(PoolError("no rollout server is left; see the servers' logs"))
 
     async def _stop_all(self) -> None:

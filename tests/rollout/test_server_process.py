@@ -1,0 +1,141 @@
+"""Command line, environment, ports and the end of a server process (without vLLM)."""
+
+import asyncio
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apriel_mcore.config.schema import LocalServers
+from apriel_mcore.errors import InputError, PoolError
+from apriel_mcore.rollout import server
+from apriel_mcore.rollout.server import (
+    RemoteServer,
+    ServerProcess,
+    ServerSpec,
+    choose_port,
+    server_command,
+    server_environment,
+    thread_binding,
+)
+
+
+def _spec(**changes: object) -> ServerSpec:
+    settings = LocalServers(max_model_len=512, max_num_seqs=8, kv_cache_gib=0.5)
+    fields: dict[str, object] = {
+        "settings": settings,
+        "model": Path("model"),
+        "device": "cpu",
+        "index": 0,
+        "seed": 3,
+    }
+    return ServerSpec(**(fields | changes))  # pyright: ignore[reportArgumentType]
+
+
+def _value(command: list[str], flag: str) -> str:
+    return command[command.index(flag) + 1]
+
+
+def test_the_command_says_what_the_pool_relies_on() -> None:
+    command = server_command(_spec(), port=8000, seed=3)
+    assert _value(command, "--logprobs-mode") == "processed_logprobs"
+    assert _value(command, "--max-num-seqs") == "9"  # a place for the probe
+    assert _value(command, "--kv-cache-memory-bytes") == str(2**29)
+    assert _value(command, "--worker-extension-cls") == "apriel_mcore.rollout.receiver.ArenaReceiver"
+    assert _value(command, "--host") == "127.0.0.1"
+
+
+def test_the_device_decides_on_eager_mode_and_thread_binding() -> None:
+    gpu = _spec(device="cuda")
+    assert "--enforce-eager" in server_command(_spec(), port=1, seed=0)
+    assert "--enforce-eager" not in server_command(gpu, port=1, seed=0)
+    assert server_environment(_spec(), cores=[0, 1])["VLLM_CPU_OMP_THREADS_BIND"] == "0"
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in server_environment(gpu, cores=[0, 1])
+
+
+def test_two_servers_share_half_of_the_cores() -> None:
+    cores = list(range(8))
+    assert thread_binding(cores, index=0, count=2, tensor=1) == "0,1"
+    assert thread_binding(cores, index=1, count=2, tensor=1) == "2,3"
+    assert thread_binding(cores, index=0, count=1, tensor=2) == "0,1|2,3"
+
+
+@given(
+    cores=st.lists(st.integers(0, 200), min_size=1, max_size=64, unique=True),
+    count=st.integers(1, 8),
+    tensor=st.integers(1, 4),
+)
+def test_binding_leaves_the_trainer_half_and_never_overlaps_needlessly(
+    cores: list[int], count: int, tensor: int
+) -> None:
+    ranks = [
+        [int(core) for core in rank.split(",")]
+        for index in range(count)
+        for rank in thread_binding(cores, index=index, count=count, tensor=tensor).split("|")
+    ]
+    assert len(ranks) == count * tensor
+    assert all(ranks)
+    used = [core for rank in ranks for core in rank]
+    half = max(1, len(cores) // 2)
+    assert set(used) <= set(cores[:half])
+    if half >= count * tensor:
+        assert len(set(used)) == len(used)
+
+
+def test_a_taken_port_is_refused_with_a_remedy() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(InputError, match=r"rollout\.servers\.port.*or 0 for a free one"):
+            choose_port("127.0.0.1", taken.getsockname()[1])
+    assert choose_port("127.0.0.1", 0) > 0
+
+
+def test_a_server_that_dies_at_its_start_is_reported_with_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [sys.executable, "-c", "raise SystemExit('no such model')"]
+    monkeypatch.setattr(server, "server_command", lambda spec, port, seed: command)
+
+    async def scenario() -> None:
+        process = ServerProcess(_spec(), tmp_path)
+        for attempt in range(2):
+            process.start()
+            with pytest.raises(PoolError, match=r"ended before it was ready(.|\n)*no such model"):
+                await process.wait_ready(30.0)
+            await process.stop()
+            assert process.log == tmp_path / f"server-0.attempt-{attempt}.log"
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_never_answers_is_reported_and_can_be_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    monkeypatch.setattr(server, "server_command", lambda spec, port, seed: command)
+
+    async def scenario() -> None:
+        process = ServerProcess(_spec(), tmp_path)
+        await process.stop()  # nothing to stop yet
+        process.start()
+        with pytest.raises(PoolError, match="start_timeout_s"):
+            await process.wait_ready(0.3)
+        pid = process.pid
+        await process.stop()
+        await process.stop()
+        assert not process.alive
+        assert not os.path.exists(f"/proc/{pid}")
+
+    asyncio.run(scenario())
+
+
+def test_a_remote_server_that_is_not_there() -> None:
+    remote = RemoteServer("http://127.0.0.1:9/")
+    assert remote.name == "127.0.0.1:9"
+    with pytest.raises(PoolError, match="is it running"):
+        asyncio.run(remote.wait_ready(0.3))
