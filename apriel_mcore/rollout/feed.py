@@ -28,7 +28,15 @@ from apriel_mcore.loss.advantage import keeps
 from apriel_mcore.loss.reward import shape_group
 from apriel_mcore.obs.spans import span
 from apriel_mcore.rollout.ask import Asker
-from apriel_mcore.rollout.journal import Composed, Dispatched, Journal, Record, Resolved, Settled, records_since
+from apriel_mcore.rollout.journal import (
+    Composed,
+    Dispatched,
+    Journal,
+    Record,
+    Resolved,
+    Settled,
+    records_since,
+)
 from apriel_mcore.types import Group, Outcome, Problem
 
 
@@ -123,8 +131,8 @@ class RolloutFeed:
                 asked = (ticket.group_id, ticket.problem_id) if ticket else None
                 if asked != (record.group_id, record.problem_id):
                     raise InputError(
-                        f"{self._journal.folder}: the journal asked problem {record.problem_id}, this run asks "
-                        f"{asked}: the data or the sampler changed; start in a new run directory"
+                        f"{self._journal.folder}: the journal asked problem {record.problem_id}, this run "
+                        f"asks {asked}: the data or the sampler changed; start in a new run directory"
                     )
             case Resolved():
                 self._scheduler.resolve(record.group_id, record.outcome, loss_tokens=record.loss_tokens)

@@ -81,7 +81,7 @@ class ListeningFeed:
 
     def take(self) -> list[Group]:
         """What the first rank took; raises what it raised."""
-        word = _decoder.decode(self._ranks.broadcast(b""))
+        word: _Taken | _Stop | _Broken = _decoder.decode(self._ranks.broadcast(b""))
         match word:
             case _Taken():
                 return word.groups
