@@ -1,0 +1,126 @@
+"""Real Megatron ranks: what they publish, before and after a step, is the model that they compute with.
+
+HF folder -> learner of every rank -> arena: bit-equal. One optimizer step -> arena -> transformers:
+the log-probs of the ranks.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from apriel_mcore.bridge.plan import make_plan
+from apriel_mcore.bridge.publish import ArenaPublisher, Probe, share_arenas
+from apriel_mcore.bridge.receipt import read, summarize
+from apriel_mcore.bridge.shape import ModelShape
+from apriel_mcore.seams import Ack
+from tests.mcore.llama import (
+    LOSS,
+    SHAPE,
+    TEMPERATURE,
+    batch_of,
+    hf_model,
+    reference_logprobs,
+    samples_of,
+    train_section,
+)
+from tests.mcore.ranks import run_ranks
+
+pytestmark = pytest.mark.engine
+
+TEXT = (5, 9, 3, 77, 100, 4, 2, 50, 51)
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "tensor2_pipeline2": {"tensor": 2, "pipeline": 2},
+    "virtual_pipeline2": {"pipeline": 2, "virtual_pipeline": 2},
+    "tensor2_context2": {"tensor": 2, "context": 2},
+    "overlap": {  # parameters are stale after a step until they are synchronised
+        "data": 2,
+        "distributed_optimizer": True,
+        "overlap_grad_reduce": True,
+        "overlap_param_gather": True,
+    },
+}
+
+
+class CopyingServer:
+    """Keeps every arena it is given."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def update(self, path: str, version: int) -> list[Ack]:
+        kept = self._folder / f"version{version}.safetensors"
+        shutil.copyfile(path, kept)
+        sent = summarize(kept.read_bytes(), where=str(kept))
+        return [Ack(server="copy", version=version, seconds=0.0, **msgspec.structs.asdict(sent))]
+
+    def score(self, tokens_T: Sequence[int]) -> list[list[float]]:
+        return [[-1.0] * (len(tokens_T) - 1)]
+
+
+def publish_twice(shape: ModelShape, layout: dict[str, Any], folder: Path) -> list[list[float]]:
+    """Runs on every rank: log-probs of TEXT at version 0 and 1."""
+    from apriel_mcore.mcore import parallel
+    from apriel_mcore.mcore.learner import MegatronLearner
+
+    section = train_section(**layout)
+    ranks = parallel.start(section, seed=3, timeout_s=60)
+    learner = MegatronLearner(shape, section, LOSS, ranks=ranks, temperature=TEMPERATURE)
+    learner.load_hf(folder)
+    plan = make_plan(shape, section.parallel, learner.spec)
+    publisher = ArenaPublisher(
+        trainer=learner,
+        plan=plan,
+        servers=CopyingServer(folder),
+        ranks=ranks,
+        arenas=share_arenas(ranks, folder, "arena", plan.tensors, "float32"),
+        probe=Probe(tokens_T=TEXT, bound=100.0),
+        log=folder / "receipts.jsonl",
+    )
+    publisher.publish(0)
+    logprobs = [learner.logprobs(TEXT)]
+    batch = batch_of(samples_of(0), num_data_ranks=learner.num_data_ranks, pad_multiple=learner.pad_multiple)
+    learner.train_step(batch)
+    publisher.publish(1)
+    logprobs.append(learner.logprobs(TEXT))
+    publisher.close()
+    parallel.stop()
+    return logprobs
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_published_weights_are_the_weights_that_train(layout: str, tied: bool, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    shape = msgspec.structs.replace(SHAPE, tied=tied)
+    model = hf_model(shape)
+    weights = {
+        name: weight.clone()
+        for name, weight in model.state_dict().items()
+        if not (tied and "lm_head" in name)
+    }
+    save_file(weights, tmp_path / "model.safetensors")
+    parallel = train_section(**LAYOUTS[layout]).parallel
+    logprobs_R = run_ranks(
+        parallel.world_size, publish_twice, shape, LAYOUTS[layout], tmp_path, folder=tmp_path
+    )
+
+    before, after = (load_file(tmp_path / f"version{version}.safetensors") for version in (0, 1))
+    assert before.keys() == after.keys() == weights.keys()
+    for name, weight in weights.items():
+        assert torch.equal(before[name], weight), name
+        assert not torch.equal(after[name], weight), f"{name} did not move"
+    missing, unexpected = model.load_state_dict(after, strict=False)
+    assert unexpected == []
+    assert missing == (["lm_head.weight"] if tied else [])
+    with torch.no_grad():
+        expected = reference_logprobs(model, list(TEXT)).tolist()
+    for logprobs in logprobs_R:
+        assert logprobs[1] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+        assert logprobs[1] != pytest.approx(logprobs[0], abs=1e-5)
+    assert [receipt.version for receipt in read(tmp_path / "receipts.jsonl")] == [0, 1]
