@@ -243,7 +243,7 @@ def open_sandbox(backend: Backend) -> Sandbox:
             return sandbox
         failures.append(f"{launcher.prefix[:1] or launcher.python}: not contained: {', '.join(breaches)}")
     raise InputError(
-        f'verify.sandbox = "{backend}" does not work on this machine: {"; ".join(failures)}. '
+        f'verify.sandbox = "{backend}" does not work on this machine: {"; ".join(dict.fromkeys(failures))}. '
         f"{sandbox_probe.REMEDIES[backend]}"
     )
 

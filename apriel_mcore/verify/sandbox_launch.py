@@ -53,30 +53,38 @@ def launchers(backend: Backend) -> Iterator[Launcher]:
     knows options that old distributions lack.
     """
     uid = NOBODY if os.geteuid() == 0 else None
-    python = find_python(uid)
+    pythons = find_pythons(uid)
     if backend == "rlimit":
-        yield Launcher(backend=backend, prefix=(), python=str(python), uid=uid)
+        for python in pythons:
+            yield Launcher(backend="rlimit", prefix=(), python=str(python), uid=uid)
         return
+    for bwrap in _find_bwraps(uid):
+        for python in pythons:
+            yield Launcher(backend="bwrap", prefix=bwrap_command(bwrap, python), python=str(python), uid=uid)
+
+
+def _find_bwraps(uid: int | None) -> Iterator[Path]:
     if SYSTEM_BWRAP.is_file():
-        yield _bwrap_launcher(SYSTEM_BWRAP, python, uid)
+        yield SYSTEM_BWRAP
     wheel = bwrap_path()
-    yield _bwrap_launcher(wheel if can_enter(wheel, uid) else public_copy(wheel), python, uid)
+    yield wheel if can_enter(wheel, uid) else public_copy(wheel)
 
 
-def _bwrap_launcher(bwrap: Path, python: Path, uid: int | None) -> Launcher:
-    return Launcher(backend="bwrap", prefix=bwrap_command(bwrap, python), python=str(python), uid=uid)
+def find_pythons(uid: int | None) -> list[Path]:
+    """Interpreters that `uid` can run: the running one (without its virtual environment), then the system's.
 
-
-def find_python(uid: int | None) -> Path:
-    """The running interpreter (without its virtual environment) where `uid` can run it, else the system's."""
+    InputError when there is none.
+    """
     running = Path(os.path.realpath(sys.executable))
-    for python in (running, *SYSTEM_PYTHONS):
-        if python.is_file() and can_enter(python.resolve(), uid):
-            return python.resolve()
-    raise InputError(
-        f"verify.sandbox: user {uid} can run neither {running} nor {' nor '.join(map(str, SYSTEM_PYTHONS))}; "
-        "install python3 for the whole system, or run as an ordinary user"
-    )
+    present = [path.resolve() for path in (running, *SYSTEM_PYTHONS) if path.is_file()]
+    pythons = [path for path in dict.fromkeys(present) if can_enter(path, uid)]
+    if not pythons:
+        tried = ", ".join(map(str, (running, *SYSTEM_PYTHONS)))
+        raise InputError(
+            f"verify.sandbox: user {os.geteuid() if uid is None else uid} can run none of {tried}; "
+            "install python3 for the whole system, or run as an ordinary user"
+        )
+    return pythons
 
 
 def can_enter(path: Path, uid: int | None) -> bool:
@@ -93,8 +101,8 @@ def bwrap_command(bwrap: Path, python: Path) -> tuple[str, ...]:
         *("--unshare-all", "--unshare-user", "--disable-userns", "--uid", str(NOBODY), "--gid", str(NOBODY)),
         *("--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"),
         *_system_mounts(),
-        *_prefix_mount(python),
         *("--proc", "/proc", "--dev", "/dev", "--size", str(TMP_BYTES), "--tmpfs", "/tmp"),
+        *_prefix_mount(python),
         # bubblewrap's own tmpfs on / and /dev have no size limit: memory that no rlimit counts.
         *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"),
     )

@@ -22,7 +22,7 @@ from apriel_mcore.verify.sandbox_launch import (
     Backend,
     Launcher,
     can_enter,
-    find_python,
+    find_pythons,
     launchers,
     public_copy,
 )
@@ -183,7 +183,7 @@ def test_an_unreachable_interpreter_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sandbox_launch, "SYSTEM_PYTHONS", ())
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with pytest.raises(InputError, match="install python3 for the whole system"):
-        find_python(sandbox_launch.NOBODY)
+        find_pythons(sandbox_launch.NOBODY)
 
 
 def test_an_interpreter_outside_usr_is_mounted(tmp_path: Path) -> None:
