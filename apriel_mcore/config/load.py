@@ -50,13 +50,14 @@ def merge(base: Tree, over: Tree) -> Tree:
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        same_kind = isinstance(old, dict) and isinstance(value, dict) and _kind(value, old) == _kind(old, old)
-        merged[key] = merge(old, value) if same_kind else value
+        if (
+            isinstance(old, dict)
+            and isinstance(value, dict)
+            and value.get("kind", old.get("kind")) == old.get("kind")
+        ):
+            value = merge(old, value)
+        merged[key] = value
     return merged
-
-
-def _kind(table: Tree, default: Tree) -> object:
-    return table.get("kind", default.get("kind"))
 
 
 def parse_override(text: str) -> Tree:
