@@ -36,20 +36,20 @@ NUMBERS = (
     _Family("add_{}", "x plus {}", "x + {}", _NUMBERS, lambda k, x: x + k),
     _Family("subtract_{}", "x minus {}", "x - {}", _NUMBERS, lambda k, x: x - k),
     _Family("times_{}", "x times {}", "x * {}", _NUMBERS, lambda k, x: x * k),
-    _Family("from_{}", "{} minus x", "{} - x", _NUMBERS, lambda k, x: k - x),
-    _Family("modulo_{}", "x modulo {}", "x % {}", _NUMBERS, lambda k, x: x - x // k * k),
-    _Family("above_{}", "True if x is greater than {}", "x > {}", _NUMBERS, lambda k, x: k < x),
-    _Family("below_{}", "True if x is less than {}", "x < {}", _NUMBERS, lambda k, x: k > x),
-    _Family("equals_{}", "True if x equals {}", "x == {}", _NUMBERS, lambda k, x: not (x < k or x > k)),
-    _Family("divides_by_{}", "True if x divides by {}", "x % {} == 0", _SMALL, lambda k, x: x // k * k == x),
+    _Family("from_{}", "{} - x", "{} - x", _NUMBERS, lambda k, x: k - x),
+    _Family("modulo_{}", "x % {}", "x % {}", _NUMBERS, lambda k, x: x - x // k * k),
+    _Family("above_{}", "x > {}", "x > {}", _NUMBERS, lambda k, x: k < x),
+    _Family("below_{}", "x < {}", "x < {}", _NUMBERS, lambda k, x: k > x),
+    _Family("equals_{}", "x == {}", "x == {}", _NUMBERS, lambda k, x: not (x < k or x > k)),
+    _Family("divides_by_{}", "True if x % {} is 0", "x % {} == 0", _SMALL, lambda k, x: x // k * k == x),
     _Family("at_least_{}", "the larger of x and {}", "max(x, {})", _NUMBERS, lambda k, x: x if x > k else k),
     _Family("at_most_{}", "the smaller of x and {}", "min(x, {})", _NUMBERS, lambda k, x: x if x < k else k),
-    _Family("power_{}", "x to the power of {}", "x ** {}", (2, 3, 4, 5), lambda k, x: prod([x] * k)),
+    _Family("power_{}", "x to the power {}", "x ** {}", (2, 3, 4, 5), lambda k, x: prod([x] * k)),
 )
 WORDS = (
     _Family("first_{}", "the first {} characters of s", "s[:{}]", _SMALL, lambda k, s: "".join([*s][:k])),
     _Family("repeat_{}", "s repeated {} times", "s * {}", _SMALL, lambda k, s: "".join([s] * k)),
-    _Family("longer_{}", "True if s is longer than {}", "len(s) > {}", _SMALL, lambda k, s: s[k:] != ""),
+    _Family("longer_{}", "True if len(s) > {}", "len(s) > {}", _SMALL, lambda k, s: s[k:] != ""),
     _Family("count_{}", 'how often "{}" is in s', 's.count("{}")', _LETTERS, lambda k, s: [*s].count(k)),
     _Family("has_{}", 'True if "{}" is in s', '"{}" in s', _LETTERS, lambda k, s: k in set(s)),
     _Family("append_{}", 's plus "{}"', 's + "{}"', _LETTERS, lambda k, s: f"{s}{k}"),
@@ -58,8 +58,8 @@ WORDS = (
     ),
 )
 PAIRS = (
-    _Family("sum_plus_{}", "a plus b plus {}", "a + b + {}", _SMALL, lambda k, a, b: sum([a, b, k])),
-    _Family("product_plus_{}", "a times b plus {}", "a * b + {}", _SMALL, lambda k, a, b: prod([a, b]) + k),
+    _Family("sum_plus_{}", "a + b + {}", "a + b + {}", _SMALL, lambda k, a, b: sum([a, b, k])),
+    _Family("product_plus_{}", "a * b + {}", "a * b + {}", _SMALL, lambda k, a, b: prod([a, b]) + k),
 )
 
 _TASK = "Write a Python function {} that returns {}. One line."

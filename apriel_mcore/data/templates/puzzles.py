@@ -51,12 +51,12 @@ def items(source: PuzzleSource) -> list[Item]:
 
 
 def _entries(source: PuzzleSource) -> list[Entry]:
-    """Distinct entries: `size` of them, or OVERSAMPLE times that when answers repeat."""
-    spare = source.size + 2 * source.shots
-    entries = _generate(source, spare)
-    if len({_answer(entry) for entry in entries}) > spare // 2:
+    """Distinct entries: somewhat more than `size`, or OVERSAMPLE times that where answers are few."""
+    enough = source.size + source.size // 8 + _MOST_SHOWN
+    entries = _generate(source, enough)
+    if len({_answer(entry) for entry in entries}) > enough // 2:
         return entries
-    return _generate(source, OVERSAMPLE * spare)
+    return _generate(source, OVERSAMPLE * enough)
 
 
 def _generate(source: PuzzleSource, size: int) -> list[Entry]:

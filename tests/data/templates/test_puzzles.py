@@ -1,0 +1,75 @@
+"""Puzzles: gold answers in equal parts, examples balanced, refused tasks refused."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from apriel_mcore.config.schema import PuzzleSource
+from apriel_mcore.data.item import Item
+from apriel_mcore.data.templates import puzzles
+from apriel_mcore.errors import InputError
+from apriel_mcore.verify import logic
+
+LETTERS: dict[str, Any] = {"task": "letter_counting", "options": {"min_words": 2, "max_words": 4}}
+
+
+def generate(**fields: Any) -> list[Item]:
+    return puzzles.items(PuzzleSource(**{"size": 60, **fields}))
+
+
+@pytest.mark.parametrize(
+    ("source", "answers"),
+    [({"task": "syllogism"}, {"Yes": 30, "No": 30}), (LETTERS, {"1": 20, "2": 20, "3": 20})],
+)
+def test_gold_answers_come_in_equal_parts(source: dict[str, Any], answers: dict[str, int]) -> None:
+    made = generate(**source)
+    assert Counter(item.reference["gold"] for item in made) == answers
+    assert len({item.split_key for item in made}) == 60
+    assert all(logic.verify(item.reference, item.reference["gold"]).success for item in made)
+    assert made == generate(**source)
+
+
+def test_example_turns_come_in_either_order() -> None:
+    made = generate(task="syllogism", shots=2)
+    orders = Counter(tuple(message.content for message in item.messages[1:4:2]) for item in made)
+    assert set(orders) == {("Yes", "No"), ("No", "Yes")} and min(orders.values()) > 15
+    shown = {message.content for item in made for message in item.messages[:-1]}
+    assert not shown & {item.messages[-1].content for item in made}
+
+
+def test_short_questions_say_the_same() -> None:
+    (item, *_) = generate(task="syllogism")
+    facts = item.reference["entry"]["metadata"]
+    question = item.messages[-1].content
+    assert all(facts[part].lower() in question.lower() for part in ("premise1", "premise2", "conclusion"))
+    assert len(question) < 0.8 * len(item.reference["entry"]["question"])
+    (item, *_) = generate(**LETTERS)
+    facts = item.reference["entry"]["metadata"]
+    question = item.messages[-1].content
+    assert question == f'How many "{facts["target_letter"]}" are in "{" ".join(facts["span"])}"?'
+
+
+def test_a_task_with_open_answers_needs_no_oversampling(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    generate_entries = puzzles._generate
+    monkeypatch.setattr(
+        puzzles, "_generate", lambda source, size: sizes.append(size) or generate_entries(source, size)
+    )
+    made = generate(task="chain_sum", shots=1)
+    assert len(made) == 60 and sizes == [70]
+    assert made[0].messages[-1].content == made[0].reference["entry"]["question"]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"task": "countdown"}, "'countdown' is not allowed: its scorer executes"),
+        ({"task": "no_such_puzzle"}, "task = 'no_such_puzzle'"),
+        ({"task": "letter_counting", "options": {"colour": 3}}, "letter_counting.*colour"),
+        ({"task": "syllogism", "shots": 3}, "shots = 3: syllogism has only 2 different answers"),
+    ],
+)
+def test_what_cannot_be_generated_is_an_input_error(source: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        generate(**source)
