@@ -109,6 +109,11 @@ class ServerPool:
         """Version that newly submitted requests are answered with; -1 before the first update."""
         return self._weights.version
 
+    @property
+    def urls(self) -> list[str]:
+        """Addresses of the serving servers."""
+        return [server.client.url for server in self._router.servers]
+
     async def __aenter__(self) -> Self:
         """Start every server and wait for all; the first failure ends the others and is raised."""
         async with AsyncExitStack() as undo:

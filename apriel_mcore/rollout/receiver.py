@@ -14,7 +14,7 @@ engines begin the reload in one message and load in another: a step in between m
 import mmap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import torch
@@ -30,14 +30,24 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, 
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from apriel_mcore.bridge.arena import tensor_views
+from apriel_mcore.bridge.names import plain_name
 from apriel_mcore.bridge.receipt import Sent, summarize
+from apriel_mcore.bridge.reshard import tensor_files
 from apriel_mcore.bridge.tensorfile import contents
-from apriel_mcore.errors import BridgeError, InputError
+from apriel_mcore.errors import BridgeError
 
 BACKEND = "apriel_arena"
 
-Named = set[tuple[str, tuple[int, ...]]]
-"""Names and sizes of tensors."""
+_HEAD = "lm_head.weight"
+"""A file may hold a tied head or leave it out."""
+
+
+class Served(NamedTuple):
+    """A tensor of the checkpoint that this server started from."""
+
+    stored_as: str
+    """Its name there, which is the one that vLLM's model knows."""
+    sizes: tuple[int, ...]
 
 
 @dataclass
@@ -70,7 +80,9 @@ class ArenaEngine(WeightTransferEngine[ArenaInit, ArenaUpdate]):
         self.receipt = Sent(num_tensors=0, num_bytes=0, digest="")
         """What the last update read; `take_weights` hands it out."""
         self._tied = _tied_heads(model)
-        self._expected = self._untied(_checkpoint_sizes(Path(vllm_config.model_config.model)))
+        self._served = _checkpoint(Path(vllm_config.model_config.model))
+        if self._tied:
+            self._served.pop(_HEAD, None)
 
     def init_transfer_engine(self, init_info: ArenaInit) -> None:
         """Nothing to set up."""
@@ -96,11 +108,14 @@ class ArenaEngine(WeightTransferEngine[ArenaInit, ArenaUpdate]):
             # Private: torch asks for a writable buffer, and nothing may reach the trainer's pages.
             arena = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE)
         views = tensor_views(arena, where=update_info.path)
+        if self._tied:
+            views.pop(_HEAD, None)
         self._check(views, where=update_info.path)
         receipt = summarize(arena, where=update_info.path)
         with torch.device(self.device), torch.no_grad():
             initialize_layerwise_reload(self.model)
-            self.model.load_weights(views.items())  # pyright: ignore[reportCallIssue]  (any vLLM model has it)
+            weights = ((self._served[name].stored_as, view) for name, view in views.items())
+            self.model.load_weights(weights)  # pyright: ignore[reportCallIssue]  (any vLLM model has it)
             finalize_layerwise_reload(self.model, self.model_config)
             for head in self._tied.values():
                 _retie(*head)
@@ -111,17 +126,13 @@ class ArenaEngine(WeightTransferEngine[ArenaInit, ArenaUpdate]):
 
         vLLM itself is content with half of a fused matrix: it keeps the old weights and says nothing.
         """
-        found = self._untied({(name, tuple(view.shape)) for name, view in views.items()})
-        if difference := sorted(found ^ self._expected):
+        found = {(name, tuple(view.shape)) for name, view in views.items()}
+        expected = {(name, tensor.sizes) for name, tensor in self._served.items()}
+        if difference := sorted(found ^ expected):
             raise BridgeError(
                 f"{where}: {len(difference)} tensors differ from the served checkpoint in name or sizes, "
                 f"first {difference[0]}: publish every tensor of the model that the server was started with"
             )
-
-    def _untied(self, named: Named) -> Named:
-        """Without the tied heads, which a file may hold or leave out."""
-        tied = {f"{name}.weight" for name in self._tied}
-        return {(name, sizes) for name, sizes in named if name not in tied}
 
 
 class ArenaReceiver:
@@ -137,19 +148,20 @@ class ArenaReceiver:
         return msgspec.structs.asdict(self.weight_transfer_engine.receipt) | {"version": int(version)}
 
 
-def _checkpoint_sizes(folder: Path) -> Named:
-    """Names and sizes of the tensors in a Hugging Face folder."""
-    named: Named = set()
-    for path in folder.glob("*.safetensors"):
+def _checkpoint(folder: Path) -> dict[str, Served]:
+    """The decoder's tensors in a Hugging Face folder, by plain name; other modalities are not trained."""
+    served: dict[str, Served] = {}
+    for path in tensor_files(folder):
         with (
             path.open("rb") as file,
             mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as whole,
             memoryview(whole) as view,
         ):
-            named |= {(name, stored.sizes) for name, stored in contents(view, where=str(path)).items()}
-    if not named:
-        raise InputError(f"{folder}: no safetensors file; convert the checkpoint to safetensors")
-    return named
+            for stored_as, tensor in contents(view, where=str(path)).items():
+                name = plain_name(stored_as)
+                if name is not None:
+                    served[name] = Served(stored_as, tensor.sizes)
+    return served
 
 
 def _tied_heads(model: torch.nn.Module) -> dict[str, tuple[ParallelLMHead, VocabParallelEmbedding]]:
