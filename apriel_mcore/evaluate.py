@@ -38,10 +38,10 @@ class HeldOutEvaluator:
         done: set[int],
     ) -> None:
         self._config = config
-        self._problems = [
+        self._problems = [  # ids are hashes: in their order the sources are mixed
             problem
             for domain in held_out.values()
-            for problem in domain[: config.eval.problems_per_domain]
+            for problem in sorted(domain, key=lambda one: one.id)[: config.eval.problems_per_domain]
             for _ in range(config.eval.samples)
         ]
         self._constant = constant
