@@ -96,11 +96,12 @@ def test_nothing_outlives_a_parent_killed_by_force(tmp_path: Path) -> None:
 
 def test_a_killed_guard_takes_the_server_with_it(tmp_path: Path) -> None:
     guard = _start(tmp_path / "note")
-    server, child, _ = _family(tmp_path / "note")
+    server, child, scratch = _family(tmp_path / "note")
     guard.kill()
     guard.wait()
     _wait_for(lambda: not _is_running(server))
     os.kill(child, signal.SIGKILL)  # vLLM's own children watch a pipe to their parent; `sleep` does not
+    scratch.rmdir()
 
 
 def test_a_guard_whose_parent_is_not_the_one_named_starts_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,150 @@
+"""What is asked of a server and how its answers are read."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from apriel_mcore.errors import PoolError
+from apriel_mcore.rollout.client import ServerFailed, VllmClient, completion_request
+from apriel_mcore.seams import Sampling
+
+SAMPLING = Sampling(max_tokens=3, temperature=0.5, top_p=0.9)
+
+
+async def _ask(path: str, answer: Any, *, status: int = 200) -> VllmClient:
+    """A client of a server that answers `path` with `answer`, whatever it is asked."""
+
+    async def respond(_: web.Request) -> web.Response:
+        return web.json_response(answer, status=status)
+
+    app = web.Application()
+    app.router.add_post(path, respond)
+    app.router.add_post("/update_weight_version", respond)
+    runner = web.AppRunner(app, shutdown_timeout=0.01)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    return VllmClient(f"http://127.0.0.1:{runner.addresses[0][1]}")
+
+
+def _choice(**changes: Any) -> dict[str, Any]:
+    choice = {
+        "text": "x",
+        "finish_reason": "stop",
+        "token_ids": [4, 0],
+        "logprobs": {"token_logprobs": [-1.5, -0.5]},
+    }
+    return {"choices": [choice | changes]}
+
+
+def _complete(answer: Any, *, status: int = 200) -> Any:
+    async def scenario() -> Any:
+        client = await _ask("/v1/completions", answer, status=status)
+        try:
+            return await client.complete((1, 2), SAMPLING, salt="s")
+        finally:
+            await client.close()
+
+    return asyncio.run(scenario())
+
+
+def test_a_request_leaves_nothing_to_the_servers_defaults() -> None:
+    body = completion_request((1, 2), SAMPLING, salt="s")
+    defaults = {"top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"}
+    assert defaults <= body.keys()
+    assert (body["temperature"], body["top_p"], body["max_tokens"]) == (0.5, 0.9, 3)
+    assert (body["prompt"], body["cache_salt"]) == ([1, 2], "s")
+    assert "seed" not in body
+
+
+def test_ids_and_log_probs_are_taken_as_they_are() -> None:
+    answer = _complete(_choice())
+    assert (answer.tokens_T, answer.logprobs_T, answer.finish) == ((4, 0), (-1.5, -0.5), "stop")
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (_choice(token_ids=[4]), "1 tokens with 2 log-probs"),
+        (_choice(logprobs=None), "not understood"),
+        (_choice(finish_reason="repetition"), "not understood"),
+        ({"choices": []}, "not understood"),
+    ],
+)
+def test_an_answer_that_breaks_the_contract_is_an_error(answer: Any, message: str) -> None:
+    with pytest.raises(PoolError, match=message):
+        _complete(answer)
+
+
+def test_the_status_says_whose_fault_it_is() -> None:
+    with pytest.raises(PoolError, match="refused: HTTP 400"):
+        _complete({}, status=400)
+    with pytest.raises(ServerFailed, match="HTTP 503"):
+        _complete({}, status=503)
+
+
+def test_nobody_there_and_a_closed_client_are_failures_of_the_server() -> None:
+    async def scenario() -> None:
+        client = VllmClient("http://127.0.0.1:9")
+        with pytest.raises(ServerFailed, match="ClientConnectorError"):
+            await client.complete((1,), SAMPLING, salt="s")
+        assert not await client.is_healthy()
+        await client.close()
+        with pytest.raises(ServerFailed, match="has left the pool"):
+            await client.complete((1,), SAMPLING, salt="s")
+        assert not await client.is_healthy()
+
+    asyncio.run(scenario())
+
+
+def test_closing_ends_a_call_in_progress() -> None:
+    async def scenario() -> None:
+        started = asyncio.Event()
+
+        async def never(_: web.Request) -> web.Response:
+            started.set()
+            await asyncio.sleep(60)
+            return web.Response()
+
+        app = web.Application()
+        app.router.add_post("/v1/completions", never)
+        runner = web.AppRunner(app, shutdown_timeout=0.01)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        client = VllmClient(f"http://127.0.0.1:{runner.addresses[0][1]}")
+        call = asyncio.create_task(client.complete((1,), SAMPLING, salt="s"))
+        await started.wait()
+        await client.close()
+        with pytest.raises(ServerFailed):
+            await asyncio.wait_for(call, 5.0)
+        await runner.cleanup()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("missing", [{"choices": [{"prompt_logprobs": [None]}]}, {"choices": []}])
+def test_a_score_must_cover_every_token(missing: Any) -> None:
+    async def scenario() -> None:
+        client = await _ask("/v1/completions", missing)
+        with pytest.raises(PoolError):
+            await client.score((1, 2))
+        await client.close()
+
+    asyncio.run(scenario())
+
+
+def test_workers_that_read_different_bytes_are_a_failed_server() -> None:
+    receipts = [{"version": 3, "num_tensors": 1, "num_bytes": 2, "digest": d} for d in ("a", "b")]
+
+    async def scenario(results: list[Any], version: int) -> None:
+        client = await _ask("/collective_rpc", {"results": results})
+        try:
+            await client.update_weights(path="/a", version=version, name="server-0")
+        finally:
+            await client.close()
+
+    asyncio.run(scenario(receipts[:1], 3))
+    for results, version in ((receipts, 3), (receipts[:1], 4)):
+        with pytest.raises(ServerFailed, match="disagree"):
+            asyncio.run(scenario(results, version))
