@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> Numbers:
     """Tokens a second of a training step, 135M shape, against Hugging Face transformers."""
     from apriel_mcore.mcore import parallel
 
-    ranks = parallel.start(_section("fp32", args.threads), seed=0)
+    ranks = parallel.start(train_section("fp32", args.threads), seed=0)
     numbers: Numbers = {}
     for precision in ("fp32", "bf16"):
         numbers |= measure(precision, args, ranks)
@@ -57,7 +57,7 @@ def measure(precision: Precision, args: argparse.Namespace, ranks: Any) -> Numbe
 
     batch = make_batch(args)
     learner = MegatronLearner(
-        SHAPES["135m"], _section(precision, args.threads), LOSS, ranks=ranks, temperature=1.0
+        SHAPES["135m"], train_section(precision, args.threads), LOSS, ranks=ranks, temperature=1.0
     )
     theirs = HuggingFaceStep(SHAPES["135m"], precision)
     ways: dict[str, Callable[[], object]] = {
@@ -159,7 +159,8 @@ def make_batch(args: argparse.Namespace) -> Batch:
     )
 
 
-def _section(precision: Precision, threads: int) -> Train:
+def train_section(precision: Precision, threads: int) -> Train:
+    """One rank on this CPU."""
     return Train(
         num_steps=1000,
         groups_per_step=1,

@@ -8,7 +8,7 @@ and spends its first update at rate 0.
 from dataclasses import dataclass
 
 import torch
-from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+from megatron.core.optimizer import USING_PYTORCH_OPTIMIZER, OptimizerConfig, get_megatron_optimizer
 from megatron.core.optimizer.optimizer import ChainedOptimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler, get_canonical_lr_for_logging
 
@@ -27,8 +27,9 @@ class Optimizer:
     @property
     def implementation(self) -> str:
         """Class that does the arithmetic: Transformer Engine's or apex's FusedAdam, or torch's AdamW."""
-        kind = type(self.adam.chained_optimizers[0].optimizer)
-        return f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+        inner = self.adam.chained_optimizers[0].optimizer
+        name = f"{type(inner).__module__.partition('.')[0]}.{type(inner).__name__}"
+        return f"{name}(fused)" if USING_PYTORCH_OPTIMIZER else name
 
     @property
     def lr(self) -> float:
@@ -80,6 +81,8 @@ def build_optimizer(model: Model, train: Train) -> Optimizer:
         # The schedule has them too. Here they would be part of the group's name in a checkpoint, which
         # could then not continue under another learning rate.
         del group["max_lr"], group["min_lr"]
+        if USING_PYTORCH_OPTIMIZER:  # Megatron builds torch's AdamW without asking for its one-pass kernel
+            group["fused"] = True
     schedule = OptimizerParamScheduler(
         adam,
         init_lr=0.0,

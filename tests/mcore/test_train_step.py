@@ -2,7 +2,7 @@
 of a plain PyTorch implementation of the step on Hugging Face's Llama."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -92,12 +92,12 @@ def untied() -> Reference:
     return reference_of(msgspec.structs.replace(SHAPE, tied=False))
 
 
-def train(reference: Reference, layout: dict[str, Any]) -> Found:
+def train(reference: Reference, layout: dict[str, Any], precision: Literal["fp32", "bf16"] = "fp32") -> Found:
     """Runs on every rank."""
     from apriel_mcore.mcore import parallel
     from apriel_mcore.mcore.learner import MegatronLearner
 
-    section = train_section(**layout)
+    section = train_section(precision, **layout)
     ranks = parallel.start(section, seed=3, timeout_s=60)
     learner = MegatronLearner(reference.shape, section, LOSS, ranks=ranks, temperature=TEMPERATURE)
     load_by_hand(learner, reference.before)
@@ -164,3 +164,14 @@ def test_untied_head_too(name: str, untied: Reference, tmp_path: Path) -> None:
     layout = LAYOUTS[name]
     world = train_section(**layout).parallel.world_size
     check(run_ranks(world, train, untied, layout, folder=tmp_path), untied)
+
+
+@pytest.mark.parametrize("name", ["one_rank", "distributed_optimizer"])
+def test_bf16_stays_near(name: str, tied: Reference, tmp_path: Path) -> None:
+    """Masters that did not take over the loaded weights would be off by all of the model."""
+    layout = LAYOUTS[name]
+    world = train_section(**layout).parallel.world_size
+    for found in run_ranks(world, train, tied, layout, "bf16", folder=tmp_path):
+        losses = [loss for loss, _ in tied.steps]
+        assert [stats.loss for stats in found.stats] == pytest.approx(losses, abs=0.05)
+        assert found.weight_error < 5e-3
