@@ -19,6 +19,8 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from apriel_mcore.mcore.zigzag import zigzag_inverse
+
 
 class PackedCausalAttention(nn.Module):
     """softmax(q k^T / sqrt(d)) v within each packed sequence, causally."""
@@ -90,19 +92,3 @@ class PackedCausalAttention(nn.Module):
         """Every rank's tokens in sequence order; backward sums the gradients of all ranks."""
         gathered = gather_from_sequence_parallel_region(local, group=self.context_group)
         return gathered[whole]
-
-
-def zigzag(bounds: list[int], context: int, rank: int) -> Tensor:
-    """Positions of a row (cu_seqlens `bounds`) that context rank `rank` of `context` holds, int64 [t]."""
-    if context == 1:
-        return torch.arange(bounds[-1])
-    positions = []
-    for start, end in pairwise(bounds):
-        chunks = torch.arange(start, end).view(2 * context, -1)
-        positions += [chunks[rank], chunks[2 * context - 1 - rank]]
-    return torch.cat(positions)
-
-
-def zigzag_inverse(bounds: list[int], context: int) -> Tensor:
-    """Where each position of the row lies in the concatenation of all ranks' tokens, int64 [t * cp]."""
-    return torch.cat([zigzag(bounds, context, rank) for rank in range(context)]).argsort()

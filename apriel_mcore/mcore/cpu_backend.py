@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from apriel_mcore.errors import InputError
+from apriel_mcore.mcore.zigzag import places_in_sequence
 
 CPU = torch.device("cpu")
 
@@ -152,14 +153,23 @@ def enter() -> None:
 
 
 def _patch_megatron() -> None:
-    """Functions that bypass torch.cuda's public names, or run where no function mode is active."""
+    """Functions that bypass torch.cuda's public names, run where no function mode is active, or crawl."""
     from megatron.core.fusions import fused_softmax
+    from megatron.core.models.common.embeddings import rope_utils
     from megatron.core.tensor_parallel import random as parallel_random
     from megatron.core.transformer import utils as transformer_utils
 
     def causal_mask(size: int) -> Tensor:
         return torch.ones(size, size, dtype=torch.bool).triu(diagonal=1)
 
+    def rope_of_packed_rows(t: Tensor, cu_seqlens: Tensor, freqs: Tensor, **options: Any) -> Tensor:
+        # Megatron rotates one sequence after the other: thousands of tiny operations per row. The
+        # same rotation by one operation, each token at its place in its own sequence.
+        context = options.pop("cp_group")
+        places = places_in_sequence(tuple(cu_seqlens.tolist()), context.size(), context.rank())
+        return rope_utils._apply_rotary_pos_emb_bshd(t.unsqueeze(1), freqs[places], **options).squeeze(1)
+
+    rope_utils._apply_rotary_pos_emb_thd = rope_of_packed_rows
     parallel_random._get_cuda_rng_state = _get_state
     parallel_random._set_cuda_rng_state = _set_state
     transformer_utils.get_default_causal_mask = causal_mask

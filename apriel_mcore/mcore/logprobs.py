@@ -64,8 +64,10 @@ class _Softmax(NamedTuple):
     logprobs_C: Tensor
     entropy_C: Tensor
     log_normaliser_C: Tensor
-    """log sum exp over the whole vocabulary."""
-    probs_CV: Tensor
+    """log sum exp of the logits over the whole vocabulary."""
+    exp_CV: Tensor
+    """exp(z); over `normaliser_C` it is the probability."""
+    normaliser_C: Tensor
 
 
 class _Head(torch.autograd.Function):
@@ -93,7 +95,7 @@ class _Head(torch.autograd.Function):
             entropy_N[chunk] = softmax.entropy_C
             log_normaliser_N[chunk] = softmax.log_normaliser_C
             if keep:
-                kept.append(softmax.probs_CV)
+                kept.append(softmax.exp_CV.div_(softmax.normaliser_C[:, None]))
         ctx.save_for_backward(hidden_NH, weight_VH, targets_N - first_token, log_normaliser_N, *kept)
         ctx.temperature = temperature
         ctx.mark_non_differentiable(entropy_N)
@@ -110,8 +112,12 @@ class _Head(torch.autograd.Function):
             if kept:
                 probs_CV = kept[number]
             else:
-                logits_CV = _logits(hidden_NH[chunk], weight32_VH, ctx.temperature)
-                probs_CV = logits_CV.sub_(log_normaliser_N[chunk, None]).exp_()
+                probs_CV = torch.addmm(
+                    -log_normaliser_N[chunk, None],
+                    hidden_NH[chunk].float(),
+                    weight32_VH.T,
+                    alpha=1 / ctx.temperature,
+                ).exp_()
             scale_C = grad_N[chunk] / ctx.temperature
             grad_CV = probs_CV.mul_(-scale_C[:, None])
             mine_C, index_C = _own(local_targets_N[chunk], weight_VH.shape[0])
@@ -159,7 +165,8 @@ def _softmax(logits_CV: Tensor, local_targets_C: Tensor, group: dist.ProcessGrou
         logprobs_C=target_C - log_C,
         entropy_C=log_C - weighted_C / normaliser_C,
         log_normaliser_C=log_C + max_C,
-        probs_CV=exp_CV.div_(normaliser_C[:, None]),
+        exp_CV=exp_CV,
+        normaliser_C=normaliser_C,
     )
 
 

@@ -14,8 +14,8 @@ import torch
 from megatron.core.packed_seq_params import PackedSeqParams
 from torch import Tensor
 
-from apriel_mcore.mcore.attention import zigzag
 from apriel_mcore.mcore.parallel import Ranks
+from apriel_mcore.mcore.zigzag import zigzag
 from apriel_mcore.types import Sample
 
 PAD_TOKEN = 0
