@@ -45,7 +45,7 @@ def train(config: RunConfig, run_dir: RunDir) -> None:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads_per_rank(config))},
+            env=os.environ | thread_environment(config),
         )
         try:
             _watch(agent, config, run_dir)
@@ -60,10 +60,14 @@ def _ranks(config: RunConfig, run_dir: RunDir, attempt: int) -> list[str]:
     return [*rendezvous, "-m", "apriel_mcore.train", str(run_dir.root), str(attempt)]
 
 
-def threads_per_rank(config: RunConfig) -> int:
-    """Threads of each trainer rank: the recipe's, or this machine's cores shared out."""
+def thread_environment(config: RunConfig) -> dict[str, str]:
+    """Threads of each trainer rank: the recipe's, or this machine's cores shared out.
+
+    Waiting threads sleep: where servers share the cores, spinning ones cost more than they gain.
+    """
     cores = len(os.sched_getaffinity(0))
-    return config.train.threads or max(1, cores // config.train.parallel.world_size)
+    threads = config.train.threads or max(1, cores // config.train.parallel.world_size)
+    return {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def _watch(agent: subprocess.Popen[bytes], config: RunConfig, run_dir: RunDir) -> None:

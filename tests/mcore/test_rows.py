@@ -40,7 +40,7 @@ samples_strategy = st.lists(
 @settings(deadline=None, max_examples=40)
 @given(samples=samples_strategy, context=st.sampled_from([1, 2, 4]), extra=st.integers(0, 2))
 def test_context_ranks_share_the_row(samples: list[Sample], context: int, extra: int) -> None:
-    from apriel_mcore.mcore.attention import zigzag_inverse
+    from apriel_mcore.mcore.zigzag import zigzag_inverse
     from apriel_mcore.mcore.rows import pack, pad_multiple, row_length
 
     multiple = pad_multiple(ranks_at(context, 0))
