@@ -2,20 +2,24 @@
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
 from apriel_mcore.config.load import resolved
 from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.data.problems import Dataset
+from apriel_mcore.errors import VerifierError
 from apriel_mcore.obs.runlog import EventWriter, JsonlWriter, RunLog, WandbWriter
 from apriel_mcore.rollout.ask import Asker
 from apriel_mcore.rollout.feed import EventLoopThread
 from apriel_mcore.rollout.pool import ServerPool, server_pool
 from apriel_mcore.rundir import RunDir
 from apriel_mcore.seams import Ack
+from apriel_mcore.types import Problem
 from apriel_mcore.verify.grade import VerifierPool
+
+_CHECK_ATTEMPTS = 3
 
 
 class Backstage:
@@ -64,9 +68,14 @@ class Backstage:
 
     async def _self_check(self, dataset: Dataset) -> None:
         parts = [*dataset.train.values(), *dataset.held_out.values()]
-        async with asyncio.TaskGroup() as group:
-            for problem in (problem for part in parts for problem in part):
-                group.create_task(self.judge.self_check(problem))
+        await asyncio.gather(*(self._check(problem) for part in parts for problem in part))
+
+    async def _check(self, problem: Problem) -> None:
+        """A judge that breaks says nothing about the problem: asked again, then given up on."""
+        for _ in range(_CHECK_ATTEMPTS - 1):
+            with suppress(VerifierError):
+                return await self.judge.self_check(problem)
+        return await self.judge.self_check(problem)
 
 
 def run_log(config: RunConfig, run_dir: RunDir) -> RunLog:
