@@ -107,7 +107,7 @@ class _Head(torch.autograd.Function):
         hidden_NH, weight_VH, local_targets_N, log_normaliser_N, *kept = ctx.saved_tensors
         weight32_VH = weight_VH.float()
         grad_hidden_NH = torch.empty_like(hidden_NH)
-        grad_weight_VH = torch.zeros_like(weight32_VH)
+        grad_weight_VH = torch.empty_like(weight32_VH) if len(hidden_NH) else torch.zeros_like(weight32_VH)
         for number, chunk in enumerate(_chunks(hidden_NH.shape[0], weight_VH.shape[0])):
             if kept:
                 probs_CV = kept[number]
@@ -123,7 +123,9 @@ class _Head(torch.autograd.Function):
             mine_C, index_C = _own(local_targets_N[chunk], weight_VH.shape[0])
             grad_CV.scatter_add_(1, index_C[:, None], (scale_C * mine_C)[:, None])
             grad_hidden_NH[chunk] = (grad_CV @ weight32_VH).to(hidden_NH.dtype)
-            grad_weight_VH.addmm_(grad_CV.T, hidden_NH[chunk].float())
+            grad_weight_VH.addmm_(
+                grad_CV.T, hidden_NH[chunk].float(), beta=min(number, 1)
+            )  # the first sets it
         return grad_hidden_NH, grad_weight_VH.to(weight_VH.dtype), None, None, None, None
 
 
