@@ -1,0 +1,115 @@
+"""The main job on real engines and the real model: train, be stopped, be killed, resume, finish."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from apriel_mcore.obs.runlog import read_events
+from apriel_mcore.obs.steplog import read_groups
+
+QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
+SHORT = [
+    "train.num_steps=4",
+    "train.groups_per_step=4",
+    "rollout.group_size=4",
+    "checkpoint.every=2",
+    "eval.problems_per_domain=2",
+    "eval.every=0",
+]
+START_LIMIT_S = 420.0
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+
+
+class Job:
+    """`apriel train` as a user starts it."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        command = [sys.executable, "-m", "apriel_mcore.cli", "train", str(QUICKSTART), *SHORT]
+        self.process = subprocess.Popen(
+            [*command, "--run-dir", str(run_dir)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def wait_for(self, what: str, happened: Callable[[list[dict]], bool]) -> None:
+        """Until the run's events satisfy the predicate."""
+        deadline = time.monotonic() + START_LIMIT_S
+        while not happened(read_events(self.run_dir / "events.jsonl")):
+            assert self.process.poll() is None, self.end()[1]
+            assert time.monotonic() < deadline, f"{what}: not within {START_LIMIT_S} s"
+            time.sleep(0.1)
+
+    def end(self) -> tuple[int, str]:
+        """Exit status and what was printed."""
+        output, _ = self.process.communicate(timeout=START_LIMIT_S)
+        return self.process.returncode, output
+
+
+def processes_of(run_dir: Path) -> list[psutil.Process]:
+    """Everything alive that was started for this run, told by its command line or open log."""
+    mine = []
+    for process in psutil.process_iter(["cmdline"]):
+        if process.pid != os.getpid() and str(run_dir) in " ".join(process.info["cmdline"] or []):
+            mine += [process, *process.children(recursive=True)]
+    return mine
+
+
+def steps_of(run_dir: Path) -> list[int]:
+    return [event["step"] for event in read_events(run_dir / "events.jsonl") if event["event"] == "step"]
+
+
+def reached(step: int) -> Callable[[list[dict]], bool]:
+    return lambda events: any(event["event"] == "step" and event["step"] >= step for event in events)
+
+
+def assert_all_gone(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=30)
+    assert not alive, [process.cmdline() for process in alive if process.is_running()]
+
+
+def test_stop_kill_resume_finish(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+
+    job = Job(run_dir)
+    job.wait_for("first step", reached(1))
+    family = [process for process in processes_of(run_dir) if process.is_running()]
+    job.process.send_signal(signal.SIGUSR1)
+    status, output = job.end()
+    assert status == 75, output
+    assert_all_gone(family)
+    stopped_at = max(steps_of(run_dir))
+    assert (run_dir / "checkpoints" / f"step_{stopped_at:06d}").is_dir()
+
+    job = Job(run_dir)
+    job.wait_for("a step after the resume", reached(min(3, stopped_at + 1)))
+    rank = next(p for p in processes_of(run_dir) if "-m apriel_mcore.train" in " ".join(p.cmdline()))
+    family = processes_of(run_dir)
+    before = read_groups(run_dir / "rollouts" / f"step_{max(steps_of(run_dir)):06d}.jsonl.zst")
+    killed_after = max(steps_of(run_dir))
+    rank.kill()
+    status, output = job.end()
+    assert status == 1, output
+    assert_all_gone(family)
+
+    job = Job(run_dir)
+    status, output = job.end()
+    assert status == 0, output
+    events = read_events(run_dir / "events.jsonl")
+    assert steps_of(run_dir) == [1, 2, 3, 4]
+    again = read_groups(run_dir / "rollouts" / f"step_{killed_after:06d}.jsonl.zst")
+    assert again == before, "a recorded batch is trained again as it was"
+    last = [event for event in events if event["event"] == "step"][-1]
+    assert sum(abs(last[f"trained_share.{d}"] - last[f"target_share.{d}"]) for d in ("math", "calls")) < 0.15
+    assert all(event["logprob_abs_diff"] <= 0.06 for event in events if event["event"] == "step")
+    receipts = [json.loads(line) for line in (run_dir / "receipts.jsonl").read_text().splitlines()]
+    assert max(receipt["version"] for receipt in receipts) == 4
+    assert "report" in output
+    assert (run_dir / "report.html").stat().st_size > 5_000
