@@ -194,7 +194,8 @@ def server_environment(spec: ServerSpec, *, cores: Sequence[int]) -> dict[str, s
         return _ENVIRONMENT
     settings = spec.settings
     binding = thread_binding(cores, index=spec.index, count=settings.count, tensor=settings.tensor)
-    return _ENVIRONMENT | {"VLLM_CPU_OMP_THREADS_BIND": binding}
+    # Sampling has two small compiled functions: 17 s of g++ (which a laptop may lack) at the first request.
+    return _ENVIRONMENT | {"VLLM_CPU_OMP_THREADS_BIND": binding, "TORCHDYNAMO_DISABLE": "1"}
 
 
 def thread_binding(cores: Sequence[int], *, index: int, count: int, tensor: int) -> str:
