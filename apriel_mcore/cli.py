@@ -125,10 +125,10 @@ def _serve(args: argparse.Namespace) -> None:
 
 
 def _eval(args: argparse.Namespace) -> None:
-    from apriel_mcore import standalone_eval
+    from apriel_mcore import eval_checkpoint
     from apriel_mcore.config.load import load
 
-    standalone_eval.run(load(args.recipe, args.overrides), args.checkpoint)
+    eval_checkpoint.run(load(args.recipe, args.overrides), args.checkpoint)
 
 
 def _report(args: argparse.Namespace) -> None:

@@ -21,11 +21,13 @@ def step_event(
 ) -> dict[str, object]:
     """The fields of contract `step`; `trained_before` counts groups of earlier steps by domain.
 
-    `seconds` holds the spans wait, train, publish since the last step.
+    `seconds` holds the spans wait, train, publish since the last step; `tokens_per_s` is over all of them
+    and counts prompts too, `tokens_trained` only what the loss sees.
     """
     rollouts = [rollout for group in groups for rollout in group.rollouts_G]
     lags = [step - 1 - group.version for group in groups]
     tokens_generated = sum(len(rollout.tokens_T) for rollout in rollouts)
+    num_tokens = sum(sample.num_tokens for sample in batch.samples)
     wall = sum(seconds.values())
     event: dict[str, object] = {
         "step": step,
@@ -49,7 +51,7 @@ def step_event(
         "time_wait_s": seconds.get("wait", 0.0),
         "time_train_s": seconds.get("train", 0.0),
         "time_publish_s": seconds.get("publish", 0.0),
-        "tokens_per_s": stats.tokens_trained / wall if wall > 0 else 0.0,
+        "tokens_per_s": num_tokens / wall if wall > 0 else 0.0,
     }
     return event | _per_domain(groups, shaped_P_G, targets, trained_before)
 

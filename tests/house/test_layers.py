@@ -27,7 +27,7 @@ FLOORS: list[list[str]] = [
         "train",
         "obs",
         "launcher",
-        "standalone_eval",
+        "eval_checkpoint",
         "bench",
         "cli",
     ],

@@ -1,7 +1,7 @@
 """The step event counts what was trained, by domain, and measures lag at the version trained."""
 
 from apriel_mcore.obs.stepevent import step_event
-from apriel_mcore.types import Batch, Group, Problem, Rollout, ShapedReward, StepStats, Verdict
+from apriel_mcore.types import Batch, Group, Problem, Rollout, Sample, ShapedReward, StepStats, Verdict
 
 STATS = StepStats(
     loss=0.1,
@@ -15,7 +15,10 @@ STATS = StepStats(
     packing_fill=0.9,
     seconds=1.0,
 )
-BATCH = Batch(samples=(), rows=(), num_rollouts=4, num_response_tokens=50, pad_multiple=1)
+SAMPLE = Sample(
+    domain="math", prompt_T=(1,) * 40, response_T=(1,) * 10, logprobs_T=(-1.0,) * 10, advantage=1.0, version=0
+)
+BATCH = Batch(samples=(SAMPLE,), rows=(), num_rollouts=4, num_response_tokens=50, pad_multiple=1)
 
 
 def group(domain: str, *, version: int, lengths: tuple[int, ...]) -> Group:

@@ -1,0 +1,138 @@
+"""Bad input ends with status 2 and one line that names where and what to do; nothing is written."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from apriel_mcore import cli
+from apriel_mcore.config.load import load
+from apriel_mcore.rundir import RunDir, prepare
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+QUICKSTART = str(RECIPES / "quickstart.toml")
+
+
+@pytest.fixture
+def model(tiny_llama: Path) -> list[str]:
+    """Overrides that make the quickstart use the tiny model, so that nothing must be fetched."""
+    return ["model.kind=folder", f"model.path={tiny_llama}"]
+
+
+def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *argv: str) -> str:
+    """The one line that `apriel train` says; asserts status 2 and that nothing was written."""
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train", *argv])
+    said = capsys.readouterr().err
+    assert end.value.code == 2, said
+    assert len(said.strip().splitlines()) == 1, said
+    assert sorted(tmp_path.rglob("*")) == before
+    return said
+
+
+def jsonl(tmp_path: Path, *rows: dict[str, object]) -> str:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.lrr=1", ["quickstart.toml", "train.lrr", "lr"]),
+        ("train.num_steps=soon", ["train.num_steps", "int"]),
+        ("domains.math.ratio=0.9", ["ratio", "sum to 1"]),
+        ("train.parallel.tensor=3", ["train.parallel.tensor = 3", "use one of 1, 2"]),
+        ("train.parallel.pipeline=3", ["train.parallel.pipeline = 3", "one of 1, 2"]),
+        ("publish.directory=/nowhere", ["publish.directory", "/nowhere"]),
+        ("rollout.servers.max_model_len=4096", ["rollout.servers.max_model_len", "1024"]),
+    ],
+)
+def test_recipe_errors(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: list[str], override: str, words: list[str]
+) -> None:
+    said = refused(capsys, tmp_path, QUICKSTART, *model, override, "--run-dir", str(tmp_path / "run"))
+    for word in words:
+        assert word in said
+
+
+def test_a_missing_data_file(capsys: pytest.CaptureFixture[str], tmp_path: Path, model: list[str]) -> None:
+    source = ["domains.math.sources.mine.kind=jsonl", f"domains.math.sources.mine.path={tmp_path}/none.jsonl"]
+    said = refused(capsys, tmp_path, QUICKSTART, *model, *source, "--run-dir", str(tmp_path / "run"))
+    assert "domains.math.sources.mine" in said
+    assert "none.jsonl" in said
+
+
+def test_a_row_without_its_answer(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: list[str]
+) -> None:
+    path = jsonl(tmp_path, {"prompt": "1 + 1?", "verifier": "math"})
+    source = ["domains.math.sources.mine.kind=jsonl", f"domains.math.sources.mine.path={path}"]
+    said = refused(capsys, tmp_path, QUICKSTART, *model, *source, "--run-dir", str(tmp_path / "run"))
+    assert "rows.jsonl:1" in said
+    assert "reference" in said
+
+
+def test_a_model_without_tokenizer(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_llama: Path
+) -> None:
+    folder = shutil.copytree(tiny_llama, tmp_path / "model")
+    (folder / "tokenizer.json").unlink()
+    overrides = ["model.kind=folder", f"model.path={folder}", "--run-dir", str(tmp_path / "run")]
+    assert "tokenizer" in refused(capsys, tmp_path, QUICKSTART, *overrides)
+
+
+def test_a_run_directory_of_another_recipe(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: list[str]
+) -> None:
+    prepare(RunDir(tmp_path / "run"), load(Path(QUICKSTART), [*model, "seed=1"]))
+    said = refused(capsys, tmp_path, QUICKSTART, *model, "seed=2", "--run-dir", str(tmp_path / "run"))
+    assert "seed: 1 -> 2" in said
+    assert "--override" in said
+
+
+def test_a_port_in_use(capsys: pytest.CaptureFixture[str], tmp_path: Path, model: list[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        overrides = [f"rollout.servers.port={port}", "--run-dir", str(tmp_path / "run")]
+        said = refused(capsys, tmp_path, QUICKSTART, *model, *overrides)
+    assert f"127.0.0.1:{port} is in use" in said
+
+
+def test_too_little_disk(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1000, 999, 1))
+    said = refused(capsys, tmp_path, QUICKSTART, *model, "--run-dir", str(tmp_path / "run"))
+    assert "checkpoints need" in said
+    assert "free some space" in said
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["fetch"], ["check"], ["show"], ["diff"], ["report"], ["eval"]]
+)
+def test_help_answers_at_once_without_torch(command: list[str]) -> None:
+    code = (
+        "import sys; from apriel_mcore import cli\n"
+        f"try: cli.main({[*command, '--help']!r})\n"
+        "except SystemExit as end: sys.exit(end.code or ('torch' in sys.modules))"
+    )
+    start = time.monotonic()
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "usage: apriel" in result.stdout
+    assert time.monotonic() - start < 5
+
+
+def test_a_bench_reads_its_own_options(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = tmp_path / "sampler.json"
+    cli.main(["bench", "sampler", "--steps", "5", "--json", str(out)])
+    assert json.loads(out.read_text())["deficit_quota.picks_per_s"] > 0
