@@ -40,8 +40,8 @@ samples_strategy = st.lists(
 @settings(deadline=None, max_examples=40)
 @given(samples=samples_strategy, context=st.sampled_from([1, 2, 4]), extra=st.integers(0, 2))
 def test_context_ranks_share_the_row(samples: list[Sample], context: int, extra: int) -> None:
-    from apriel_mcore.mcore.zigzag import zigzag_inverse
     from apriel_mcore.mcore.rows import pack, pad_multiple, row_length
+    from apriel_mcore.mcore.zigzag import zigzag_inverse
 
     multiple = pad_multiple(ranks_at(context, 0))
     length = row_length(samples, multiple) + extra * multiple
