@@ -1,7 +1,6 @@
 """`apriel`: parses, then opens the one door that was asked for. Nothing heavy is imported before that."""
 
 import argparse
-import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -140,7 +139,7 @@ def _report(args: argparse.Namespace) -> None:
 def _bench(args: argparse.Namespace) -> None:
     from apriel_mcore.bench import door
 
-    door.run(importlib.import_module(f"apriel_mcore.bench.{args.bench}"), args.bench, args.rest)
+    door.run(args.bench, args.rest)
 
 
 if __name__ == "__main__":

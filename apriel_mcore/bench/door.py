@@ -1,11 +1,12 @@
 """`apriel bench NAME`: one module's numbers as a table and as JSON."""
 
 import argparse
+import importlib
 import importlib.metadata
 import json
 import platform
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -25,8 +26,9 @@ class Bench(Protocol):
         ...
 
 
-def run(bench: Bench, name: str, argv: list[str]) -> None:
+def run(name: str, argv: list[str]) -> None:
     """Parse the bench's options, run it, show and store its numbers."""
+    bench = cast(Bench, importlib.import_module(f"apriel_mcore.bench.{name}"))
     parser = argparse.ArgumentParser(prog=f"apriel bench {name}", description=bench.run.__doc__)
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     bench.add_arguments(parser)
