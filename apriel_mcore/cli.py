@@ -2,11 +2,13 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from apriel_mcore.errors import AprielError
+from apriel_mcore.rundir import RunDir
 
+type Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
 BENCHES = ("sampler", "reshard", "publish", "verify", "step", "logprob")
 
 
@@ -57,8 +59,10 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-def _recipe_command(commands, name: str, help: str, door) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=help)
+def _recipe_command(
+    commands: Commands, name: str, summary: str, door: Callable[[argparse.Namespace], None]
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=summary)
     command.add_argument("recipe", type=Path)
     command.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     command.set_defaults(door=door)
@@ -70,7 +74,7 @@ def _train(args: argparse.Namespace) -> None:
     from apriel_mcore.config.load import load
 
     config = load(args.recipe, args.overrides)
-    run_dir = rundir.RunDir(args.run_dir or Path("runs") / config.name)
+    run_dir = RunDir(args.run_dir or Path("runs") / config.name)
     if not args.override:
         rundir.check_same_recipe(run_dir, config)
     preflight.check(config, run_dir)
@@ -79,7 +83,7 @@ def _train(args: argparse.Namespace) -> None:
     _finish(run_dir)
 
 
-def _finish(run_dir) -> None:
+def _finish(run_dir: RunDir) -> None:
     from apriel_mcore.obs import report, summary
 
     report.write(run_dir.root)
@@ -96,7 +100,6 @@ def _fetch(args: argparse.Namespace) -> None:
 def _check(args: argparse.Namespace) -> None:
     from apriel_mcore import preflight
     from apriel_mcore.config.load import load
-    from apriel_mcore.rundir import RunDir
 
     config = load(args.recipe, args.overrides)
     for line in preflight.check(config, RunDir(Path("runs") / config.name)):
