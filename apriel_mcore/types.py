@@ -150,7 +150,7 @@ class StepStats(msgspec.Struct, frozen=True, kw_only=True):
     entropy: float
     """Mean over response tokens, nats."""
     clip_fraction: float
-    """Share of response tokens whose ratio was clipped (sequences for gspo)."""
+    """Share of response tokens whose ratio was clipped; for gspo, tokens of clipped sequences."""
     logprob_abs_diff: float
     """Mean |log pi_trainer - log pi_server| on trained tokens, before the update."""
     kl_rollout_train: float
