@@ -52,6 +52,10 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("run_dir", type=Path)
     report.set_defaults(door=_report)
 
+    compare = commands.add_parser("compare", help="print a table of several finished runs")
+    compare.add_argument("run_dirs", type=Path, nargs="+")
+    compare.set_defaults(door=_compare)
+
     bench = commands.add_parser("bench", help="measure one part of the system")
     names = bench.add_subparsers(required=True, metavar="NAME")
     for name in BENCHES:
@@ -137,6 +141,12 @@ def _report(args: argparse.Namespace) -> None:
     from apriel_mcore.obs import report
 
     print(report.write(args.run_dir))
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from apriel_mcore.obs import compare
+
+    print(compare.table(args.run_dirs))
 
 
 def _bench(args: argparse.Namespace) -> None:

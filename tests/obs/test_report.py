@@ -4,7 +4,10 @@ import json
 import re
 from pathlib import Path
 
-from apriel_mcore.obs import report
+import pytest
+
+from apriel_mcore.errors import InputError
+from apriel_mcore.obs import compare, report
 from apriel_mcore.obs.charts import Series, lines
 from apriel_mcore.obs.runlog import read_events
 
@@ -106,3 +109,17 @@ def test_a_resume_takes_back_what_came_after_its_step(tmp_path: Path) -> None:
         file.write(torn)
     steps = [event["step"] for event in read_events(folder / "events.jsonl") if event["event"] == "step"]
     assert steps == [1, 2]
+
+
+def test_runs_are_compared_in_one_table(tmp_path: Path) -> None:
+    events = [evaluation(0, "a"), step(1), step(2), evaluation(2, "b")]
+    rows = compare.table([run(tmp_path / "one", events), run(tmp_path / "two", events)]).splitlines()
+    assert rows[0].startswith("| run | math | code | mean |")
+    assert [row.split(" | ")[0] for row in rows[2:]] == ["| one", "| two"]
+    assert "0.20 -> 0.20 (8 -> 8 tok)" in rows[2]
+    assert "0.15 -> 0.15" in rows[2]
+
+
+def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no finished run"):
+        compare.table([run(tmp_path / "one", [evaluation(0, "a")])])
