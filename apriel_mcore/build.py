@@ -108,7 +108,6 @@ def _first_rank(rank: _Rank, attempt: int) -> Parts:
     publisher = _publisher(rank, learner, backstage)
     log.event("phase", message="training")
     own_feed = _feed(rank, dataset, backstage, state)
-    own_feed.start(learner.step)
     feed = FirstRankFeed(own_feed, rank.ranks)
     done = [event for event in past if event.get("step", 0) <= learner.step]
     return Parts(

@@ -26,6 +26,7 @@ def run(
 ) -> None:
     """Train until `train.num_steps`; the same program on every rank."""
     publisher.publish(learner.step)
+    feed.settle(learner.step)
     evaluator.run_if_due(learner.step)
 
     while learner.step < config.train.num_steps:

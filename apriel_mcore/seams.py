@@ -112,5 +112,5 @@ class Feed(Protocol):
         ...
 
     def settle(self, version: int) -> None:
-        """The groups taken are trained and their weights published: free their places."""
+        """The pool serves `version`: free the places of the groups trained for it, and generate on."""
         ...

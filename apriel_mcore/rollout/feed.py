@@ -80,17 +80,13 @@ class RolloutFeed:
 
     # --- called by the trainer thread ------------------------------------------------------------
 
-    def start(self, version: int) -> None:
-        """Begin to generate ahead for a trainer whose weights have this version."""
-        self._run(self._start(version))
-
     @span("wait")
     def take(self) -> list[Group]:
         """The groups of the next step. Raises StopRequested, or what broke the background work."""
         return self._run(self._take())
 
     def settle(self, version: int) -> None:
-        """The last batch is trained and its weights are served as `version`."""
+        """The pool serves `version`: the batch that led to it is done; generation goes on, or begins."""
         self._run(self._settle(version))
 
     def snapshot(self) -> dict[str, Any]:
@@ -109,7 +105,7 @@ class RolloutFeed:
     def _run[T](self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    # --- restore: before start -------------------------------------------------------------------
+    # --- restore: before the first settle --------------------------------------------------------
 
     def fresh(self) -> dict[str, Any]:
         """The snapshot of a run that has not begun."""
@@ -150,11 +146,6 @@ class RolloutFeed:
                 self._settled = record.version
 
     # --- on the event loop -----------------------------------------------------------------------
-
-    async def _start(self, version: int) -> None:
-        self._version = version
-        self._dispatcher = asyncio.create_task(self._dispatch_forever())
-        self._dispatcher.add_done_callback(self._note_failure)
 
     async def _dispatch_forever(self) -> None:
         while True:
@@ -249,6 +240,9 @@ class RolloutFeed:
             self._settled = version
             self._journal.append(Settled(version=version))
             self._scheduler.settle()
+        if self._dispatcher is None:
+            self._dispatcher = asyncio.create_task(self._dispatch_forever())
+            self._dispatcher.add_done_callback(self._note_failure)
         self._changed.set()
 
     async def _snapshot(self) -> dict[str, Any]:

@@ -98,7 +98,7 @@ class Harness:
         self.pool = FakePool(seed=1, mean_delay_s=0.001)
         self.feed = self.build()
         self.feed.restore(json.loads(self.snapshots[step]))
-        self.feed.start(step)
+        self.feed.settle(step)
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def loop() -> Iterator[EventLoopThread]:
 
 def test_batches_meet_their_quotas_and_lag_stays_bounded(tmp_path: Path, loop: EventLoopThread) -> None:
     harness = Harness(recipe("rollout.max_lag=1.0"), tmp_path, loop)
-    harness.feed.start(0)
+    harness.feed.settle(0)
     trained: Counter[str] = Counter()
     for version in range(12):
         groups = harness.feed.take()
@@ -126,7 +126,7 @@ def test_batches_meet_their_quotas_and_lag_stays_bounded(tmp_path: Path, loop: E
 
 def test_max_lag_zero_is_strictly_on_policy(tmp_path: Path, loop: EventLoopThread) -> None:
     harness = Harness(recipe("rollout.max_lag=0"), tmp_path, loop)
-    harness.feed.start(0)
+    harness.feed.settle(0)
     for version in range(4):
         groups = harness.feed.take()
         assert {r.version_first for g in groups for r in g.rollouts_G} == {version}
@@ -140,7 +140,7 @@ def test_a_restored_feed_replays_batches_and_generates_no_finished_group_again(
     tmp_path: Path, loop: EventLoopThread, crash_after: int
 ) -> None:
     harness = Harness(recipe(), tmp_path, loop)
-    harness.feed.start(0)
+    harness.feed.settle(0)
     harness.step(0)
     harness.step(1)
     harness.checkpoint(2)
@@ -168,7 +168,7 @@ def test_a_crash_before_the_first_checkpoint_replays_from_the_start(
 ) -> None:
     harness = Harness(recipe(), tmp_path, loop)
     fresh = json.dumps(harness.feed.fresh())
-    harness.feed.start(0)
+    harness.feed.settle(0)
     first = harness.step(0)
     harness.snapshots[0] = fresh
     harness.crash_and_restore(0)
@@ -179,7 +179,7 @@ def test_a_crash_before_the_first_checkpoint_replays_from_the_start(
 def test_a_torn_journal_line_is_cut(tmp_path: Path, loop: EventLoopThread) -> None:
     harness = Harness(recipe(), tmp_path, loop)
     harness.snapshots[0] = json.dumps(harness.feed.fresh())
-    harness.feed.start(0)
+    harness.feed.settle(0)
     first = harness.step(0)
     harness.feed.stop()
     with (tmp_path / "journal_000000.jsonl").open("ab") as file:
@@ -195,7 +195,7 @@ def test_a_crash_during_a_checkpoint_falls_back_to_the_one_before(
 ) -> None:
     harness = Harness(recipe(), tmp_path, loop)
     harness.snapshots[0] = json.dumps(harness.feed.fresh())
-    harness.feed.start(0)
+    harness.feed.settle(0)
     first = harness.step(0)
     harness.feed.snapshot()  # never made it into a checkpoint
     second = harness.step(1)
@@ -211,7 +211,7 @@ def test_a_crash_during_a_checkpoint_falls_back_to_the_one_before(
 def test_judges_that_crash_lose_rollouts_and_never_score_them(tmp_path: Path, loop: EventLoopThread) -> None:
     harness = Harness(recipe(), tmp_path, loop)
     harness.judge.crash_rate = 0.2
-    harness.feed.start(0)
+    harness.feed.settle(0)
     groups = harness.feed.take()
     lost = harness.feed.metrics()["lost.judge"]
     harness.feed.stop()
@@ -222,7 +222,7 @@ def test_judges_that_crash_lose_rollouts_and_never_score_them(tmp_path: Path, lo
 def test_a_dead_pool_ends_take_with_its_error(tmp_path: Path, loop: EventLoopThread) -> None:
     harness = Harness(recipe(), tmp_path, loop)
     harness.pool.alive = False
-    harness.feed.start(0)
+    harness.feed.settle(0)
     with pytest.raises(PoolError):
         harness.feed.take()
     harness.feed.stop()
@@ -231,7 +231,7 @@ def test_a_dead_pool_ends_take_with_its_error(tmp_path: Path, loop: EventLoopThr
 def test_a_stop_request_is_seen_while_waiting(tmp_path: Path, loop: EventLoopThread) -> None:
     harness = Harness(recipe(), tmp_path, loop)
     harness.stop = True
-    harness.feed.start(0)
+    harness.feed.settle(0)
     with pytest.raises(StopRequested):
         harness.feed.take()
     harness.feed.stop()
