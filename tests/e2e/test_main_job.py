@@ -14,10 +14,11 @@ import pytest
 
 from apriel_mcore.obs.runlog import read_events
 from apriel_mcore.obs.steplog import read_groups
+from apriel_mcore.rundir import RunDir
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
 SHORT = [
-    "train.num_steps=4",
+    "train.num_steps=5",
     "train.groups_per_step=4",
     "rollout.group_size=4",
     "checkpoint.every=2",
@@ -70,9 +71,28 @@ def reached(step: int) -> Callable[[list[dict]], bool]:
     return lambda events: any(event["event"] == "step" and event["step"] >= step for event in events)
 
 
+def serving_attempts(events: list[dict]) -> int:
+    """Attempts that got as far as training; lines that a resume took back do not count twice."""
+    return sum(event.get("message") == "training" for event in events)
+
+
 def assert_all_gone(processes: list[psutil.Process]) -> None:
     _, alive = psutil.wait_procs(processes, timeout=30)
     assert not alive, [process.cmdline() for process in alive if process.is_running()]
+
+
+def test_ctrl_c_while_the_engines_start_leaves_nothing(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    job = Job(run_dir)
+    job.wait_for("the start", lambda events: any(event["event"] == "data" for event in events))
+    family = processes_of(run_dir)
+    assert len(family) >= 4
+    job.process.send_signal(signal.SIGINT)
+    status, output = job.end()
+    assert status == 1
+    assert "SIGINT" in output
+    assert_all_gone(family)
+    assert not list(Path("/dev/shm").glob(f"apriel-{RunDir(run_dir).digest}*"))
 
 
 def test_stop_kill_resume_finish(tmp_path: Path) -> None:
@@ -99,17 +119,26 @@ def test_stop_kill_resume_finish(tmp_path: Path) -> None:
     assert status == 1, output
     assert_all_gone(family)
 
+    attempts = serving_attempts(read_events(run_dir / "events.jsonl"))
     job = Job(run_dir)
+    job.wait_for("training again", lambda events: serving_attempts(events) > attempts)
+    family = processes_of(run_dir)
+    server = next(
+        p for p in family if "vllm.entrypoints" in " ".join(p.cmdline()) and "guard" not in str(p.cmdline())
+    )
+    server.kill()
     status, output = job.end()
     assert status == 0, output
+    assert_all_gone(family)
     events = read_events(run_dir / "events.jsonl")
-    assert steps_of(run_dir) == [1, 2, 3, 4]
+    assert steps_of(run_dir) == [1, 2, 3, 4, 5]
     again = read_groups(run_dir / "rollouts" / f"step_{killed_after:06d}.jsonl.zst")
     assert again == before, "a recorded batch is trained again as it was"
     last = [event for event in events if event["event"] == "step"][-1]
     assert sum(abs(last[f"trained_share.{d}"] - last[f"target_share.{d}"]) for d in ("math", "calls")) < 0.15
     assert all(event["logprob_abs_diff"] <= 0.06 for event in events if event["event"] == "step")
     receipts = [json.loads(line) for line in (run_dir / "receipts.jsonl").read_text().splitlines()]
-    assert max(receipt["version"] for receipt in receipts) == 4
+    assert max(receipt["version"] for receipt in receipts) == 5
+    assert last["feed.pool.restarts"] == 1.0
     assert "report" in output
     assert (run_dir / "report.html").stat().st_size > 5_000
