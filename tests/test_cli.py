@@ -50,6 +50,7 @@ def jsonl(tmp_path: Path, *rows: dict[str, object]) -> str:
         ("domains.math.ratio=0.9", ["ratio", "sum to 1"]),
         ("train.parallel.tensor=3", ["train.parallel.tensor = 3", "use one of 1, 2"]),
         ("train.parallel.pipeline=3", ["train.parallel.pipeline = 3", "one of 1, 2"]),
+        ("publish.kind=nccl", ["publish.kind", '"arena"']),
         ("publish.directory=/nowhere", ["publish.directory", "/nowhere"]),
         ("rollout.servers.max_model_len=4096", ["rollout.servers.max_model_len", "1024"]),
     ],

@@ -34,9 +34,7 @@ def test_the_readme_names_every_folder_and_only_what_exists() -> None:
 
 
 def test_tracked_text_is_ascii_and_names_no_machine() -> None:
-    homes = [f"/{name}/" for name in ("work", "root", "home")]
-    hosts = [".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"))]
-    places = re.compile("|".join(map(re.escape, homes + hosts)))
+    places = re.compile("|".join(f"/{name}/" for name in ("work", "root", "home")))
     this = Path(__file__)
     for path in tracked():
         if path.suffix in {".py", ".toml", ".md", ".sh", ""} and path != this:
