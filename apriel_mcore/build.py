@@ -37,7 +37,14 @@ from apriel_mcore.rollout.shared_feed import FirstRankFeed, ListeningFeed
 from apriel_mcore.rundir import RunDir
 from apriel_mcore.types import Message
 
-PROBE_TEXT = "Seven times eight is fifty-six, and three primes are 2, 3 and 5. What is 4 + 3?"
+PROBE_TEXT = (
+    "Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday. January, February, March, April, May, "
+    "June, July, August, September, October, November, December. One, two, three, four, five, six, seven, "
+    "eight, nine, ten, eleven, twelve. 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, "
+    "20. def add(a, b): return a + b. def sub(a, b): return a - b. def mul(a, b): return a * b. Seven times "
+    "eight is fifty-six, and three primes are 2, 3 and 5. What is 4 + 3?"
+)
+"""Long and predictable: rounding averages out over many tokens, while wrong weights lose the thread."""
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):

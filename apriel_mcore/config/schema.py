@@ -126,6 +126,8 @@ class LocalServers(Section, frozen=True, kw_only=True, tag_field="kind", tag="lo
     port: Natural = 0
     """First port; 0: free ports are chosen."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    head_dtype: Literal["float32", "model"] = "float32"
+    """Of logits; in bfloat16 their rounding alone moves log-probs by 0.04 (MiniMax-M1, arXiv 2506.13585)."""
     kv_cache_gib: PositiveFloat = 1.0
     max_num_seqs: Positive = 64
     max_model_len: Positive = 2048

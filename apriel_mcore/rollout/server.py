@@ -173,6 +173,7 @@ def server_command(spec: ServerSpec, *, port: int, seed: int) -> list[str]:
         "--model": spec.model,
         "--served-model-name": "policy",
         "--dtype": settings.dtype,
+        "--hf-overrides": f'{{"head_dtype": "{settings.head_dtype}"}}',
         "--max-model-len": settings.max_model_len,
         "--max-num-seqs": settings.max_num_seqs + SPARE_SEQS,
         "--tensor-parallel-size": settings.tensor,

@@ -47,6 +47,7 @@ def test_the_command_says_what_the_pool_relies_on() -> None:
     assert _value(command, "--kv-cache-memory-bytes") == str(2**29)
     assert _value(command, "--worker-extension-cls") == "apriel_mcore.rollout.receiver.ArenaReceiver"
     assert _value(command, "--host") == "127.0.0.1"
+    assert _value(command, "--hf-overrides") == '{"head_dtype": "float32"}'
 
 
 def test_the_device_decides_on_eager_mode_and_thread_binding() -> None:
