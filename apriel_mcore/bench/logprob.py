@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from apriel_mcore.bench.rounds import ratio
+
 Numbers = dict[str, float | str]
 VOCAB = 131072
 
@@ -78,12 +80,11 @@ def _compare(ways: dict[str, Callable[[], Tensor]], rounds: int) -> Numbers:
     torch.testing.assert_close(results["ours"], results["plain"], rtol=1e-4, atol=1e-3)
     found: Numbers = {f"{name}_seconds": statistics.median(values[1:]) for name, values in seconds.items()}
     found |= {f"{name}_peak_gb": statistics.median(values[1:]) / 1e9 for name, values in peaks.items()}
-    return found | {"ratio_time": _ratio(seconds), "ratio_peak_memory": _ratio(peaks)}
 
+    def within(found: dict[str, list[float]]) -> float:
+        return ratio(found["ours"][1:], found["plain"][1:])
 
-def _ratio(found: dict[str, list[float]]) -> float:
-    """Median over the rounds of ours / plain within the round."""
-    return statistics.median(a / b for a, b in zip(found["ours"][1:], found["plain"][1:], strict=True))
+    return found | {"ratio_time": within(seconds), "ratio_peak_memory": within(peaks)}
 
 
 def _reset_peak() -> None:

@@ -16,7 +16,6 @@ import multiprocessing
 import statistics
 import tempfile
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
@@ -26,6 +25,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from apriel_mcore.bench.rounds import interleave, ratio
 from apriel_mcore.bridge.arena import Arena
 from apriel_mcore.bridge.layouts import Box
 from apriel_mcore.bridge.plan import Coordinates, Copy, Plan, make_plan
@@ -121,7 +121,7 @@ def measure(shape: ModelShape, folder: Path, *, rounds: int) -> dict[str, float]
             "gather_save": gather_save,
             "digest": lambda: digest(arena.mapping),
         }
-        seconds = _interleave(ways, rounds)
+        seconds = interleave(ways, rounds)
         _check_equal(plan, shards, arena)
         arena.views["model.norm.weight"].zero_()
         processes.export()
@@ -232,22 +232,6 @@ def _fill(shards: Arena) -> None:
         words.copy_(torch.arange(words.numel(), dtype=torch.int32).mul_(2 * number + 1))
 
 
-def _interleave(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each way in each of `rounds` rounds, after one that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds + 1):
-        for name, work in ways.items():
-            start = time.perf_counter()
-            work()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: found[1:] for name, found in seconds.items()}
-
-
-def _ratio(above: list[float], below: list[float]) -> float:
-    """Median of the ratios within a round: what slows a whole round down cancels out."""
-    return statistics.median(a / b for a, b in zip(above, below, strict=True))
-
-
 def _check_equal(plan: Plan, shards: Arena, arena: Arena) -> None:
     for name, tensor in gather(plan, shards).items():
         assert torch.equal(arena.views[name].view(torch.int16), tensor.view(torch.int16)), name
@@ -258,10 +242,10 @@ def _figures(seconds: dict[str, list[float]], num_bytes: int) -> dict[str, float
     return {
         "seconds": median["direct"],
         "gb_per_s": num_bytes / median["direct"] / 1e9,
-        "ratio_to_memcpy": _ratio(seconds["direct"], seconds["memcpy"]),
-        "speedup_over_gather_save": _ratio(seconds["gather_save"], seconds["direct"]),
+        "ratio_to_memcpy": ratio(seconds["direct"], seconds["memcpy"]),
+        "speedup_over_gather_save": ratio(seconds["gather_save"], seconds["direct"]),
         "ranks4_seconds": median["ranks4"],
-        "ranks4_ratio_to_memcpy": _ratio(seconds["ranks4"], seconds["memcpy"]),
+        "ranks4_ratio_to_memcpy": ratio(seconds["ranks4"], seconds["memcpy"]),
         "memcpy_seconds": median["memcpy"],
         "gather_save_seconds": median["gather_save"],
         "digest_seconds": median["digest"],

@@ -10,7 +10,6 @@ that the recipe asks for (`ratio_to_hf_fp32_head`).
 import argparse
 import math
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from apriel_mcore.bench.reshard import SHAPES
+from apriel_mcore.bench.rounds import interleave, ratio
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.config.schema import Loss, Optimizer, Train
 from apriel_mcore.loss.policy import policy_loss
@@ -67,7 +67,7 @@ def measure(precision: Precision, args: argparse.Namespace, ranks: Any) -> Numbe
     }
     if precision == "fp32":
         del ways["hf_fp32_head"]
-    seconds = _interleave(ways, args.rounds)
+    seconds = interleave(ways, args.rounds)
     num_tokens = sum(sample.num_tokens for sample in batch.samples)
     numbers: Numbers = {
         f"{precision}.tokens_per_s": num_tokens / statistics.median(seconds["ours"]),
@@ -76,8 +76,7 @@ def measure(precision: Precision, args: argparse.Namespace, ranks: Any) -> Numbe
     for name, found in seconds.items():
         numbers[f"{precision}.{name}_seconds"] = statistics.median(found)
         if name != "ours":
-            ratios = [b / a for a, b in zip(seconds["ours"], found, strict=True)]
-            numbers[f"{precision}.ratio_to_{name}"] = statistics.median(ratios)
+            numbers[f"{precision}.ratio_to_{name}"] = ratio(found, seconds["ours"])
     return numbers
 
 
@@ -169,14 +168,3 @@ def train_section(precision: Precision, threads: int) -> Train:
         threads=threads,
         optimizer=OPTIMIZER,
     )
-
-
-def _interleave(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each way in each of `rounds` rounds, after one that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds + 1):
-        for name, work in ways.items():
-            start = time.perf_counter()
-            work()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: found[1:] for name, found in seconds.items()}

@@ -17,7 +17,9 @@ from apriel_mcore.obs.steplog import read_groups
 from apriel_mcore.rundir import RunDir
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
+APRIEL = [sys.executable, "-m", "apriel_mcore.cli"]
 SHORT = [
+    str(QUICKSTART),
     "train.num_steps=5",
     "train.groups_per_step=4",
     "rollout.group_size=4",
@@ -35,9 +37,11 @@ class Job:
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
-        command = [sys.executable, "-m", "apriel_mcore.cli", "train", str(QUICKSTART), *SHORT]
         self.process = subprocess.Popen(
-            [*command, "--run-dir", str(run_dir)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [*APRIEL, "train", *SHORT, "--run-dir", str(run_dir)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     def wait_for(self, what: str, happened: Callable[[list[dict]], bool]) -> None:
@@ -142,3 +146,12 @@ def test_stop_kill_resume_finish(tmp_path: Path) -> None:
     assert last["feed.pool.restarts"] == 1.0
     assert "report" in output
     assert (run_dir / "report.html").stat().st_size > 5_000
+
+    evaluated = subprocess.run(
+        [*APRIEL, "eval", *SHORT, "--checkpoint", str(run_dir / "checkpoints" / "step_000005")],
+        capture_output=True,
+        text=True,
+        timeout=START_LIMIT_S,
+    )
+    assert evaluated.returncode == 0, evaluated.stdout + evaluated.stderr
+    assert "held-out, step 5" in evaluated.stdout
