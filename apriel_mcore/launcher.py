@@ -20,6 +20,7 @@ from types import FrameType
 from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.errors import AprielError, Preempted
 from apriel_mcore.obs.live import LiveView
+from apriel_mcore.processes import streaming_copies
 from apriel_mcore.rundir import RunDir
 
 _GRACE_S = 30.0
@@ -45,7 +46,7 @@ def train(config: RunConfig, run_dir: RunDir) -> None:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=os.environ | thread_environment(config),
+            env=os.environ | thread_environment(config) | streaming_copies(),
         )
         try:
             _watch(agent, config, run_dir)

@@ -1,23 +1,25 @@
 """How fast do TP2 x PP2 bfloat16 shards become a Hugging Face arena in shared memory?
 
-    shards of 4 ranks (one shared buffer) --direct copies---> arena        .seconds
+    shards of 4 ranks (one shared buffer) --in 1 process----> arena        .seconds
                                           --in 4 processes--> arena        .ranks4_seconds
                                           --cat, save_file--> other file   .gather_save_seconds
                                           --memcpy----------> arena        .memcpy_seconds
 
-All four move the same bytes on one thread each, on pages that exist already, one behind the other in
+All four move the same bytes on one thread a process, on pages that exist already, one behind the other in
 every round; seconds are medians over the rounds, ratios medians of the rounds' own ratios. The arena
-is compared bit by bit with the gathered tensors.
+is compared bit by bit with the gathered tensors. The processes are started as a trainer's ranks are
+(processes.streaming_copies), the baselines as a user would start them.
 """
 
 import argparse
 import ctypes
 import multiprocessing
+import os
 import statistics
 import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -33,6 +35,7 @@ from apriel_mcore.bridge.receipt import digest
 from apriel_mcore.bridge.reshard import ShardExport
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.config.schema import Parallel
+from apriel_mcore.processes import streaming_copies
 
 PARALLEL = Parallel(tensor=2, pipeline=2)
 NUM_RANKS = PARALLEL.world_size
@@ -100,32 +103,28 @@ def measure(shape: ModelShape, folder: Path, *, rounds: int) -> dict[str, float]
     shards = Arena.create(folder / "shards", _shard_sizes(plan), "bfloat16")
     _fill(shards)
     arena = Arena.create(folder / "arena", plan.tensors, "bfloat16")
-    exports = [(ShardExport(copies, arena), [chunk]) for copies, chunk in _ranks(plan, shards)]
     num_bytes = 2 * shape.num_parameters
 
     def memcpy() -> None:
         ctypes.memmove(_first(arena).data_ptr(), _first(shards).data_ptr(), num_bytes)
 
-    def direct() -> None:
-        for export, chunks in exports:
-            export.run(chunks)
-
     def gather_save() -> None:
         save_file(gather(plan, shards), folder / "gathered")
 
-    with RankProcesses(shape, folder) as processes:
+    together, apart = [range(NUM_RANKS)], [[rank] for rank in range(NUM_RANKS)]
+    with RankProcesses(shape, folder, together) as one, RankProcesses(shape, folder, apart) as four:
         ways: dict[str, Callable[[], object]] = {
             "memcpy": memcpy,
-            "direct": direct,
-            "ranks4": processes.export,
+            "direct": one.export,
+            "ranks4": four.export,
             "gather_save": gather_save,
             "digest": lambda: digest(arena.mapping),
         }
         seconds = interleave(ways, rounds)
-        _check_equal(plan, shards, arena)
-        arena.views["model.norm.weight"].zero_()
-        processes.export()
-        _check_equal(plan, shards, arena)
+        for processes in (one, four):
+            memcpy()  # leaves something else there
+            processes.export()
+            _check_equal(plan, shards, arena)
     return _figures(seconds, num_bytes)
 
 
@@ -146,20 +145,24 @@ def gather(plan: Plan, shards: Arena) -> dict[str, Tensor]:
 
 
 class RankProcesses:
-    """One process for each rank, each with its own shard, all writing into the arena at a signal."""
+    """Processes that hold the shards of one or more ranks, all writing into the arena at a signal."""
 
-    def __init__(self, shape: ModelShape, folder: Path) -> None:
+    def __init__(self, shape: ModelShape, folder: Path, ranks_of: Sequence[Sequence[int]]) -> None:
         context = multiprocessing.get_context("spawn")
-        self._start = context.Barrier(NUM_RANKS + 1)
-        self._done = context.Barrier(NUM_RANKS + 1)
+        self._start = context.Barrier(len(ranks_of) + 1)
+        self._done = context.Barrier(len(ranks_of) + 1)
         self._processes = [
-            context.Process(target=_serve, args=(shape, folder, rank, self._start, self._done), daemon=True)
-            for rank in range(NUM_RANKS)
+            context.Process(target=_serve, args=(shape, folder, ranks, self._start, self._done), daemon=True)
+            for ranks in ranks_of
         ]
 
     def __enter__(self) -> "RankProcesses":
+        ours = dict(os.environ)
+        os.environ.update(streaming_copies())
         for process in self._processes:
             process.start()
+        os.environ.clear()
+        os.environ.update(ours)
         self._done.wait(BARRIER_TIMEOUT_S)
         return self
 
@@ -174,15 +177,16 @@ class RankProcesses:
         self._done.wait(BARRIER_TIMEOUT_S)
 
 
-def _serve(shape: ModelShape, folder: Path, rank: int, start: Barrier, done: Barrier) -> None:
+def _serve(shape: ModelShape, folder: Path, ranks: Sequence[int], start: Barrier, done: Barrier) -> None:
     torch.set_num_threads(1)
     plan = make_plan(shape, PARALLEL, "local")
     shards, arena = Arena.attach(folder / "shards"), Arena.attach(folder / "arena")
-    copies, chunk = _ranks(plan, shards)[rank]
-    export = ShardExport(copies, arena)
+    of_rank = _ranks(plan, shards)
+    exports = [(ShardExport(of_rank[rank][0], arena), [of_rank[rank][1]]) for rank in ranks]
     done.wait(BARRIER_TIMEOUT_S)
     while _go(start):
-        export.run([chunk])
+        for export, chunks in exports:
+            export.run(chunks)
         done.wait(BARRIER_TIMEOUT_S)
 
 

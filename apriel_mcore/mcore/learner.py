@@ -15,6 +15,7 @@ from apriel_mcore.bridge.plan import Coordinates, make_plan
 from apriel_mcore.bridge.reshard import LoadReport, load_hf_weights
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.config.schema import Loss, Train
+from apriel_mcore.data.packing import plan_digest
 from apriel_mcore.errors import TrainingError
 from apriel_mcore.mcore import parallel
 from apriel_mcore.mcore.model import build_model
@@ -84,6 +85,7 @@ class MegatronLearner:
         """One optimizer step; the returned numbers are equal on all ranks."""
         started = time.monotonic()
         assert batch.pad_multiple % self.pad_multiple == 0, "packed for another layout"
+        self._check_same_batch(batch)
         mine = [[batch.samples[i] for i in row.sample_ids] for row in batch.rows[self.ranks.data]]
         self.optimizer.zero_grad()
         sums = accumulate_gradients(
@@ -130,6 +132,16 @@ class MegatronLearner:
         """Weights and optimizer are those after `step_number` steps (mcore/checkpoint.py)."""
         self._step = step_number
         self.optimizer.resume_at(step_number)
+
+    def _check_same_batch(self, batch: Batch) -> None:
+        """Every rank made its own plan of the step; TrainingError on one that made another."""
+        ours = plan_digest(batch)
+        first = self.ranks.broadcast(ours.encode()).decode()
+        if ours != first:
+            raise TrainingError(
+                f"step {self._step + 1}: this rank packed batch {ours[:12]}, the first rank {first[:12]}: "
+                "start every rank with the same code and recipe"
+            )
 
     def _pack(self, rows: list[list[Sample]], multiple: int) -> list[PackedRow]:
         """The micro-batches of one run of the schedule.

@@ -99,6 +99,25 @@ def test_a_step_without_a_number_is_refused(tmp_path: Path) -> None:
     run_ranks(1, refuse_a_bad_step, folder=tmp_path)
 
 
+def pack_differently() -> str:
+    learner = learner_at({"data": 2})
+    samples = samples_of(1)
+    if learner.ranks.world == 1:
+        samples = [msgspec.structs.replace(samples[0], advantage=0.25), *samples[1:]]
+    batch = batch_of(samples, num_data_ranks=2, pad_multiple=1)
+    try:
+        learner._check_same_batch(batch)
+    except TrainingError as error:
+        return str(error)
+    return ""
+
+
+def test_a_rank_that_packed_another_batch_says_so(tmp_path: Path) -> None:
+    first, second = run_ranks(2, pack_differently, folder=tmp_path)
+    assert first == ""
+    assert "step 1: this rank packed batch" in second
+
+
 def refuse_what_does_not_fit() -> None:
     from apriel_mcore.mcore import cpu_backend, parallel
 
