@@ -30,7 +30,6 @@ from apriel_mcore.errors import ConfigError
 from apriel_mcore.mcore.attention import PackedCausalAttention
 from apriel_mcore.mcore.norm import RMSNorm
 
-
 _RECOMPUTE: dict[str, dict[str, Any]] = {
     "none": {},
     # Of the other modules that Megatron can recompute, the attention core keeps no scores anyway (its
