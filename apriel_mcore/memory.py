@@ -189,12 +189,11 @@ def _layer_working(shape: ModelShape, train: Train, row: int) -> int:
 
 
 def _head_kept(shape: ModelShape, train: Train, row: int) -> int:
-    """Input of the final norm, hidden states of the scored positions (all of the row, whole on each tensor
-    rank), and the softmax where the row is short enough to keep it (mcore/logprobs.py)."""
+    """Input of the final norm, hidden states of the scored positions (at most the row, whole on each tensor
+    rank), and their softmax, which rows with few scored positions keep (mcore/logprobs.py)."""
     parallel, width = train.parallel, _WIDTH[train.precision]
     states = row * width * (shape.hidden_size // _sequence_ranks(parallel) + shape.hidden_size)
-    softmax = _softmax_bytes(shape, train, row)
-    return states + (softmax if softmax <= HEAD_KEEP_BYTES else 0)
+    return states + min(HEAD_KEEP_BYTES, _softmax_bytes(shape, train, row))
 
 
 def _head_working(shape: ModelShape, train: Train, row: int) -> int:

@@ -146,7 +146,7 @@ def test_check_sizes_a_gpu_recipe_from_config_json_alone(
         "8 train (tensor 4 x pipeline 1 x context 2 x data 1), 24 generate: 1 + 3 node(s) of 8",
         "410 micro-batches of 20000 tokens",
         "48 layers, 3607.6 M parameters a GPU",
-        "weights 7.2, gradients 14.4, optimizer 21.6, activations 17.8",
+        "weights 7.2, gradients 14.4, optimizer 21.6, activations 18.4",
         "12 x tensor 2",
         "33 answers of 16000",
     ):
@@ -168,8 +168,8 @@ def test_check_refuses_what_does_not_fit_and_says_what_would(
     too_much = ["train.parallel.distributed_optimizer=false", model]
     code, found, refusal = check(capsys, APRIEL_15B, *too_much)
     assert code == 2
-    assert "in all 84.8" in found
-    assert "train.parallel: stage 0 needs 84.8 GB" in refusal
+    assert "in all 85.4" in found
+    assert "train.parallel: stage 0 needs 85.4 GB" in refusal
     assert "cluster.gpu_memory_gb = 80; set train.parallel.distributed_optimizer = true" in refusal
     assert "gpu_memory_gb" not in check(capsys, APRIEL_15B, *too_much, "cluster.gpu_memory_gb=141").refusal
 

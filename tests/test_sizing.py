@@ -4,12 +4,15 @@ import re
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from apriel_mcore import sizing
 from apriel_mcore.config.load import load
 from apriel_mcore.config.schema import RunConfig
+from apriel_mcore.data.packing import pack_step
 from apriel_mcore.errors import ConfigError
+from apriel_mcore.types import Sample
 from tests.shapes import SHAPES
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -127,6 +130,35 @@ def test_a_server_size_that_does_not_divide_the_heads() -> None:
 def test_shared_memory_does_not_leave_the_node() -> None:
     said = refusal(load(APRIEL_15B, ["publish.kind=arena"]))
     assert "publish.kind" in said and "32 GPUs" in said and '"nccl"' in said
+
+
+def test_each_distinct_stage_has_a_line() -> None:
+    config = load(
+        APRIEL_15B, ["train.parallel.pipeline=4", "train.parallel.tensor=2", "train.parallel.context=1"]
+    )
+    lines = [line for line in sizing.describe(config, SHAPE) if line.startswith("stage")]
+    assert [line.split()[1] for line in lines] == ["0", "1", "3"]
+    assert all("12 layers" in line for line in lines)
+
+
+@pytest.mark.parametrize("num_data_ranks", [1, 4])
+def test_the_rows_said_are_those_of_the_packing(num_data_ranks: int) -> None:
+    """Answers of all lengths alike take half of their budget on average."""
+    config = load(APRIEL_15B, [f"train.parallel.data={num_data_ranks}"])
+    line = next(line for line in sizing.describe(config, SHAPE) if line.startswith("rows"))
+    expected, most = int(line.split()[1]), int(re.findall(r"(\d+) at most", line)[0])
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, config.rollout.max_output_tokens, 1024).tolist()
+    samples = [
+        Sample(
+            domain="math", prompt_T=(1,), response_T=(2,) * n, logprobs_T=(0.0,) * n, advantage=1.0, version=0
+        )
+        for n in lengths
+    ]
+    batch = pack_step(samples, config, num_data_ranks=num_data_ranks)
+    found = len(batch.rows[0])
+    assert found <= most
+    assert found == pytest.approx(expected, rel=0.05)
 
 
 def test_servers_of_others_are_not_sized() -> None:
