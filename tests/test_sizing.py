@@ -132,10 +132,15 @@ def test_shared_memory_does_not_leave_the_node() -> None:
     assert "publish.kind" in said and "32 GPUs" in said and '"nccl"' in said
 
 
+def test_the_how_to_shows_what_is_said() -> None:
+    page = (RECIPES.parent / "docs" / "how-to" / "size-a-run.md").read_text()
+    assert "\n".join(sizing.describe(load(APRIEL_15B), SHAPE)) in page
+    assert refusal(load(APRIEL_15B, ["train.parallel.distributed_optimizer=false"])) in page
+
+
 def test_each_distinct_stage_has_a_line() -> None:
-    config = load(
-        APRIEL_15B, ["train.parallel.pipeline=4", "train.parallel.tensor=2", "train.parallel.context=1"]
-    )
+    layout = ["train.parallel.pipeline=4", "train.parallel.tensor=2", "train.parallel.context=1"]
+    config = load(APRIEL_15B, layout)
     lines = [line for line in sizing.describe(config, SHAPE) if line.startswith("stage")]
     assert [line.split()[1] for line in lines] == ["0", "1", "3"]
     assert all("12 layers" in line for line in lines)
