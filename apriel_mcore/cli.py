@@ -81,7 +81,7 @@ def _train(args: argparse.Namespace) -> None:
     run_dir = RunDir(args.run_dir or Path("runs") / config.name)
     if not args.override:
         rundir.check_same_recipe(run_dir, config)
-    preflight.check(config, run_dir)
+    preflight.check(config, run_dir, tell=lambda line: None)
     rundir.prepare(run_dir, config)
     launcher.train(config, run_dir)
     _finish(run_dir)
@@ -106,8 +106,7 @@ def _check(args: argparse.Namespace) -> None:
     from apriel_mcore.config.load import load
 
     config = load(args.recipe, args.overrides)
-    for line in preflight.check(config, RunDir(Path("runs") / config.name)):
-        print(line)
+    preflight.check(config, RunDir(Path("runs") / config.name), tell=print)
 
 
 def _show(args: argparse.Namespace) -> None:

@@ -24,7 +24,7 @@ def run(config: RunConfig, checkpoint: Path) -> Event:
     finished = msgspec.structs.replace(config, train=msgspec.structs.replace(config.train, num_steps=step))
     with tempfile.TemporaryDirectory(prefix="apriel-eval-") as scratch:
         run_dir = rundir.RunDir(Path(scratch))
-        preflight.check(finished, run_dir)
+        preflight.check(finished, run_dir, tell=lambda line: None)
         rundir.prepare(run_dir, finished)
         (run_dir.checkpoints / checkpoint.name).symlink_to(checkpoint.resolve())
         launcher.train(finished, run_dir)

@@ -1,9 +1,15 @@
-"""Can this run start? What can be known without an engine is checked before anything is written."""
+"""Can this run start? What can be known without an engine is checked before anything is written.
+
+What a recipe says of GPUs needs the model's config.json and nothing else, so it is checked first: it can be
+read on a laptop, before model and data are there.
+"""
 
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
+from apriel_mcore import sizing
 from apriel_mcore.bridge import shape as model_shape
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.config.schema import ArenaPublish, JsonlSource, LocalServers, RunConfig
@@ -14,19 +20,23 @@ from apriel_mcore.rundir import RunDir
 _GIB = 1 << 30
 
 
-def check(config: RunConfig, run_dir: RunDir) -> list[str]:
-    """Raise InputError for the first thing that would stop the run; otherwise say what was found."""
-    folder = model_files.model_folder(config.model)
+def check(config: RunConfig, run_dir: RunDir, *, tell: Callable[[str], object]) -> None:
+    """Tell what is found, a line at a time; InputError for the first thing that would stop the run."""
+    folder = model_files.config_folder(config.model)
     shape = model_shape.read(folder)
+    tell(f"model        {folder.name}: {shape.num_parameters / 1e6:.1f} M parameters, {shape.family}")
     shape.check_layout(config.train.parallel)
     _check_context(config, shape)
+    if config.train.device == "cuda":
+        for line in sizing.describe(config, shape):
+            tell(line)
+        sizing.require_fit(config, shape)
+    else:
+        tell(f"trainer      {config.train.parallel.world_size} rank(s) on {config.train.device}")
+    model_files.model_folder(config.model)
     _check_data(config)
     _check_ports(config)
-    return [
-        f"model        {folder.name}: {shape.num_parameters / 1e6:.1f} M parameters, {shape.family}",
-        f"trainer      {config.train.parallel.world_size} rank(s) on {config.train.device}",
-        *_check_space(config, shape, run_dir),
-    ]
+    _check_space(config, shape, run_dir, tell)
 
 
 def _check_context(config: RunConfig, shape: ModelShape) -> None:
@@ -65,14 +75,15 @@ def _check_ports(config: RunConfig) -> None:
                 ) from None
 
 
-def _check_space(config: RunConfig, shape: ModelShape, run_dir: RunDir) -> list[str]:
+def _check_space(
+    config: RunConfig, shape: ModelShape, run_dir: RunDir, tell: Callable[[str], object]
+) -> None:
     """Checkpoints on disk and the two arenas in shared memory must fit."""
     checkpoint = shape.num_parameters * (12 + (2 if config.train.precision == "bf16" else 4))
     needs = [(_existing(run_dir.root), checkpoint * (config.checkpoint.keep + 1), "checkpoints")]
     if isinstance(config.publish, ArenaPublish):
         width = 2 if config.train.precision == "bf16" else 4
         needs.append((Path(config.publish.directory), 2 * shape.num_parameters * width, "weight arenas"))
-    lines = []
     for folder, need, what in needs:
         if not folder.is_dir():
             raise ConfigError(f"publish.directory: {folder} is not a directory; give one in shared memory")
@@ -82,8 +93,7 @@ def _check_space(config: RunConfig, shape: ModelShape, run_dir: RunDir) -> list[
                 f"{folder}: {what} need {need / _GIB:.1f} GiB and {free / _GIB:.1f} GiB are free; "
                 "free some space or choose another place"
             )
-        lines.append(f"{what:<12} {need / _GIB:.1f} GiB in {folder} ({free / _GIB:.0f} GiB free)")
-    return lines
+        tell(f"{what:<12} {need / _GIB:.1f} GiB in {folder} ({free / _GIB:.0f} GiB free)")
 
 
 def _existing(path: Path) -> Path:

@@ -7,15 +7,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from apriel_mcore import cli
 from apriel_mcore.config.load import load
 from apriel_mcore.rundir import RunDir, prepare
+from tests.shapes import config_only
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 QUICKSTART = str(RECIPES / "quickstart.toml")
+APRIEL_15B = str(RECIPES / "apriel_reasoner_15b.toml")
 
 
 @pytest.fixture
@@ -50,7 +53,7 @@ def jsonl(tmp_path: Path, *rows: dict[str, object]) -> str:
         ("domains.math.ratio=0.9", ["ratio", "sum to 1"]),
         ("train.parallel.tensor=3", ["train.parallel.tensor = 3", "use one of 1, 2"]),
         ("train.parallel.pipeline=3", ["train.parallel.pipeline = 3", "one of 1, 2"]),
-        ("publish.kind=nccl", ["publish.kind", '"arena"']),
+        ("publish.kind=nccl", ["publish", "nccl"]),
         ("publish.directory=/nowhere", ["publish.directory", "/nowhere"]),
         ("rollout.servers.max_model_len=4096", ["rollout.servers.max_model_len", "1024"]),
     ],
@@ -115,6 +118,79 @@ def test_too_little_disk(
     said = refused(capsys, tmp_path, QUICKSTART, *model, "--run-dir", str(tmp_path / "run"))
     assert "checkpoints need" in said
     assert "free some space" in said
+
+
+class Checked(NamedTuple):
+    code: int
+    found: str
+    refusal: str
+
+
+def check(capsys: pytest.CaptureFixture[str], *argv: str) -> Checked:
+    """What `apriel check` finds and what it refuses."""
+    code = 0
+    try:
+        cli.main(["check", *argv])
+    except SystemExit as end:
+        code = int(end.code or 0)
+    return Checked(code, *capsys.readouterr())
+
+
+def test_check_sizes_a_gpu_recipe_from_config_json_alone(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = config_only(tmp_path / "apriel", "apriel_15b")
+    code, found, refusal = check(capsys, APRIEL_15B, f"model.path={folder}")
+    for words in (
+        "14428.9 M parameters",
+        "8 train (tensor 4 x pipeline 1 x context 2 x data 1), 24 generate: 1 + 3 node(s) of 8",
+        "410 micro-batches of 20000 tokens",
+        "48 layers, 3607.6 M parameters a GPU",
+        "weights 7.2, gradients 14.4, optimizer 21.6, activations 18.4",
+        "12 x tensor 2",
+        "33 answers of 16000",
+    ):
+        assert words in found
+    assert code == 2  # what else a run needs is not there
+    assert len(refusal.splitlines()) == 1
+
+
+def test_check_names_a_missing_model_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    code, found, refusal = check(capsys, APRIEL_15B)
+    assert (code, found) == (2, "")
+    assert "model.path: models/apriel-1.5-15b-thinker is not a folder" in refusal
+
+
+def test_check_refuses_what_does_not_fit_and_says_what_would(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    model = f"model.path={config_only(tmp_path / 'apriel', 'apriel_15b')}"
+    too_much = ["train.parallel.distributed_optimizer=false", model]
+    code, found, refusal = check(capsys, APRIEL_15B, *too_much)
+    assert code == 2
+    assert "in all 85.4" in found
+    assert "train.parallel: stage 0 needs 85.4 GB" in refusal
+    assert "cluster.gpu_memory_gb = 80; set train.parallel.distributed_optimizer = true" in refusal
+    assert "gpu_memory_gb" not in check(capsys, APRIEL_15B, *too_much, "cluster.gpu_memory_gb=141").refusal
+
+
+def test_a_small_model_on_gpus_passes_the_check(capsys: pytest.CaptureFixture[str], model: list[str]) -> None:
+    code, found, refusal = check(capsys, QUICKSTART, *model, "train.device=cuda")
+    assert (code, refusal) == (0, "")
+    assert "1 train (tensor 1 x pipeline 1 x context 1 x data 1), 1 generate: 1 node(s) of 8" in found
+    assert "checkpoints" in found
+
+
+def test_check_needs_no_torch(tmp_path: Path) -> None:
+    folder = config_only(tmp_path / "apriel", "apriel_15b")
+    code = (
+        "import sys; from apriel_mcore import cli\n"
+        f"try: cli.main(['check', {APRIEL_15B!r}, 'model.path={folder}'])\n"
+        "except SystemExit: sys.exit('torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "stage 0" in result.stdout
 
 
 @pytest.mark.parametrize(

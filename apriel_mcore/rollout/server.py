@@ -196,7 +196,7 @@ def server_command(spec: ServerSpec, *, port: int, seed: int) -> list[str]:
         "--max-model-len": settings.max_model_len,
         "--max-num-seqs": settings.max_num_seqs + SPARE_SEQS,
         "--tensor-parallel-size": settings.tensor,
-        "--kv-cache-memory-bytes": int(settings.kv_cache_gib * 2**30),
+        **_kv_cache(settings),
         # Behaviour log-probs must be those of the distribution sampled from, temperature included.
         "--logprobs-mode": "processed_logprobs",
         "--seed": seed,
@@ -207,6 +207,12 @@ def server_command(spec: ServerSpec, *, port: int, seed: int) -> list[str]:
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--disable-uvicorn-access-log"]
     command += [str(word) for flag in flags.items() for word in flag]
     return command + _DEVICE_FLAGS[spec.device]
+
+
+def _kv_cache(settings: LocalServers) -> dict[str, object]:
+    if settings.kv_cache_gib == "auto":
+        return {"--gpu-memory-utilization": settings.gpu_memory_utilization}
+    return {"--kv-cache-memory-bytes": int(settings.kv_cache_gib * 2**30)}
 
 
 def server_environment(spec: ServerSpec, *, cores: Sequence[int]) -> dict[str, str]:

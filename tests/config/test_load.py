@@ -9,10 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apriel_mcore.config.load import diff, dump, load, merge, parse_override, read_tree
+from apriel_mcore.config.schema import DifficultyAwareLengthPenalty, LocalServers
 from apriel_mcore.errors import ConfigError
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 QUICKSTART = RECIPES / "quickstart.toml"
+APRIEL_15B = RECIPES / "apriel_reasoner_15b.toml"
+SCALING = RECIPES / "scaling"
 RUNNABLE = sorted(set(RECIPES.rglob("*.toml")) - {RECIPES / "base.toml"})
 
 
@@ -59,6 +62,68 @@ def test_wrong_input_names_key_and_remedy(override: str, words: list[str]) -> No
         load(QUICKSTART, [override])
     for word in words:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.recompute=some", ["train.recompute", "some"]),
+        ("train.parallel.tensor=16", ["train.parallel.tensor = 16", "cluster.gpus_per_node = 8"]),
+        ("rollout.servers.tensor=3", ["rollout.servers.tensor = 3", "cluster.gpus_per_node = 8"]),
+        ("train.parallel.pipeline=3", ["24 GPUs", "train.parallel.data"]),
+        ("train.device=cpu", ["rollout.servers.kv_cache_gib", "cuda"]),
+        ("rollout.servers.gpu_memory_utilization=1.1", ["gpu_memory_utilization", "<= 1.0"]),
+        ("cluster.gpu_memory_gb=0", ["cluster.gpu_memory_gb"]),
+    ],
+)
+def test_wrong_devices_name_key_and_remedy(override: str, words: list[str]) -> None:
+    nodes = ["cluster.gpus_per_node=16"] if "pipeline" in override else []
+    with pytest.raises(ConfigError) as error:
+        load(APRIEL_15B, [override, *nodes])
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_the_15b_recipe_states_the_papers_numbers() -> None:
+    config = load(APRIEL_15B)
+    assert config.ratios == {"math": 0.40, "code": 0.25, "logic": 0.15, "instruction": 0.10, "calls": 0.10}
+    assert (config.loss.kind, config.loss.clip_low, config.loss.clip_high) == ("gspo", 3e-3, 4e-3)
+    assert (config.rollout.max_output_tokens, config.train.seq_len) == (16000, 20000)
+    assert config.reward.length == DifficultyAwareLengthPenalty(buffer=2000, gamma=1.0)
+    optimizer = config.train.optimizer
+    assert (optimizer.lr, optimizer.warmup_steps, optimizer.clip_grad) == (1e-6, 50, 0.3)
+    assert (config.train.groups_per_step, config.rollout.group_size) == (128, 8)
+    assert (config.train.num_steps, config.checkpoint.every) == (400, 50)
+    assert config.train.device == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("name", "leaves"),
+    [
+        ("no_length_penalty", {"reward.length.kind", "reward.length.buffer", "reward.length.gamma"}),
+        ("standard_length_penalty", {"reward.length.kind", "reward.length.gamma"}),
+        ("uniform_mix", {f"domains.{domain}.ratio" for domain in load(APRIEL_15B).domains}),
+        ("math_code", {f"domains.{domain}.ratio" for domain in load(APRIEL_15B).domains}),
+    ],
+)
+def test_an_ablation_changes_one_thing(name: str, leaves: set[str]) -> None:
+    changed = diff(load(APRIEL_15B), load(RECIPES / "ablations" / f"15b_{name}.toml"))
+    assert changed.keys() - {"name", "reward.length.failure_scale"} == leaves
+
+
+@pytest.mark.parametrize("num_nodes", [2, 4, 8, 16])
+def test_a_scaling_recipe_fills_the_nodes_of_its_name(num_nodes: int) -> None:
+    config = load(SCALING / f"{num_nodes}nodes.toml")
+    assert isinstance(config.rollout.servers, LocalServers)
+    gpus = (config.train.parallel.world_size, config.rollout.servers.num_devices)
+    assert sum(config.cluster.nodes_of(count) for count in gpus) == num_nodes
+    assert sum(gpus) == 8 * num_nodes
+    # Fewer groups than the servers have places for would leave some idle; outstanding work worth less than
+    # twice the places would make them wait for the trainer (docs/how-to/size-a-run.md).
+    places = config.rollout.servers.count * config.rollout.servers.max_num_seqs
+    assert config.rollout.max_groups_in_flight * config.rollout.group_size >= places
+    assert isinstance(config.rollout.max_lag, float)
+    assert config.rollout.max_lag * config.train.groups_per_step * config.rollout.group_size >= 2 * places
 
 
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:

@@ -61,6 +61,13 @@ def test_weights_that_are_sent_have_another_receiver() -> None:
     assert server_environment(spec, cores=[0])["APRIEL_LOCAL_COPY"] == "in-memory"
 
 
+def test_a_gpu_server_may_take_the_memory_that_is_left() -> None:
+    settings = LocalServers(kv_cache_gib="auto", gpu_memory_utilization=0.85)
+    command = server_command(_spec(device="cuda", settings=settings), port=1, seed=0)
+    assert _value(command, "--gpu-memory-utilization") == "0.85"
+    assert "--kv-cache-memory-bytes" not in command
+
+
 def test_the_device_decides_on_eager_mode_and_thread_binding() -> None:
     gpu = _spec(device="cuda")
     assert "--enforce-eager" in server_command(_spec(), port=1, seed=0)

@@ -1,0 +1,232 @@
+"""What does a GPU hold when this model trains at this layout, and how much KV cache has a server room for?
+
+    ModelShape + Train ---------> StageMemory, one for each pipeline stage
+    ModelShape + LocalServers --> ServerMemory
+
+Closed forms in bytes, without torch. Derivations, assumptions and what is left out: docs/memory.md.
+"""
+
+import msgspec
+
+from apriel_mcore.bridge.shape import ModelShape
+from apriel_mcore.config.schema import Cluster, LocalServers, Parallel, Train
+
+GB = 10**9
+GIB = 2**30
+
+RESERVED_BYTES = 4 * GIB
+"""Of each GPU, for what no formula here counts: CUDA context, NCCL buffers, CUDA graphs, allocator gaps."""
+HEAD_CHUNK_BYTES = 128 * 2**20
+"""float32 logits of one chunk of tokens: CHUNK_BYTES of mcore/logprobs.py."""
+HEAD_KEEP_BYTES = 512 * 2**20
+"""Softmax outputs that wait for backward: KEEP_BYTES of mcore/logprobs.py."""
+
+_FP32 = 4
+_WIDTH = {"bf16": 2, "fp32": 4, "bfloat16": 2, "float32": 4}
+"""Bytes of one number, by precision of the trainer or dtype of a server."""
+
+
+class StageMemory(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes on each GPU of one pipeline stage at its fullest moment, when a backward pass begins."""
+
+    stage: int
+    num_layers: int
+    num_parameters: int
+    weights: int
+    gradients: int
+    """float32 buffers that gradients of all rows are added up in."""
+    optimizer: int
+    """Adam's moments, and float32 masters of bf16 weights."""
+    activations: int
+    """What the rows in flight keep for their backward pass."""
+    working: int
+    """The largest temporaries: of the head, or of backward through one layer."""
+
+    @property
+    def total(self) -> int:
+        """All of it; RESERVED_BYTES must still fit beside it."""
+        return self.weights + self.gradients + self.optimizer + self.activations + self.working
+
+
+class ServerMemory(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes on each GPU of one rollout server."""
+
+    weights: int
+    kv_cache: int
+    """Negative where the weights alone are too large."""
+    bytes_per_token: int
+    """Of KV cache, on one GPU."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens whose keys and values the server holds at once."""
+        return max(0, self.kv_cache) // self.bytes_per_token
+
+
+def training_memory(shape: ModelShape, train: Train, *, num_micro_batches: int) -> list[StageMemory]:
+    """Of every pipeline stage; `num_micro_batches` bounds how many rows are in flight."""
+    stages = range(train.parallel.pipeline)
+    return [_stage_memory(shape, train, stage, num_micro_batches) for stage in stages]
+
+
+def server_memory(shape: ModelShape, servers: LocalServers, cluster: Cluster) -> ServerMemory:
+    """Of a vLLM server on GPUs of `cluster`."""
+    width = _WIDTH[servers.dtype]
+    layers = shape.num_layers * _layer_parameters(shape, servers.tensor)
+    ends = _embedding_parameters(shape, servers.tensor) * (1 if shape.tied else 2) + shape.hidden_size
+    weights = width * (layers + ends)
+    if servers.kv_cache_gib == "auto":
+        share = int(servers.gpu_memory_utilization * cluster.gpu_memory_gb * GB)
+        kv_cache = share - weights - RESERVED_BYTES
+    else:
+        kv_cache = int(servers.kv_cache_gib * GIB)
+    keys_and_values = 2 * _kv_channels(shape, servers.tensor)
+    return ServerMemory(
+        weights=weights, kv_cache=kv_cache, bytes_per_token=width * shape.num_layers * keys_and_values
+    )
+
+
+def parameters_on(shape: ModelShape, parallel: Parallel, stage: int) -> int:
+    """Weights of one GPU of a pipeline stage, vocabulary padding included.
+
+    A tied head is the first stage's embedding where both are on one GPU, and a copy of it otherwise.
+    """
+    num_layers = shape.num_layers // parallel.pipeline
+    count = num_layers * _layer_parameters(shape, parallel.tensor)
+    first, last = stage == 0, stage == parallel.pipeline - 1
+    if first:
+        count += _embedding_parameters(shape, parallel.tensor)
+    if last:
+        count += shape.hidden_size  # final norm
+    if last and not (first and shape.tied):
+        count += _embedding_parameters(shape, parallel.tensor)
+    return count
+
+
+def layers_in_flight(shape: ModelShape, parallel: Parallel, stage: int, num_micro_batches: int) -> int:
+    """Layers times rows whose activations a stage keeps at once, under Megatron's 1F1B schedules.
+
+    Stage r of p starts p - r rows before the first backward pass; interleaved, with v chunks a stage,
+    2(p - r - 1) + (v - 1)p + 1 chunks.
+    """
+    p, v = parallel.pipeline, parallel.virtual_pipeline
+    chunks = p - stage if v == 1 else 2 * (p - stage - 1) + (v - 1) * p + 1
+    return min(chunks, v * num_micro_batches) * (shape.num_layers // (p * v))
+
+
+def kept_per_token(shape: ModelShape, train: Train) -> int:
+    """Bytes that one layer keeps of one token of its context rank until backward (recompute: as set)."""
+    parallel, width = train.parallel, _WIDTH[train.precision]
+    hidden = width * shape.hidden_size // _sequence_ranks(parallel)
+    attention, feed_forward = _attention_kept(shape, train), _feed_forward_kept(shape, train)
+    if train.recompute == "full":
+        return hidden  # the layer's input
+    if train.recompute == "selective":
+        return hidden + attention + hidden  # the inputs of both parts, and what attention keeps
+    return hidden + attention + hidden + feed_forward
+
+
+def _attention_kept(shape: ModelShape, train: Train) -> int:
+    """Norm output, q, k, v, attention output, and the log of the softmax normaliser in float32."""
+    parallel, width = train.parallel, _WIDTH[train.precision]
+    queries = shape.num_heads * shape.head_dim // parallel.tensor
+    keys = _kv_channels(shape, parallel.tensor)
+    normaliser = _FP32 * shape.num_heads // parallel.tensor
+    return width * (shape.hidden_size // _sequence_ranks(parallel) + 2 * queries + 2 * keys) + normaliser
+
+
+def _feed_forward_kept(shape: ModelShape, train: Train) -> int:
+    """Norm output, gate and up, and their product."""
+    parallel, width = train.parallel, _WIDTH[train.precision]
+    return width * (shape.hidden_size // _sequence_ranks(parallel) + 3 * shape.ffn_size // parallel.tensor)
+
+
+def _stage_memory(shape: ModelShape, train: Train, stage: int, num_micro_batches: int) -> StageMemory:
+    parallel, width = train.parallel, _WIDTH[train.precision]
+    count = parameters_on(shape, parallel, stage)
+    row = -(-train.seq_len // parallel.context)
+    in_flight = layers_in_flight(shape, parallel, stage, num_micro_batches)
+    activations = in_flight * kept_per_token(shape, train) * row
+    working = _layer_working(shape, train, row)
+    if stage == parallel.pipeline - 1:
+        activations += _head_kept(shape, train, row)
+        working = max(working, _head_working(shape, train, row))
+    return StageMemory(
+        stage=stage,
+        num_layers=shape.num_layers // parallel.pipeline,
+        num_parameters=count,
+        weights=width * count,
+        gradients=_FP32 * count,
+        optimizer=_optimizer_bytes(count, train),
+        activations=activations,
+        working=working,
+    )
+
+
+def _optimizer_bytes(num_parameters: int, train: Train) -> int:
+    """The distributed optimizer shares them out over the ranks that hold the same weights."""
+    parallel = train.parallel
+    numbers = 3 if train.precision == "bf16" else 2
+    replicas = parallel.data * parallel.context if parallel.distributed_optimizer else 1
+    return -(-_FP32 * numbers * num_parameters // replicas)
+
+
+def _layer_working(shape: ModelShape, train: Train, row: int) -> int:
+    """Backward through the first linear layer of the feed-forward part, the widest.
+
+    Its output's gradient, its input gathered from the sequence-parallel ranks, the gradient of that and of
+    the residual, and the weight's gradient before it is added to the buffer. A recomputed part is there too.
+    """
+    tensor, width = train.parallel.tensor, _WIDTH[train.precision]
+    activations = row * width * (2 * shape.ffn_size // tensor + 3 * shape.hidden_size)
+    weight = width * 2 * shape.ffn_size * shape.hidden_size // tensor
+    recomputed = {
+        "none": 0,
+        "selective": _feed_forward_kept(shape, train),
+        "full": _attention_kept(shape, train) + _feed_forward_kept(shape, train),
+    }
+    return activations + weight + row * recomputed[train.recompute]
+
+
+def _head_kept(shape: ModelShape, train: Train, row: int) -> int:
+    """Input of the final norm, hidden states of the scored positions (at most the row, whole on each tensor
+    rank), and their softmax, which rows with few scored positions keep (mcore/logprobs.py)."""
+    parallel, width = train.parallel, _WIDTH[train.precision]
+    states = row * width * (shape.hidden_size // _sequence_ranks(parallel) + shape.hidden_size)
+    return states + min(HEAD_KEEP_BYTES, _softmax_bytes(shape, train, row))
+
+
+def _head_working(shape: ModelShape, train: Train, row: int) -> int:
+    """The head in float32, its gradient in float32 and in the weight's precision, the gradient of the
+    hidden states, and a chunk of logits with their exponentials."""
+    width = _WIDTH[train.precision]
+    rows = _embedding_parameters(shape, train.parallel.tensor)
+    copies = 2 * _FP32 + width if width < _FP32 else _FP32
+    chunk = min(HEAD_CHUNK_BYTES, _softmax_bytes(shape, train, row))
+    return copies * rows + row * width * shape.hidden_size + 2 * chunk
+
+
+def _softmax_bytes(shape: ModelShape, train: Train, row: int) -> int:
+    """float32, of all tokens of a row over this rank's share of the vocabulary."""
+    return row * _FP32 * (shape.padded_vocab(train.parallel.tensor) // train.parallel.tensor)
+
+
+def _layer_parameters(shape: ModelShape, tensor: int) -> int:
+    """Of one layer on one of `tensor` ranks; norms are whole on each."""
+    queries = shape.num_heads * shape.head_dim // tensor
+    attention = 2 * shape.hidden_size * (queries + _kv_channels(shape, tensor))
+    return attention + 3 * shape.hidden_size * shape.ffn_size // tensor + 2 * shape.hidden_size
+
+
+def _embedding_parameters(shape: ModelShape, tensor: int) -> int:
+    return shape.padded_vocab(tensor) // tensor * shape.hidden_size
+
+
+def _sequence_ranks(parallel: Parallel) -> int:
+    """Tensor ranks that share out the tokens outside attention and feed-forward."""
+    return parallel.tensor if parallel.sequence else 1
+
+
+def _kv_channels(shape: ModelShape, tensor: int) -> int:
+    """Of the keys on one rank; a server with more ranks than groups holds copies of them."""
+    return max(1, shape.num_kv_heads // tensor) * shape.head_dim

@@ -1,0 +1,64 @@
+"""Published models as their config.json describes them, for tests that need numbers of real size."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from apriel_mcore.bridge.shape import ModelShape
+
+_LLAMA = {"model_type": "llama", "tie_word_embeddings": False, "max_position_embeddings": 131072}
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "apriel_15b": {
+        "model_type": "llava",
+        "tie_word_embeddings": False,
+        "text_config": {
+            "model_type": "mistral",
+            "hidden_size": 5120,
+            "num_hidden_layers": 48,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "intermediate_size": 14336,
+            "vocab_size": 131072,
+            "rope_theta": 1e9,
+            "rms_norm_eps": 1e-5,
+            "sliding_window": None,
+        },
+    },
+    "llama3_8b": _LLAMA
+    | {
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "intermediate_size": 14336,
+        "vocab_size": 128256,
+    },
+    "llama3_70b": _LLAMA
+    | {
+        "hidden_size": 8192,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "intermediate_size": 28672,
+        "vocab_size": 128256,
+    },
+    "llama2_13b": _LLAMA
+    | {
+        "hidden_size": 5120,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 40,
+        "num_key_value_heads": 40,
+        "intermediate_size": 13824,
+        "vocab_size": 32000,
+    },
+}
+SHAPES = {name: ModelShape.from_hf(config, where=name) for name, config in CONFIGS.items()}
+
+
+def config_only(folder: Path, name: str) -> Path:
+    """A model folder with the config.json and nothing else."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIGS[name]))
+    return folder
