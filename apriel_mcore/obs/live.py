@@ -65,7 +65,7 @@ class LiveView:
         evaluation = self._last.get("eval", {})
         table = Table(title=f"{self._config.name}  step {step.get('step', 0)}/{self._config.train.num_steps}")
         for name in ("domain", "reward", "trained share", "target", "mean tokens", "held-out"):
-            table.add_column(name, justify="left" if name == "domain" else "right")
+            table.add_column(name, justify="left" if name == "domain" else "right", no_wrap=name == "domain")
         for name, target in self._config.ratios.items():
             table.add_row(
                 name,

@@ -35,7 +35,7 @@ def table(events: list[Event]) -> Table:
         "share",
         "target",
     ):
-        result.add_column(name, justify="left" if name == "domain" else "right")
+        result.add_column(name, justify="left" if name == "domain" else "right", no_wrap=name == "domain")
     for name in names:
         result.add_row(
             name,

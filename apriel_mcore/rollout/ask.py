@@ -35,8 +35,8 @@ class Asker:
             raise
         self.lost["deadline"] += len(late)
         await _cancel(list(late))
-        rollouts = [self._survivor(task) for task in tasks if task in done]
-        rollouts_G = tuple(rollout for rollout in rollouts if rollout)
+        outcomes = await asyncio.gather(*(task for task in tasks if task in done), return_exceptions=True)
+        rollouts_G = tuple(rollout for outcome in outcomes if (rollout := self._survivor(outcome)))
         if len(rollouts_G) < rollout_config.min_group:
             return None
         oldest = min(rollout.version_first for rollout in rollouts_G)
@@ -66,13 +66,14 @@ class Asker:
             server=completion.server,
         )
 
-    def _survivor(self, task: "asyncio.Task[Rollout]") -> Rollout | None:
+    def _survivor(self, outcome: Rollout | BaseException) -> Rollout | None:
         """The rollout, or None if its judge broke; any other error ends the run."""
-        error = task.exception()
-        if isinstance(error, VerifierError):
+        if isinstance(outcome, VerifierError):
             self.lost["judge"] += 1
             return None
-        return task.result()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
 
 
 async def _cancel(tasks: "list[asyncio.Task[Rollout]]") -> None:
