@@ -14,7 +14,17 @@ PACKAGE = ROOT / "apriel_mcore"
 # One line a floor, lowest first; a folder stands for all of its files, in any order among themselves.
 FLOORS: list[list[str]] = [
     ["__init__", "errors", "types", "processes", "config", "obs.runlog", "obs.spans", "obs.stepevent"],
-    ["loss", "bridge.shape", "bridge.layouts", "bridge.names", "bridge.plan", "data", "obs.charts"],
+    [
+        "loss",
+        "bridge.rope",
+        "bridge.families",
+        "bridge.shape",
+        "bridge.layouts",
+        "bridge.names",
+        "bridge.plan",
+        "data",
+        "obs.charts",
+    ],
     ["verify"],
     ["data.constant", "data.templates", "data.problems", "data.fetch"],
     ["seams", "fakes", "bridge", "mcore", "rollout", "obs.steplog"],
