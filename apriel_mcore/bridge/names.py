@@ -25,6 +25,9 @@ from apriel_mcore.errors import BridgeError
 
 Spec = Literal["local", "te"]
 
+HF_EMBEDDING = "model.embed_tokens.weight"
+HF_HEAD = "lm_head.weight"
+
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """One model chunk of a pipeline stage, as the model itself reports it."""
@@ -58,9 +61,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 def table(shape: ModelShape) -> tuple[Entry, ...]:
     """Every parameter of the model, in the global order of export: embedding, layers, norm, head."""
     vocabulary = Rows(shape.vocab_size, shape.hidden_size)
-    embedding = _everywhere(
-        "embedding.word_embeddings.weight", "model.embed_tokens.weight", vocabulary, "first"
-    )
+    embedding = _everywhere("embedding.word_embeddings.weight", HF_EMBEDDING, vocabulary, "first")
     final_norm = _everywhere(
         "decoder.final_layernorm.weight", "model.norm.weight", Same(shape.hidden_size), "last"
     )
@@ -75,7 +76,7 @@ def table(shape: ModelShape) -> tuple[Entry, ...]:
             exported=False,
         )
     else:
-        head = _everywhere("output_layer.weight", "lm_head.weight", vocabulary, "last")
+        head = _everywhere("output_layer.weight", HF_HEAD, vocabulary, "last")
     return (embedding, *_layer_entries(shape), final_norm, head)
 
 
@@ -236,6 +237,6 @@ def plain_name(stored: str) -> str | None:
     for prefix in _DECODER_PREFIXES:
         if stored.startswith(prefix):
             return "model." + stored.removeprefix(prefix)
-    if stored == "language_model.lm_head.weight":
-        return "lm_head.weight"
+    if stored == "language_model." + HF_HEAD:
+        return HF_HEAD
     return stored
