@@ -241,7 +241,7 @@ def as_markdown(cells: dict[tuple[str, str], Cell], layouts: Sequence[str], fami
     lines = [["", *families], ["---"] * (len(families) + 1)]
     for layout in layouts:
         found = [cells[layout, family] for family in families]
-        words = [f"{c.logprob:.0e} / {c.gradient:.0e} / {'=' if c.round_trip else 'DIFFERS'}" for c in found]
+        words = [f"{c.logprob:.1e} / {c.gradient:.1e} / {'=' if c.round_trip else 'DIFFERS'}" for c in found]
         lines.append([layout, *words])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -60,5 +60,5 @@ def test_the_table_names_what_differs() -> None:
     assert as_markdown(cells, ["1 rank"], ["llama", "qwen2"]).splitlines() == [
         "|  | llama | qwen2 |",
         "| --- | --- | --- |",
-        "| 1 rank | 5e-07 / 1e-06 / = | 5e-01 / 2e-01 / DIFFERS |",
+        "| 1 rank | 4.7e-07 / 1.2e-06 / = | 5.0e-01 / 2.5e-01 / DIFFERS |",
     ]
