@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
 from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +16,7 @@ from apriel_mcore.rollout.ask import Asker
 from apriel_mcore.rollout.feed import EventLoopThread
 from apriel_mcore.rollout.pool import ServerPool, server_pool
 from apriel_mcore.rundir import RunDir
-from apriel_mcore.seams import Ack
+from apriel_mcore.seams import Ack, Offer
 from apriel_mcore.types import Problem
 from apriel_mcore.verify.grade import VerifierPool
 
@@ -29,7 +30,7 @@ class Backstage:
         self.thread = EventLoopThread()
         self.log = run_log(config, run_dir)
         self.judge = VerifierPool(config.verify)
-        self.pool: ServerPool = server_pool(config, model=model, logs=run_dir.logs)
+        self.pool: ServerPool = server_pool(config, model=model, logs=run_dir.logs, run=run_dir.digest)
         self.asker = Asker(config, self.pool, self.judge)
         self._open = AsyncExitStack()
         self.run(self._open.enter_async_context(self.judge))
@@ -54,9 +55,13 @@ class Backstage:
         """Until every server answers; PoolError when one does not start."""
         self._starting.result()
 
-    def update(self, path: str, version: int) -> list[Ack]:
-        """Put an arena's weights on every server (bridge/publish.py's ServerSide)."""
-        return self.run(self.pool.update_weights(path=path, version=version))
+    def muster(self) -> list[str]:
+        """The servers that the next update will reach (bridge/publish.py's ServerSide)."""
+        return self.run(self.pool.muster())
+
+    def update(self, offer: Offer) -> Future[list[Ack]]:
+        """Begin to put a version on every server (bridge/publish.py's ServerSide)."""
+        return asyncio.run_coroutine_threadsafe(self.pool.update_weights(offer), self.thread.loop)
 
     def score(self, tokens_T: Sequence[int]) -> list[list[float]]:
         """Log-prob of each token after the first, by every server (bridge/publish.py's ServerSide)."""

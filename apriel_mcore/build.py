@@ -16,15 +16,19 @@ import msgspec
 
 from apriel_mcore.backstage import Backstage, open_backstage
 from apriel_mcore.bridge import shape as model_shape
-from apriel_mcore.bridge.plan import make_plan
-from apriel_mcore.bridge.publish import ArenaPublisher, Probe, ServerSide, share_arenas
+from apriel_mcore.bridge.arena import torch_dtype
+from apriel_mcore.bridge.arena_transport import ArenaTransport, share_arenas
+from apriel_mcore.bridge.plan import Plan, make_plan
+from apriel_mcore.bridge.publish import Probe, ServerSide, Transport, VersionPublisher
+from apriel_mcore.bridge.stream import Route
+from apriel_mcore.bridge.stream_transport import Place, StreamTransport
+from apriel_mcore.bridge.tensorfile import Dtype
 from apriel_mcore.checkpoints import Checkpoints
-from apriel_mcore.config.schema import ArenaPublish, RunConfig
+from apriel_mcore.config.schema import ArenaPublish, RunConfig, StreamPublish
 from apriel_mcore.data import constant, model_files, problems
 from apriel_mcore.data.problems import Dataset
 from apriel_mcore.data.prompts import Renderer
 from apriel_mcore.data.sampler import DomainScheduler
-from apriel_mcore.errors import ConfigError
 from apriel_mcore.evaluate import Evaluator, HeldOutEvaluator, NoEvaluator
 from apriel_mcore.mcore import checkpoint, parallel
 from apriel_mcore.mcore.learner import MegatronLearner
@@ -51,7 +55,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """What loop.run needs."""
 
     learner: MegatronLearner
-    publisher: ArenaPublisher
+    publisher: VersionPublisher
     feed: FirstRankFeed | ListeningFeed
     evaluator: Evaluator
     log: StepLog
@@ -136,7 +140,11 @@ def _first_rank(rank: _Rank, attempt: int) -> Parts:
 class NoServers:
     """bridge/publish.py's ServerSide on the ranks that own no pool, which never call it."""
 
-    def update(self, path: str, version: int) -> list[Any]:
+    def muster(self) -> list[str]:
+        """Only the first rank knows servers."""
+        raise AssertionError("only the first rank talks to servers")
+
+    def update(self, offer: Any) -> Any:
         """Only the first rank updates servers."""
         raise AssertionError("only the first rank talks to servers")
 
@@ -162,31 +170,57 @@ def _learner(rank: _Rank) -> tuple[MegatronLearner, dict[str, Any]]:
     return learner, checkpoint.load(newest, learner)
 
 
-def _publisher(rank: _Rank, learner: MegatronLearner, servers: ServerSide) -> ArenaPublisher:
+def _publisher(rank: _Rank, learner: MegatronLearner, servers: ServerSide) -> VersionPublisher:
     config = rank.config
-    if not isinstance(config.publish, ArenaPublish):
-        raise ConfigError('publish.kind: "nccl" is not available here; use "arena" with local servers')
     plan = make_plan(learner.model.shape, config.train.parallel, learner.spec)
-    arenas = share_arenas(
-        rank.ranks,
-        Path(config.publish.directory),
-        f"apriel-{rank.run_dir.digest}",
-        plan.tensors,
-        "bfloat16" if config.train.precision == "bf16" else "float32",
-    )
-    rank.resources.callback(arenas.close)
-    return ArenaPublisher(
+    transport = _transport(rank, learner, plan, servers)
+    rank.resources.callback(transport.close)
+    return VersionPublisher(
         trainer=learner,
         plan=plan,
+        transport=transport,
         servers=servers,
         ranks=rank.ranks,
-        arenas=arenas,
         probe=Probe(
             tokens_T=rank.renderer.render([Message(role="user", content=PROBE_TEXT)]),
             bound=config.publish.probe_bound,
         ),
         log=rank.run_dir.receipts,
     )
+
+
+def _transport(rank: _Rank, learner: MegatronLearner, plan: Plan, servers: ServerSide) -> Transport:
+    config, publish = rank.config, rank.config.publish
+    dtype: Dtype = "bfloat16" if config.train.precision == "bf16" else "float32"
+    match publish:
+        case ArenaPublish():
+            name = f"apriel-{rank.run_dir.digest}"
+            arenas = share_arenas(rank.ranks, Path(publish.directory), name, plan.tensors, dtype)
+            return ArenaTransport(
+                plan=plan, rank=learner.coordinates, servers=servers, ranks=rank.ranks, arenas=arenas
+            )
+        case StreamPublish():
+            route = Route(
+                parallel=config.train.parallel,
+                spec=learner.spec,
+                num_targets=config.rollout.servers.tensor,
+                dtype=dtype,
+                message_elements=publish.message_mib * 2**20 // torch_dtype(dtype).itemsize,
+            )
+            return StreamTransport(
+                shape=learner.model.shape,
+                route=route,
+                place=Place(
+                    host=publish.host,
+                    port=publish.port,
+                    backend="nccl" if config.train.device == "cuda" else "gloo",
+                    timeout_s=publish.timeout_s,
+                ),
+                rank=learner.coordinates,
+                servers=servers,
+                ranks=rank.ranks,
+                device=parallel.device(),
+            )
 
 
 def _checkpoints(

@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 
 from apriel_mcore.errors import PoolError, VerifierError
-from apriel_mcore.seams import Ack, Completion, Sampling
+from apriel_mcore.seams import Ack, Completion, Offer, Sampling
 from apriel_mcore.types import Batch, Problem, StepStats, Verdict
 
 
@@ -49,10 +49,10 @@ class FakePool:
         """Log-prob -1 for every token."""
         return [[-1.0] * (len(tokens_T) - 1)]
 
-    async def update_weights(self, *, path: str, version: int) -> list[Ack]:
+    async def update_weights(self, offer: Offer) -> list[Ack]:
         """Serve another version from now on."""
-        self._version = version
-        return [Ack(server="fake", version=version, num_tensors=0, num_bytes=0, digest="", seconds=0.0)]
+        self._version = offer.version
+        return [Ack(server="fake", version=offer.version, read_R=(), seconds=0.0)]
 
 
 class FakeJudge:

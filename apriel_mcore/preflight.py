@@ -16,7 +16,6 @@ _GIB = 1 << 30
 
 def check(config: RunConfig, run_dir: RunDir) -> list[str]:
     """Raise InputError for the first thing that would stop the run; otherwise say what was found."""
-    _check_transport(config)
     folder = model_files.model_folder(config.model)
     shape = model_shape.read(folder)
     shape.check_layout(config.train.parallel)
@@ -37,11 +36,6 @@ def _check_context(config: RunConfig, shape: ModelShape) -> None:
             f"rollout.servers.max_model_len: {length} exceeds the model's "
             f"{shape.max_positions} positions; lower it"
         )
-
-
-def _check_transport(config: RunConfig) -> None:
-    if not isinstance(config.publish, ArenaPublish):
-        raise ConfigError('publish.kind: "nccl" is not built yet; use "arena" with servers on this host')
 
 
 def _check_data(config: RunConfig) -> None:

@@ -33,16 +33,40 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
 
 
+class Sent(msgspec.Struct, frozen=True, kw_only=True):
+    """The weights of a version, as the trainer sent them or as one tensor rank of a server read them."""
+
+    num_tensors: int
+    num_bytes: int
+    """Of all tensors' elements that were sent or read, without headers."""
+    digest: str
+    """Of the bytes (bridge/receipt.py)."""
+
+
+class Offer(msgspec.Struct, frozen=True, kw_only=True):
+    """A version as servers are told of it: which methods of their workers fetch and take it."""
+
+    version: int
+    prepare: str
+    """Begins to receive it while requests go on; empty where there is nothing to receive."""
+    take: str
+    """Swaps it in; also what a server that comes later is asked for, and may refuse."""
+    arguments: dict[str, str]
+
+
 class Ack(msgspec.Struct, frozen=True, kw_only=True):
     """A server's word that it now serves a version."""
 
     server: str
     version: int
-    num_tensors: int
-    num_bytes: int
-    digest: str
-    """Hash of the bytes as the server's worker read them (bridge/receipt.py)."""
+    read_R: tuple[Sent, ...]
+    """What each of its tensor ranks read."""
     seconds: float
+
+
+def arena_offer(path: str, version: int) -> Offer:
+    """A safetensors file that stays as it is until the next version is published."""
+    return Offer(version=version, prepare="", take="take_weights", arguments={"path": path})
 
 
 class Pool(Protocol):
@@ -56,8 +80,8 @@ class Pool(Protocol):
         """Per healthy server: log-prob of each token after the first, given those before it."""
         ...
 
-    async def update_weights(self, *, path: str, version: int) -> list[Ack]:
-        """Put the weights of an arena file on every server; a server that fails leaves the pool."""
+    async def update_weights(self, offer: Offer) -> list[Ack]:
+        """Put a version's weights on every server; a server that fails leaves the pool."""
         ...
 
     @property

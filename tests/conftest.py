@@ -80,7 +80,15 @@ class LivePool(NamedTuple):
 def live_pool(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LivePool]:
     """One vLLM CPU server on the tiny model, for the whole session (about a minute to start)."""
     settings = LocalServers(max_model_len=1024, max_num_seqs=16, kv_cache_gib=0.25)
-    spec = ServerSpec(settings=settings, model=tiny_llama, device="cpu", index=0, seed=0)
+    spec = ServerSpec(
+        settings=settings,
+        model=tiny_llama,
+        device="cpu",
+        index=0,
+        seed=0,
+        transport="arena",
+        copies=tmp_path_factory.mktemp("copies"),
+    )
     process = ServerProcess(spec, tmp_path_factory.mktemp("server-logs"))
     patience = Patience(start_timeout_s=500.0, backoff_s=0.1)
     pool = ServerPool([process], places=settings.max_num_seqs, recompute_kv=False, patience=patience)

@@ -35,7 +35,7 @@ from apriel_mcore.data.model_files import model_folder
 from apriel_mcore.errors import InputError
 from apriel_mcore.rollout.client import completion_request
 from apriel_mcore.rollout.pool import ServerPool, server_pool
-from apriel_mcore.seams import Sampling
+from apriel_mcore.seams import Sampling, arena_offer
 
 TEXT_T = tuple(range(100, 158))
 """Any tokens will do: servers with the same weights must agree on them to the last bit."""
@@ -72,13 +72,13 @@ async def _measure(config: RunConfig, args: argparse.Namespace, folder: Path) ->
     trainer = Trainer(model, folder)
     rounds: list[Round] = []
     try:
-        async with server_pool(config, model=model, logs=folder) as pool:
+        async with server_pool(config, model=model, logs=folder, run="bench") as pool:
             for version in range(1, args.rounds + 1):
                 rounds.append(await _publish_under_load(pool, trainer, version, args))
             (live_T,) = await pool.score(TEXT_T)
         shutil.copytree(model, folder / "fresh", ignore=shutil.ignore_patterns("*.safetensors*"))
         shutil.copy(trainer.last_path, folder / "fresh" / "model.safetensors")
-        async with server_pool(config, model=folder / "fresh", logs=folder) as pool:
+        async with server_pool(config, model=folder / "fresh", logs=folder, run="bench") as pool:
             (fresh_T,) = await pool.score(TEXT_T)
     finally:
         trainer.close()
@@ -136,7 +136,7 @@ class Trainer:
         exported = time.perf_counter()
         sent = summarize(arena.mapping, where=str(arena.path))
         summed = time.perf_counter()
-        check_acks(await pool.update_weights(path=str(arena.path), version=version), sent, version)
+        check_acks(await pool.update_weights(arena_offer(str(arena.path), version)), [sent], version)
         ended = time.perf_counter()
         self._arenas.swap()
         self.last_path, self.num_bytes = arena.path, sent.num_bytes

@@ -20,6 +20,12 @@ from apriel_mcore.bridge.layouts import Sizes
 from apriel_mcore.bridge.tensorfile import Dtype, contents, lay_out
 from apriel_mcore.errors import BridgeError, InputError
 
+
+def torch_dtype(dtype: Dtype) -> torch.dtype:
+    """torch's name of it."""
+    return _TORCH_DTYPES[dtype]
+
+
 _TORCH_DTYPES: dict[Dtype, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
@@ -36,6 +42,17 @@ class Arena:
         """The whole file, header included."""
         self.views = tensor_views(mapping, where=str(path))
         self._owned = owned
+
+    @property
+    def sizes(self) -> dict[str, Sizes]:
+        """Of its tensors."""
+        return {name: tuple(view.shape) for name, view in self.views.items()}
+
+    @property
+    def dtype(self) -> Dtype:
+        """Of its tensors, which share one."""
+        found = next(iter(self.views.values())).dtype
+        return next(name for name, dtype in _TORCH_DTYPES.items() if dtype == found)
 
     @classmethod
     def create(cls, path: Path, tensors: Mapping[str, Sizes], dtype: Dtype) -> Self:

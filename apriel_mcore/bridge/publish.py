@@ -2,30 +2,28 @@
 
 Every trainer rank calls `publish` in step with the others:
 
-    parameters in sync -> write own boxes -> barrier -> log-probs of the probe text
-        -> first rank: digest -> pool takes the arena -> answers compared -> probe compared -> receipt
+    transport: parameters -> servers, answers of the servers
+        -> log-probs of the probe text -> first rank: answers compared -> probe compared -> receipt
 
 `publish` waits for the servers; what the first rank finds, good or bad, is told to every rank, so
-that either all return or all raise BridgeError. The arena written is never the one announced last.
+that either all return or all raise BridgeError. How the bytes travel is the transport's affair:
+arena_transport.py (shared memory), stream_transport.py (messages to each server rank).
 """
 
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
-from apriel_mcore.bridge.arena import Arena, ArenaPair
-from apriel_mcore.bridge.layouts import Sizes
 from apriel_mcore.bridge.plan import Coordinates, Plan
-from apriel_mcore.bridge.receipt import Receipt, append, check_acks, summarize
-from apriel_mcore.bridge.reshard import Chunks, ShardExport, check_shards
-from apriel_mcore.bridge.tensorfile import Dtype
+from apriel_mcore.bridge.receipt import Receipt, append, check_acks, together
+from apriel_mcore.bridge.reshard import Chunks, check_shards
 from apriel_mcore.errors import AprielError, BridgeError
 from apriel_mcore.obs.spans import span
-from apriel_mcore.seams import Ack
+from apriel_mcore.seams import Ack, Offer, Sent
 
 
 class Ranks(Protocol):
@@ -40,20 +38,28 @@ class Ranks(Protocol):
         """The first rank's payload, on every rank."""
         ...
 
+    def gather(self, payload: bytes) -> list[bytes]:
+        """Every rank's payload, in their order, on every rank."""
+        ...
+
     def barrier(self) -> None:
         """Wait for every rank."""
         ...
 
 
 class ServerSide(Protocol):
-    """The pool, as seen from outside its event loop; only the first rank calls it. Both calls block."""
+    """The pool, as seen from outside its event loop; only the first rank calls it."""
 
-    def update(self, path: str, version: int) -> list[Ack]:
-        """Put an arena's weights on every server; PoolError when none is left."""
+    def muster(self) -> list[str]:
+        """Names of the servers that the next update will reach, in order; blocks until there is one."""
+        ...
+
+    def update(self, offer: Offer) -> Future[list[Ack]]:
+        """Begin to put a version on every server; the future raises PoolError when none took it."""
         ...
 
     def score(self, tokens_T: Sequence[int]) -> list[list[float]]:
-        """Per server: log-prob of each token after the first."""
+        """Per server: log-prob of each token after the first. Blocks."""
         ...
 
 
@@ -77,6 +83,29 @@ class Trainer(Protocol):
         ...
 
 
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """What a transport did with a version."""
+
+    acks: tuple[Ack, ...]
+    """On the first rank."""
+    sent_R: tuple[Sent, ...]
+    """By tensor rank of a server, or one entry for all; on the first rank."""
+    export_s: float
+    """Seconds until this rank's own part of the work was done."""
+
+
+class Transport(Protocol):
+    """A way for weights to travel; one on every trainer rank."""
+
+    def deliver(self, version: int, chunks: Chunks) -> Delivery:
+        """Put the weights on every server; collective. AprielError on every rank when that failed."""
+        ...
+
+    def close(self) -> None:
+        """Give back what was taken for it."""
+        ...
+
+
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
     """A text that trainer and servers must agree on."""
 
@@ -85,17 +114,17 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     """Largest mean |log-prob difference| that is accepted."""
 
 
-class ArenaPublisher:
-    """seams.Publisher through shared memory: one on every trainer rank, all on one host."""
+class VersionPublisher:
+    """seams.Publisher; one on every trainer rank."""
 
     def __init__(
         self,
         *,
         trainer: Trainer,
         plan: Plan,
+        transport: Transport,
         servers: ServerSide,
         ranks: Ranks,
-        arenas: ArenaPair,
         probe: Probe,
         log: Path,
     ) -> None:
@@ -105,13 +134,11 @@ class ArenaPublisher:
         """
         check_same_plan(plan, ranks)
         check_shards(trainer.chunks(), plan, trainer.coordinates)
-        copies = plan.exports_of(trainer.coordinates)
-        self._exports = {arena.path: ShardExport(copies, arena) for arena in arenas.both}
         self._plan_digest = plan.digest
         self._trainer = trainer
+        self._transport = transport
         self._servers = servers
         self._ranks = ranks
-        self._arenas = arenas
         self._probe = probe
         self._log = log
 
@@ -122,28 +149,18 @@ class ArenaPublisher:
         BridgeError, on every rank, when weights or probe differ or the pool is lost.
         """
         start = time.perf_counter()
-        arena = self._arenas.writable
-        self._exports[arena.path].run(self._trainer.chunks())
-        self._ranks.barrier()
-        export_s = time.perf_counter() - start
-
+        delivery = self._transport.deliver(version, self._trainer.chunks())
         logprobs_T = self._trainer.logprobs(self._probe.tokens_T)
-        on_first_rank(self._ranks, lambda: self._deliver(arena, version, logprobs_T, start, export_s))
-        self._arenas.swap()
+        on_first_rank(self._ranks, lambda: self._confirm(version, delivery, logprobs_T, start))
         return time.perf_counter() - start
 
     def close(self) -> None:
-        """Remove the arenas; nothing can be published afterwards."""
-        self._exports = {}
-        self._arenas.close()
+        """Nothing can be published afterwards."""
+        self._transport.close()
 
-    def _deliver(
-        self, arena: Arena, version: int, logprobs_T: list[float], start: float, export_s: float
-    ) -> None:
-        """Digest, update, comparison of both, receipt. First rank only."""
-        sent = summarize(arena.mapping, where=str(arena.path), threads=_spare_threads())
-        acks = self._servers.update(str(arena.path), version)
-        check_acks(acks, sent, version)
+    def _confirm(self, version: int, delivery: Delivery, logprobs_T: list[float], start: float) -> None:
+        """Comparison of bytes and of log-probs, receipt. First rank only."""
+        check_acks(delivery.acks, delivery.sent_R, version)
         mean, largest = compare_probe(logprobs_T, self._servers.score(self._probe.tokens_T))
         if not mean <= self._probe.bound:  # also when it is not a number
             raise BridgeError(
@@ -151,6 +168,7 @@ class ArenaPublisher:
                 f"(mean |log-prob difference|, largest {largest:.4f}; publish.probe_bound = "
                 f"{self._probe.bound}): they do not run the weights that were sent"
             )
+        sent = together(delivery.sent_R)
         receipt = Receipt(
             version=version,
             num_tensors=sent.num_tensors,
@@ -159,17 +177,12 @@ class ArenaPublisher:
             plan=self._plan_digest,
             probe_mean_abs_diff=mean,
             probe_max_abs_diff=largest,
-            servers=tuple(ack.server for ack in acks),
+            servers=tuple(ack.server for ack in delivery.acks),
             seconds=time.perf_counter() - start,
-            export_s=export_s,
+            export_s=delivery.export_s,
             time=time.time(),
         )
         append(receipt, self._log)
-
-
-def _spare_threads() -> int:
-    """The other trainer ranks wait meanwhile; half the cores stay with the servers."""
-    return max(1, min(16, len(os.sched_getaffinity(0)) // 2))
 
 
 def compare_probe(logprobs_T: Sequence[float], scores: Sequence[Sequence[float]]) -> tuple[float, float]:
@@ -191,18 +204,6 @@ def check_same_plan(plan: Plan, ranks: Ranks) -> None:
             f"this rank would copy by plan {ours[:12]}, the first rank by {first[:12]}: "
             "start every rank with the same code, recipe and model"
         )
-
-
-def share_arenas(
-    ranks: Ranks, directory: Path, name: str, tensors: Mapping[str, Sizes], dtype: Dtype
-) -> ArenaPair:
-    """The pair that the first rank creates, on every rank.
-
-    InputError on the first rank when there is no room, BridgeError then on the others.
-    """
-    created: list[ArenaPair] = []
-    on_first_rank(ranks, lambda: created.append(ArenaPair.create(directory, name, tensors, dtype)))
-    return created[0] if created else ArenaPair.attach(directory, name)
 
 
 def on_first_rank(ranks: Ranks, work: Callable[[], None]) -> None:

@@ -19,27 +19,21 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from apriel_mcore.bridge.tensorfile import contents
 from apriel_mcore.errors import BridgeError
-from apriel_mcore.seams import Ack
+from apriel_mcore.seams import Ack, Sent
 
 _BLOCK = 32768
+_BLOCKS_AT_ONCE = 128
+"""On a device: 32 MiB of weights and six times that of working space."""
 _WORD = np.dtype("<u8")
 _HALF = np.dtype("<u4")
 
 type Words = NDArray[np.uint64]
-
-
-class Sent(msgspec.Struct, frozen=True, kw_only=True):
-    """What an arena file holds; computed by the trainer as written, by each server as read."""
-
-    num_tensors: int
-    num_bytes: int
-    """Of all tensors, without the header."""
-    digest: str
-    """Of the whole file."""
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +87,32 @@ def digest(buffer: Buffer, *, threads: int = 1) -> str:
     return hashlib.blake2b(size + sums.tobytes(), digest_size=16).hexdigest()
 
 
+def digest_of_tensor(tensor: Tensor) -> str:
+    """`digest` of a contiguous tensor's bytes, computed where they lie."""
+    data = tensor.flatten().view(torch.uint8)
+    if data.device.type == "cpu":
+        return digest(data.numpy())
+    sums = sums_on_device(data).cpu().numpy().view(_WORD)
+    return hashlib.blake2b(data.numel().to_bytes(8, "little") + sums.tobytes(), digest_size=16).hexdigest()
+
+
+def sums_on_device(data: Tensor) -> Tensor:
+    """sum_0, sum_1, ... of the uint8 `data`, int64 on its device, the padded tail last."""
+    size = 8 * _BLOCK
+    num_whole = data.numel() // size
+    tail = torch.zeros(size, dtype=torch.uint8, device=data.device)
+    tail[: data.numel() - num_whole * size] = data[num_whole * size :]
+    keys = torch.from_numpy(_KEYS.view(np.int32).copy()).to(data.device)
+    runs = [*data[: num_whole * size].view(-1, size).split(_BLOCKS_AT_ONCE), tail[None]]
+    return torch.cat([_sums_of(run.view(torch.int32), keys) for run in runs])
+
+
+def _sums_of(blocks: Tensor, keys: Tensor) -> Tensor:
+    """NH of each row; int32 and int64 wrap as the definition asks."""
+    mixed = (blocks + keys).view(blocks.shape[0], _BLOCK, 2).long().bitwise_and_(0xFFFFFFFF)
+    return (mixed[..., 0] * mixed[..., 1]).sum(dim=1)
+
+
 def _run(indices: NDArray[np.intp]) -> slice:
     """The slice of an ascending run of indices."""
     return slice(indices[0], indices[-1] + 1) if indices.size else slice(0, 0)
@@ -123,26 +143,41 @@ def _make_keys() -> Words:
 _KEYS = _make_keys()
 
 
-def check_acks(acks: Sequence[Ack], sent: Sent, version: int) -> None:
-    """BridgeError naming every server whose answer differs from what was sent, and in what."""
+def check_acks(acks: Sequence[Ack], sent_R: Sequence[Sent], version: int) -> None:
+    """BridgeError naming every server whose answer differs from what was sent, and in what.
+
+    `sent_R` is what each tensor rank of a server must have read; one entry stands for all of them.
+    """
     if not acks:
         raise BridgeError(f"version {version}: no server took the weights")
-    expected = {
-        "version": version,
-        "num_tensors": sent.num_tensors,
-        "num_bytes": sent.num_bytes,
-        "digest": sent.digest,
-    }
     problems: list[str] = []
     for ack in acks:
-        answered = msgspec.structs.asdict(ack)
+        if ack.version != version:
+            problems.append(f"{ack.server} has version {ack.version}, sent was {version}")
+        expected_R = [*sent_R] * (len(ack.read_R) if len(sent_R) == 1 else 1)
+        if len(ack.read_R) != len(expected_R):
+            problems.append(f"{ack.server} has {len(ack.read_R)} tensor ranks, sent was to {len(expected_R)}")
+            continue
         problems += [
-            f"{ack.server} has {key} {answered[key]}, sent was {value}"
-            for key, value in expected.items()
-            if answered[key] != value
+            f"{ack.server}{f' rank {rank}' if rank else ''} has {key} {found}, sent was {value}"
+            for rank, (read, sent) in enumerate(zip(ack.read_R, expected_R, strict=True))
+            for key, value in msgspec.structs.asdict(sent).items()
+            if (found := getattr(read, key)) != value
         ]
     if problems:
         raise BridgeError(f"version {version} did not arrive as it was sent: {'; '.join(problems)}")
+
+
+def together(sent_R: Sequence[Sent]) -> Sent:
+    """All that was sent, as one: what a receipt says of it."""
+    if len(sent_R) == 1:
+        return sent_R[0]
+    digests = "".join(sent.digest for sent in sent_R)
+    return Sent(
+        num_tensors=sent_R[0].num_tensors,
+        num_bytes=sum(sent.num_bytes for sent in sent_R),
+        digest=hashlib.blake2b(digests.encode(), digest_size=16).hexdigest(),
+    )
 
 
 def append(receipt: Receipt, path: Path) -> None:

@@ -142,6 +142,7 @@ class RemoteServers(Section, frozen=True, kw_only=True, tag_field="kind", tag="u
     urls: Annotated[list[str], Meta(min_length=1)]
     max_num_seqs: Positive = 64
     max_model_len: Positive = 2048
+    tensor: Positive = 1
 
 
 class RolloutSection(Section, frozen=True, kw_only=True):
@@ -298,9 +299,20 @@ class ArenaPublish(Section, frozen=True, kw_only=True, tag_field="kind", tag="ar
     running_requests: Literal["keep_kv", "recompute_kv"] = "keep_kv"
 
 
-class NcclPublish(Section, frozen=True, kw_only=True, tag_field="kind", tag="nccl"):
-    """Broadcast over NCCL into GPU servers."""
+class StreamPublish(Section, frozen=True, kw_only=True, tag_field="kind", tag="stream"):
+    """Trainer ranks send each server rank the slices that it keeps, over NCCL between GPUs and gloo between
+    CPUs; servers may be on other hosts."""
 
+    host: str = "127.0.0.1"
+    """Address of the first trainer rank at which servers and the other ranks meet it."""
+    port: Natural = 0
+    """0: a free port is chosen."""
+    message_mib: Positive = 64
+    """Size of one message; a rank holds two."""
+    timeout_s: Positive = 120
+    """How long a rank waits for another one."""
+    copies: str = "/dev/shm"
+    """In-memory folder on a server's host for the slices that it received last, twice."""
     probe_bound: PositiveFloat = 0.06
     running_requests: Literal["keep_kv", "recompute_kv"] = "keep_kv"
 
@@ -356,7 +368,7 @@ class RunConfig(Section, frozen=True, kw_only=True):
     advantage: Advantage = Advantage()
     loss: Loss = Loss()
     train: Train
-    publish: ArenaPublish | NcclPublish = ArenaPublish()
+    publish: ArenaPublish | StreamPublish = ArenaPublish()
     checkpoint: Checkpoint = Checkpoint()
     eval: Eval = Eval()
     verify: Verify = Verify()

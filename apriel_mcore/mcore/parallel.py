@@ -47,6 +47,10 @@ class Ranks(msgspec.Struct, frozen=True, kw_only=True):
         """The first rank's payload, on every rank; see same_on_all_ranks."""
         return same_on_all_ranks(payload)
 
+    def gather(self, payload: bytes) -> list[bytes]:
+        """Every rank's payload, in their order, on every rank; see of_all_ranks."""
+        return of_all_ranks(payload)
+
     def barrier(self) -> None:
         """Wait for every rank."""
         dist.barrier()
@@ -129,6 +133,17 @@ def same_on_all_ranks(value: bytes) -> bytes:
         content = torch.empty(max(1, int(size)), dtype=torch.uint8)
     dist.broadcast(content, src=0)
     return content.numpy().tobytes()[: int(size)]
+
+
+def of_all_ranks(value: bytes) -> list[bytes]:
+    """What each rank passes, by rank, on every rank. Collective over the world."""
+    world = dist.get_world_size()
+    sizes_R = [torch.empty(1, dtype=torch.int64) for _ in range(world)]
+    dist.all_gather(sizes_R, torch.tensor([len(value)], dtype=torch.int64))
+    longest = max(1, *(int(size) for size in sizes_R))
+    contents_R = [torch.empty(longest, dtype=torch.uint8) for _ in range(world)]
+    dist.all_gather(contents_R, torch.frombuffer(bytearray(value.ljust(longest, b"\0")), dtype=torch.uint8))
+    return [content.numpy().tobytes()[: int(size)] for content, size in zip(contents_R, sizes_R, strict=True)]
 
 
 def _init_process_group(train: Train, *, timeout_s: int) -> None:

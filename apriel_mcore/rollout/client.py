@@ -13,7 +13,7 @@ import aiohttp
 import msgspec
 
 from apriel_mcore.errors import PoolError
-from apriel_mcore.seams import Ack, Sampling
+from apriel_mcore.seams import Ack, Offer, Sampling, Sent
 
 _CONNECT_S = 10.0
 _HEALTH_S = 10.0
@@ -64,14 +64,12 @@ class _Scored(msgspec.Struct, frozen=True):
 
 class _Receipt(msgspec.Struct, frozen=True):
     version: int
-    num_tensors: int
-    num_bytes: int
-    digest: str
+    read: Sent
 
 
 class _Receipts(msgspec.Struct, frozen=True):
     results: list[_Receipt]
-    """One per worker of the server."""
+    """One per worker of the server, in the order of its tensor ranks."""
 
 
 class _Reset(msgspec.Struct, frozen=True):
@@ -121,22 +119,23 @@ class VllmClient:
             entry[str(token)].logprob for token, entry in zip(tokens_T[1:], entries_T, strict=True) if entry
         ]
 
-    async def update_weights(self, *, path: str, version: int, name: str) -> Ack:
-        """Load an arena file; returns when every worker of the server serves it."""
+    async def prepare(self, offer: Offer, *, member: int) -> None:
+        """Have every worker begin to receive a version as server number `member` of those that do."""
+        call = {"method": offer.prepare, "kwargs": _arguments(offer) | {"member": str(member)}}
+        await self._post("/collective_rpc", call, timeout_s=_HEALTH_S)
+
+    async def take(self, offer: Offer, *, name: str) -> Ack:
+        """Take a version; returns when every worker of the server serves it."""
         start = time.monotonic()
-        # vLLM passes strings only to worker methods.
-        call = {"method": "take_weights", "kwargs": {"path": path, "version": str(version)}}
+        call = {"method": offer.take, "kwargs": _arguments(offer)}
         receipts = _decode(await self._post("/collective_rpc", call, timeout_s=_UPDATE_S), _Receipts).results
-        first = receipts[0]
-        if any(receipt != first for receipt in receipts) or first.version != version:
-            raise ServerFailed(f"workers of {self.url} disagree on version {version}: {receipts}")
-        await self._post("/update_weight_version", {"new_version": str(version)}, timeout_s=_HEALTH_S)
+        if any(receipt.version != offer.version for receipt in receipts):
+            raise ServerFailed(f"workers of {self.url} have other versions than {offer.version}: {receipts}")
+        await self._post("/update_weight_version", {"new_version": str(offer.version)}, timeout_s=_HEALTH_S)
         return Ack(
             server=name,
-            version=version,
-            num_tensors=first.num_tensors,
-            num_bytes=first.num_bytes,
-            digest=first.digest,
+            version=offer.version,
+            read_R=tuple(receipt.read for receipt in receipts),
             seconds=time.monotonic() - start,
         )
 
@@ -174,6 +173,11 @@ class VllmClient:
         if response.status >= 400:
             raise PoolError(f"{self.url}{path} refused: HTTP {response.status}: {_excerpt(content)}")
         return content
+
+
+def _arguments(offer: Offer) -> dict[str, str]:
+    """vLLM passes strings only to worker methods."""
+    return offer.arguments | {"version": str(offer.version)}
 
 
 def completion_request(prompt_T: Sequence[int], sampling: Sampling, *, salt: str) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """Many rollout servers as one: route, retry, swap weights, bury the dead and raise their successors.
 
     generate --place--> server --answer | failure--> returned | asked again elsewhere
-    update_weights: close the door -> every server loads -> open the door
+    update_weights: close the door -> every server takes the offer -> open the door
 
 Waiting rules. `generate` waits for a place (router) and then for the door, which is closed while weights
 are swapped: nothing is submitted in between, so a request is stamped with the version it was submitted
 under. One keeper task per server waits for its end, then stops what is left of it, starts it again
 (local servers; remote ones are waited for) and gives it the current weights before it serves. The swap
 lock makes joining and swapping exclude each other: no server serves anything but the current version.
+A server that comes too late for the current version waits as a joiner for the next one.
 
 Old prefix KV is unreachable: every request carries a cache salt that changes with each swap. Requests in
 flight keep the KV they have, unless the pool is told to have it recomputed.
@@ -29,8 +30,15 @@ from apriel_mcore.config.schema import LocalServers, RunConfig
 from apriel_mcore.errors import AprielError, PoolError
 from apriel_mcore.rollout.client import ServerFailed, VllmClient
 from apriel_mcore.rollout.router import Router
-from apriel_mcore.rollout.server import SPARE_SEQS, RemoteServer, ServerProcess, ServerSpec
-from apriel_mcore.seams import Ack, Completion, Sampling
+from apriel_mcore.rollout.server import (
+    SPARE_SEQS,
+    RemoteServer,
+    ServerProcess,
+    ServerSpec,
+    copies_of,
+    transport_of,
+)
+from apriel_mcore.seams import Ack, Completion, Offer, Sampling
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +59,7 @@ class Endpoint(Protocol):
     def start(self) -> None: ...
     async def wait_ready(self, timeout_s: float) -> None: ...
     async def stop(self) -> None: ...
+    def forget(self) -> None: ...
 
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,19 +78,26 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Weights(msgspec.Struct, frozen=True):
-    """What every server must serve; an empty path stands for the checkpoint they start from."""
+    """What every server must serve; no offer stands for the checkpoint they start from."""
 
-    path: str
-    version: int
+    offers: tuple[Offer, ...]
+    """The latest one, if any."""
     salt: str
+
+    @property
+    def version(self) -> int:
+        """-1 for the checkpoint."""
+        return self.offers[-1].version if self.offers else -1
 
 
 class _Serving:
-    """One life of a server, from joining to its end. Compared by identity."""
+    """One life of a server, from its start to its end. Compared by identity."""
 
     def __init__(self, endpoint: Endpoint, client: VllmClient) -> None:
         self.endpoint = endpoint
         self.client = client
+        self.life = f"{endpoint.name}/{uuid4().hex}"
+        self.joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ended = asyncio.Event()
         self.since = time.monotonic()
 
@@ -96,8 +112,9 @@ class ServerPool:
         self._recompute_kv = recompute_kv
         self._patience = patience
         self._router: Router[_Serving] = Router(places)
-        self._weights = Weights("", -1, uuid4().hex)
+        self._weights = Weights((), uuid4().hex)
         self._acks: dict[str, Ack] = {}
+        self._joiners: list[_Serving] = []
         self._swap = asyncio.Lock()
         self._door = asyncio.Event()
         self._door.set()
@@ -175,24 +192,36 @@ class ServerPool:
             if answered := [score_T for score_T in scores if score_T]:
                 return answered
 
-    async def update_weights(self, *, path: str, version: int) -> list[Ack]:
-        """Every server loads the arena file at `path`, which must stay as it is until the next update.
+    async def muster(self) -> list[str]:
+        """The servers that the next offer will reach, in order, a name for each life; waits for one."""
+        while not (members := self._members()):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._router.until_serving(), self._patience.watch_s)
+        return [server.life for server in members]
 
-        A server that fails leaves the pool; when all failed, waits for the first successor. PoolError
-        when healthy servers refuse the file, or when no successor comes.
+    async def update_weights(self, offer: Offer) -> list[Ack]:
+        """Every server, joiners included, takes the offer, which must stand until the next update.
+
+        A server that fails leaves the pool. PoolError when healthy servers refuse; when all failed, it is
+        raised for an offer that had to be received, and otherwise the first successor is waited for.
         """
         async with self._swap:
+            members = self._members()
+            if offer.prepare:
+                await asyncio.gather(*(self._prepare(offer, *entry) for entry in enumerate(members)))
             self._door.clear()
             try:
-                self._weights = Weights(path, version, uuid4().hex)
+                self._weights = Weights((offer,), uuid4().hex)
                 self._acks = {}
-                servers = self._router.servers
-                refusals = await asyncio.gather(*(self._update(server) for server in servers))
+                members = [server for server in members if server in self._members()]
+                refusals = await asyncio.gather(*(self._update(server) for server in members))
             finally:
                 self._door.set()
         reasons = [reason for reason in refusals if reason]
-        if reasons and len(reasons) == len(servers):
-            raise PoolError(f"no server accepts version {version}: {'; '.join(reasons)}")
+        if reasons and len(reasons) == len(members):
+            raise PoolError(f"no server accepts version {offer.version}: {'; '.join(reasons)}")
+        if offer.prepare and not self._acks:
+            raise PoolError(f"no server is left that received version {offer.version}")
         while not self._acks:
             await self._router.until_serving()
         return list(self._acks.values())
@@ -201,6 +230,7 @@ class ServerPool:
         """Levels now, and counts since the start."""
         levels = {
             "pool.serving": len(self._router.servers),
+            "pool.joining": len(self._joiners),
             "pool.running": self._router.num_running,
             "pool.waiting": self._router.num_waiting,
         }
@@ -222,25 +252,52 @@ class ServerPool:
             await self._suspect(server, str(error))
             return []
 
-    async def _update(self, server: _Serving) -> str:
-        """Swap a serving server's weights, or retire it; why, if it is healthy and refused."""
+    def _members(self) -> list[_Serving]:
+        return [*self._router.servers, *self._joiners]
+
+    async def _prepare(self, offer: Offer, member: int, server: _Serving) -> None:
+        """Have a server begin to receive, or part with it."""
         try:
-            await self._load(server.endpoint, server.client)
+            await server.client.prepare(offer, member=member)
+        except ServerFailed as error:
+            self._part_with(server, str(error))
+
+    async def _update(self, server: _Serving) -> str:
+        """Swap a server's weights, or part with it; why, if it is healthy and refused."""
+        try:
+            await self._load(server)
         except ServerFailed as error:
             refused = await server.client.is_healthy()
-            self._retire(server, str(error))
+            self._part_with(server, str(error))
             return str(error) if refused else ""
+        if server in self._joiners:
+            self._admit(server)
         return ""
 
-    async def _load(self, endpoint: Endpoint, client: VllmClient) -> None:
-        """Give a server the current weights; only under the swap lock."""
-        weights = self._weights
-        ack = await client.update_weights(path=weights.path, version=weights.version, name=endpoint.name)
-        if any(other.digest != ack.digest for other in self._acks.values()):
-            raise ServerFailed(f"{endpoint.name} read other bytes of version {weights.version} than the rest")
+    def _part_with(self, server: _Serving, reason: str) -> None:
+        """A joiner's keeper hears of it from the future that it awaits, a serving one's from its end."""
+        if server in self._joiners:
+            self._joiners.remove(server)
+            server.joined.set_exception(ServerFailed(reason))
+        else:
+            self._retire(server, reason)
+
+    def _admit(self, server: _Serving) -> None:
+        """It has the current weights: it serves from now on."""
+        if server in self._joiners:
+            self._joiners.remove(server)
+        server.joined.set_result(None)
+        self._router.add(server)
+
+    async def _load(self, server: _Serving) -> None:
+        """Have a server take the current offer; only under the swap lock."""
+        name = server.endpoint.name
+        ack = await server.client.take(self._weights.offers[-1], name=name)
+        if any(other.read_R != ack.read_R for other in self._acks.values()):
+            raise ServerFailed(f"{name} read other bytes of version {ack.version} than the rest")
         if self._recompute_kv:
-            await client.recompute_kv()
-        self._acks[endpoint.name] = ack
+            await server.client.recompute_kv()
+        self._acks[name] = ack
 
     async def _suspect(self, server: _Serving, reason: str) -> None:
         """A request failed: retire the server unless it is well."""
@@ -294,18 +351,36 @@ class ServerPool:
                 self._retire(server, f"it did not answer {misses} times")
 
     async def _raise_up(self, endpoint: Endpoint) -> _Serving:
-        """Start a server, give it the current weights, let it serve."""
+        """Start a server, see that it has the current weights, let it serve."""
         endpoint.start()
         await endpoint.wait_ready(self._patience.start_timeout_s)
-        client = VllmClient(endpoint.url)
-        async with AsyncExitStack() as undo, self._swap:
-            undo.push_async_callback(client.close)
-            if self._weights.path:
-                await self._load(endpoint, client)
+        server = _Serving(endpoint, VllmClient(endpoint.url))
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(server.client.close)
+            async with self._swap:
+                if await self._is_up_to_date(server):
+                    self._admit(server)
+                else:
+                    self._joiners.append(server)
+            await server.joined
             undo.pop_all()
-            server = _Serving(endpoint, client)
-            self._router.add(server)
         return server
+
+    async def _is_up_to_date(self, server: _Serving) -> bool:
+        """Whether a new server has the current weights, by now; only under the swap lock.
+
+        What had to be received it may still have from the life before, on the same host.
+        """
+        if not self._weights.offers:
+            return True
+        try:
+            await self._load(server)
+        except ServerFailed as error:
+            if not self._weights.offers[-1].prepare or not await server.client.is_healthy():
+                raise
+            _log.warning("%s joins with the next version: %s", server.endpoint.name, error)
+            return False
+        return True
 
     def _note_end(self, keeper: asyncio.Task[None]) -> None:
         """A keeper ends when it gives its server up; the last one, or a broken one, ends the pool."""
@@ -320,6 +395,8 @@ class ServerPool:
         for server in self._router.servers:
             await server.client.close()
         await asyncio.gather(*(endpoint.stop() for endpoint in self._endpoints))
+        for endpoint in self._endpoints:
+            endpoint.forget()
 
 
 async def _cancel(tasks: "Sequence[asyncio.Task[Any]]") -> None:
@@ -328,8 +405,11 @@ async def _cancel(tasks: "Sequence[asyncio.Task[Any]]") -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def server_pool(config: RunConfig, *, model: Path, logs: Path) -> ServerPool:
-    """The pool of a recipe; `model` is the Hugging Face folder, `logs` where local servers write theirs."""
+def server_pool(config: RunConfig, *, model: Path, logs: Path, run: str) -> ServerPool:
+    """The pool of a recipe; `model` is the Hugging Face folder, `logs` where local servers write theirs.
+
+    `run` names what servers keep in their host's memory: unique on every host of the run.
+    """
     servers = config.rollout.servers
     recompute_kv = config.publish.running_requests == "recompute_kv"
     if isinstance(servers, LocalServers):
@@ -340,6 +420,8 @@ def server_pool(config: RunConfig, *, model: Path, logs: Path) -> ServerPool:
                 device=config.train.device,
                 index=index,
                 seed=config.seed * _SEEDS_PER_SERVER * servers.count + index * _SEEDS_PER_SERVER,
+                transport=transport_of(config),
+                copies=copies_of(config, run, index),
             )
             for index in range(servers.count)
         ]

@@ -7,6 +7,7 @@ vLLM is a command line here, never an import. The guard sees to it that nothing 
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,11 +20,12 @@ from typing import Literal
 import aiohttp
 import msgspec
 
-from apriel_mcore.config.schema import LocalServers, RunConfig
+from apriel_mcore.config.schema import LocalServers, RunConfig, StreamPublish
 from apriel_mcore.data.model_files import model_folder
 from apriel_mcore.errors import InputError, PoolError
 
 Device = Literal["cpu", "cuda"]
+Transport = Literal["arena", "stream"]
 
 SPARE_SEQS = 1
 """A server admits one request more than the pool generates with, so that a probe never queues."""
@@ -33,7 +35,12 @@ _GRACE_S = 10.0
 _POLL_S = 0.25
 _TAIL_LINES = 15
 
-_RECEIVER = "apriel_mcore.rollout.receiver.ArenaReceiver"
+_INSIDE = "apriel_mcore.rollout.inside_vllm"
+_RECEIVERS: dict[Transport, tuple[str, str]] = {
+    "arena": ("apriel_arena", f"{_INSIDE}.arena.ArenaReceiver"),
+    "stream": ("apriel_stream", f"{_INSIDE}.stream.StreamReceiver"),
+}
+"""Weight-transfer backend and worker extension of each transport."""
 _ENVIRONMENT = {
     "VLLM_SERVER_DEV_MODE": "1",  # opens the weight and cache routes; they have no authentication
     "HF_HUB_OFFLINE": "1",
@@ -56,6 +63,10 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """0 to settings.count - 1."""
     seed: int
     """Of the sampler; servers and attempts that shared one would draw the same answers."""
+    transport: Transport
+    """How weights come."""
+    copies: Path
+    """In-memory folder for what was received by `stream`; outlives an attempt."""
 
 
 class ServerProcess:
@@ -132,6 +143,10 @@ class ServerProcess:
             return
         self._guard.wait()
 
+    def forget(self) -> None:
+        """No attempt will follow: remove what was kept for it."""
+        shutil.rmtree(self._spec.copies, ignore_errors=True)
+
     def _tail(self) -> str:
         """Last lines of the log, indented."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
@@ -163,10 +178,14 @@ class RemoteServer:
     async def stop(self) -> None:
         """Somebody else's task."""
 
+    def forget(self) -> None:
+        """Somebody else's task."""
+
 
 def server_command(spec: ServerSpec, *, port: int, seed: int) -> list[str]:
     """The vLLM command line of a server."""
     settings = spec.settings
+    backend, receiver = _RECEIVERS[spec.transport]
     flags = {
         "--host": settings.host,
         "--port": port,
@@ -181,8 +200,8 @@ def server_command(spec: ServerSpec, *, port: int, seed: int) -> list[str]:
         # Behaviour log-probs must be those of the distribution sampled from, temperature included.
         "--logprobs-mode": "processed_logprobs",
         "--seed": seed,
-        "--weight-transfer-config": '{"backend": "apriel_arena"}',
-        "--worker-extension-cls": _RECEIVER,
+        "--weight-transfer-config": f'{{"backend": "{backend}"}}',
+        "--worker-extension-cls": receiver,
     }
     # The `vllm` command looks for a distribution of that name, which the CPU wheel does not have.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--disable-uvicorn-access-log"]
@@ -192,12 +211,13 @@ def server_command(spec: ServerSpec, *, port: int, seed: int) -> list[str]:
 
 def server_environment(spec: ServerSpec, *, cores: Sequence[int]) -> dict[str, str]:
     """What a server's environment adds to ours; `cores` are those this process may use."""
+    environment = _ENVIRONMENT | {"APRIEL_LOCAL_COPY": str(spec.copies)}
     if spec.device == "cuda":
-        return _ENVIRONMENT
+        return environment
     settings = spec.settings
     binding = thread_binding(cores, index=spec.index, count=settings.count, tensor=settings.tensor)
     # Sampling has two small compiled functions: 17 s of g++ (which a laptop may lack) at the first request.
-    return _ENVIRONMENT | {"VLLM_CPU_OMP_THREADS_BIND": binding, "TORCHDYNAMO_DISABLE": "1"}
+    return environment | {"VLLM_CPU_OMP_THREADS_BIND": binding, "TORCHDYNAMO_DISABLE": "1"}
 
 
 def thread_binding(cores: Sequence[int], *, index: int, count: int, tensor: int) -> str:
@@ -229,6 +249,17 @@ def choose_port(host: str, port: int) -> int:
         return int(probe.getsockname()[1])
 
 
+def transport_of(config: RunConfig) -> Transport:
+    """How a recipe's weights come to its servers."""
+    return "stream" if isinstance(config.publish, StreamPublish) else "arena"
+
+
+def copies_of(config: RunConfig, run: str, index: int) -> Path:
+    """Where a server keeps what it received; `run` tells runs on one host apart."""
+    folder = config.publish.copies if isinstance(config.publish, StreamPublish) else "/dev/shm"
+    return Path(folder) / f"apriel-{run}-server-{index}"
+
+
 def serve(config: RunConfig) -> None:
     """Run the first of a recipe's local servers until it ends or the user interrupts."""
     if not isinstance(config.rollout.servers, LocalServers):
@@ -239,6 +270,8 @@ def serve(config: RunConfig) -> None:
         device=config.train.device,
         index=0,
         seed=config.seed,
+        transport=transport_of(config),
+        copies=copies_of(config, f"serve-{os.getpid()}", 0),
     )
     process = ServerProcess(spec, Path("runs") / config.name / "logs")
     asyncio.run(_serve(process, config.rollout.servers.start_timeout_s))
@@ -253,6 +286,7 @@ async def _serve(process: ServerProcess, timeout_s: float) -> None:
             await asyncio.sleep(1.0)
     finally:
         await process.stop()
+        process.forget()
 
 
 async def _until_answering(url: str, *, still_starting: Callable[[], bool]) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -11,14 +11,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from apriel_mcore.bridge.arena import ArenaPair
+from apriel_mcore.bridge.arena_transport import ArenaTransport, share_arenas
 from apriel_mcore.bridge.plan import Coordinates, Plan, make_plan
-from apriel_mcore.bridge.publish import ArenaPublisher, Probe, check_same_plan, compare_probe, share_arenas
+from apriel_mcore.bridge.publish import Delivery, Probe, VersionPublisher, check_same_plan, compare_probe
 from apriel_mcore.bridge.receipt import read, summarize
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.config.schema import Parallel
 from apriel_mcore.errors import AprielError, BridgeError, InputError, PoolError
-from apriel_mcore.seams import Ack
+from apriel_mcore.seams import Ack, Offer
 
 MakeShape = Callable[..., ModelShape]
 PARALLEL = Parallel(tensor=2, pipeline=2)
@@ -40,6 +40,9 @@ class ThreadRanks:
         received = self._box[0]
         self._barrier.wait(timeout=20)
         return received
+
+    def gather(self, payload: bytes) -> list[bytes]:
+        raise AssertionError("not asked for")
 
     def barrier(self) -> None:
         self._barrier.wait(timeout=20)
@@ -75,16 +78,23 @@ class FakeServers:
         self.tamper: Callable[[Ack], Ack] = lambda ack: ack
         self.dead = False
 
-    def update(self, path: str, version: int) -> list[Ack]:
+    def muster(self) -> list[str]:
+        return ["a/1", "b/1"]
+
+    def update(self, offer: Offer) -> Future[list[Ack]]:
+        answer: Future[list[Ack]] = Future()
         if self.dead:
-            raise PoolError("no server is left")
+            answer.set_exception(PoolError("no server is left"))
+        else:
+            answer.set_result(self._load(offer.arguments["path"], offer.version))
+        return answer
+
+    def _load(self, path: str, version: int) -> list[Ack]:
         tensors = load_file(path)
         self.paths.append(path)
         self.seen = sorted({value for tensor in tensors.values() for value in tensor.unique().tolist()})
         sent = summarize(Path(path).read_bytes(), where=path)
-        honest = [
-            Ack(server=name, version=version, seconds=0.0, **msgspec.structs.asdict(sent)) for name in "ab"
-        ]
+        honest = [Ack(server=name, version=version, seconds=0.0, read_R=(sent,)) for name in "ab"]
         return [honest[0], self.tamper(honest[1])]
 
     def score(self, tokens_T: Sequence[int]) -> list[list[float]]:
@@ -106,14 +116,21 @@ class Run:
         ]
         self.trainers = [FakeTrainer(plan, rank) for rank in coordinates]
 
-        def build(rank: int) -> ArenaPublisher:
+        def build(rank: int) -> VersionPublisher:
             ranks = ThreadRanks(rank, barrier, box)
-            return ArenaPublisher(
-                trainer=self.trainers[rank],
+            transport = ArenaTransport(
                 plan=plan,
+                rank=coordinates[rank],
                 servers=self.servers,
                 ranks=ranks,
                 arenas=share_arenas(ranks, directory, "run", plan.tensors, "float32"),
+            )
+            return VersionPublisher(
+                trainer=self.trainers[rank],
+                plan=plan,
+                transport=transport,
+                servers=self.servers,
+                ranks=ranks,
                 probe=PROBE,
                 log=self.log,
             )
@@ -128,7 +145,7 @@ class Run:
         return list(self._pool.map(lambda publisher: _outcome(publisher, version), self.publishers))
 
 
-def _outcome(publisher: ArenaPublisher, version: int) -> AprielError | float:
+def _outcome(publisher: VersionPublisher, version: int) -> AprielError | float:
     try:
         return publisher.publish(version)
     except AprielError as error:
@@ -169,7 +186,10 @@ def assert_all_raise(outcomes: list[AprielError | float], message: str) -> None:
 
 
 def test_an_altered_tensor_stops_every_rank(run: Run) -> None:
-    run.servers.tamper = lambda ack: msgspec.structs.replace(ack, digest="0" * 32)
+    def altered(ack: Ack) -> Ack:
+        return msgspec.structs.replace(ack, read_R=(msgspec.structs.replace(ack.read_R[0], digest="0" * 32),))
+
+    run.servers.tamper = altered
     assert_all_raise(run.publish(1), "b has digest 00000000000000000000000000000000")
     assert not run.log.exists()
 
@@ -216,7 +236,20 @@ class Listener:
     def broadcast(self, payload: bytes) -> bytes:
         return self._word
 
+    def gather(self, payload: bytes) -> list[bytes]:
+        return [payload]
+
     def barrier(self) -> None:
+        pass
+
+
+class NoTransport:
+    """Nothing gets that far."""
+
+    def deliver(self, version: int, chunks: object) -> Delivery:
+        raise AssertionError("nothing may be sent")
+
+    def close(self) -> None:
         pass
 
 
@@ -249,12 +282,12 @@ def test_a_trainer_with_other_parameters_is_refused_before_anything_is_sent(
     trainer = FakeTrainer(plan, rank)
     del trainer.chunks()[0]["decoder.final_layernorm.weight"]
     with pytest.raises(BridgeError, match=r"missing decoder\.final_layernorm\.weight"):
-        ArenaPublisher(
+        VersionPublisher(
             trainer=trainer,
             plan=plan,
+            transport=NoTransport(),
             servers=FakeServers(),
             ranks=Alone(plan.digest.encode()),
-            arenas=ArenaPair.create(tmp_path, "run", plan.tensors, "float32"),
             probe=PROBE,
             log=tmp_path / "receipts.jsonl",
         )

@@ -6,6 +6,7 @@ the log-probs of the ranks.
 
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from apriel_mcore.bench.ranks import run_ranks
+from apriel_mcore.bridge.arena_transport import ArenaTransport, share_arenas
 from apriel_mcore.bridge.plan import make_plan
-from apriel_mcore.bridge.publish import ArenaPublisher, Probe, share_arenas
+from apriel_mcore.bridge.publish import Probe, VersionPublisher
 from apriel_mcore.bridge.receipt import read, summarize
 from apriel_mcore.bridge.shape import ModelShape
-from apriel_mcore.seams import Ack
+from apriel_mcore.seams import Ack, Offer
 from tests.mcore.llama import (
     LOSS,
     SHAPE,
@@ -53,11 +55,16 @@ class CopyingServer:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def update(self, path: str, version: int) -> list[Ack]:
-        kept = self._folder / f"version{version}.safetensors"
-        shutil.copyfile(path, kept)
+    def muster(self) -> list[str]:
+        return ["copy/1"]
+
+    def update(self, offer: Offer) -> Future[list[Ack]]:
+        kept = self._folder / f"version{offer.version}.safetensors"
+        shutil.copyfile(offer.arguments["path"], kept)
         sent = summarize(kept.read_bytes(), where=str(kept))
-        return [Ack(server="copy", version=version, seconds=0.0, **msgspec.structs.asdict(sent))]
+        answer: Future[list[Ack]] = Future()
+        answer.set_result([Ack(server="copy", version=offer.version, seconds=0.0, read_R=(sent,))])
+        return answer
 
     def score(self, tokens_T: Sequence[int]) -> list[list[float]]:
         return [[-1.0] * (len(tokens_T) - 1)]
@@ -73,12 +80,20 @@ def publish_twice(shape: ModelShape, layout: dict[str, Any], folder: Path) -> li
     learner = MegatronLearner(shape, section, LOSS, ranks=ranks, temperature=TEMPERATURE)
     learner.load_hf(folder)
     plan = make_plan(shape, section.parallel, learner.spec)
-    publisher = ArenaPublisher(
-        trainer=learner,
+    servers = CopyingServer(folder)
+    transport = ArenaTransport(
         plan=plan,
-        servers=CopyingServer(folder),
+        rank=learner.coordinates,
+        servers=servers,
         ranks=ranks,
         arenas=share_arenas(ranks, folder, "arena", plan.tensors, "float32"),
+    )
+    publisher = VersionPublisher(
+        trainer=learner,
+        plan=plan,
+        transport=transport,
+        servers=servers,
+        ranks=ranks,
         probe=Probe(tokens_T=TEXT, bound=100.0),
         log=folder / "receipts.jsonl",
     )

@@ -6,17 +6,28 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apriel_mcore.bridge.arena import Arena
-from apriel_mcore.bridge.receipt import Receipt, Sent, append, check_acks, digest, read, summarize
+from apriel_mcore.bridge.receipt import (
+    Receipt,
+    append,
+    check_acks,
+    digest,
+    digest_of_tensor,
+    read,
+    summarize,
+    sums_on_device,
+    together,
+)
 from apriel_mcore.errors import BridgeError
-from apriel_mcore.seams import Ack
+from apriel_mcore.seams import Ack, Sent
 
 BLOCK_BYTES = 8 * 32768
 SENT = Sent(num_tensors=3, num_bytes=100, digest="aa")
-ACK = Ack(server="s0", version=4, num_tensors=3, num_bytes=100, digest="aa", seconds=0.1)
+ACK = Ack(server="s0", version=4, read_R=(SENT,), seconds=0.1)
 rng = np.random.default_rng(0)
 WEIGHTS = rng.standard_normal(3 * BLOCK_BYTES // 4 + 5).astype(np.float32)
 
@@ -106,7 +117,10 @@ def test_a_summary_counts_tensors_and_hashes_the_file(tmp_path: Path) -> None:
 
 
 def test_answers_that_agree_pass() -> None:
-    check_acks([ACK, msgspec.structs.replace(ACK, server="s1")], SENT, version=4)
+    check_acks([ACK, msgspec.structs.replace(ACK, server="s1")], [SENT], version=4)
+    both = msgspec.structs.replace(ACK, read_R=(SENT, SENT))
+    check_acks([both], [SENT], version=4)  # each of two ranks read the whole file
+    check_acks([both], [SENT, SENT], version=4)
 
 
 @pytest.mark.parametrize(
@@ -120,12 +134,44 @@ def test_answers_that_agree_pass() -> None:
 )
 def test_an_answer_that_differs_is_named(change: dict[str, object], message: str) -> None:
     with pytest.raises(BridgeError, match=message):
-        check_acks([msgspec.structs.replace(ACK, **change)], SENT, version=4)
+        check_acks([_changed(change)], [SENT], version=4)
+
+
+def _changed(change: dict[str, object]) -> Ack:
+    if "version" in change:
+        return msgspec.structs.replace(ACK, **change)
+    return msgspec.structs.replace(ACK, read_R=(msgspec.structs.replace(SENT, **change),))
+
+
+def test_every_rank_of_a_server_is_compared_with_what_was_sent_to_it() -> None:
+    other = msgspec.structs.replace(SENT, digest="bb")
+    check_acks([msgspec.structs.replace(ACK, read_R=(SENT, other))], [SENT, other], version=4)
+    with pytest.raises(BridgeError, match="s0 rank 1 has digest aa, sent was bb"):
+        check_acks([msgspec.structs.replace(ACK, read_R=(SENT, SENT))], [SENT, other], version=4)
+    with pytest.raises(BridgeError, match="s0 has 1 tensor ranks, sent was to 2"):
+        check_acks([ACK], [SENT, other], version=4)
+
+
+def test_what_was_sent_to_several_ranks_is_one_in_the_receipt() -> None:
+    other = msgspec.structs.replace(SENT, digest="bb", num_bytes=11)
+    assert together([SENT]) == SENT
+    assert together([SENT, other]).num_bytes == 111
+    assert together([SENT, other]).digest != together([other, SENT]).digest
+
+
+@pytest.mark.parametrize("count", [0, 1, 100, 32768 * 4, 32768 * 4 * 3 + 17])
+def test_a_tensor_has_the_digest_of_its_bytes_on_every_device(count: int) -> None:
+    tensor = torch.arange(count, dtype=torch.int32).mul_(2654435761 % 2**31).view(torch.int16)[: 2 * count]
+    data = tensor.view(torch.uint8)
+    assert digest_of_tensor(tensor) == digest(data.numpy())
+    sums = sums_on_device(data).numpy()
+    size = data.numel().to_bytes(8, "little")
+    assert hashlib.blake2b(size + sums.tobytes(), digest_size=16).hexdigest() == digest(data.numpy())
 
 
 def test_no_answer_at_all_is_an_error() -> None:
     with pytest.raises(BridgeError, match="no server"):
-        check_acks([], SENT, version=4)
+        check_acks([], [SENT], version=4)
 
 
 def test_receipts_are_appended_and_read_back(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from apriel_mcore.rollout.client import ServerFailed, VllmClient
-from apriel_mcore.seams import Sampling
+from apriel_mcore.seams import Sampling, arena_offer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -60,15 +60,16 @@ def test_an_update_changes_the_answers_and_a_return_restores_them_bit_for_bit(
 ) -> None:
     pool, run = live_pool.pool, live_pool.run
     (before_T,) = run(pool.score(TEXT_T))
-    (ack,) = run(pool.update_weights(path=arenas["new"], version=1))
+    (ack,) = run(pool.update_weights(arena_offer(arenas["new"], 1)))
     (changed_T,) = run(pool.score(TEXT_T))
-    (again,) = run(pool.update_weights(path=arenas["old"], version=2))
+    (again,) = run(pool.update_weights(arena_offer(arenas["old"], 2)))
     (after_T,) = run(pool.score(TEXT_T))
     assert _largest_gap(before_T, changed_T) > 0.05
     assert after_T == before_T
-    assert (ack.num_tensors, again.version, pool.version) == (20, 2, 2)
-    assert ack.num_bytes == again.num_bytes == os.path.getsize(arenas["old"]) - _header(arenas["old"])
-    assert ack.digest != again.digest
+    (read,), (again_read,) = ack.read_R, again.read_R
+    assert (read.num_tensors, again.version, pool.version) == (20, 2, 2)
+    assert read.num_bytes == again_read.num_bytes == os.path.getsize(arenas["old"]) - _header(arenas["old"])
+    assert read.digest != again_read.digest
 
 
 def _header(path: str) -> int:
@@ -83,7 +84,7 @@ def test_half_a_fused_matrix_is_refused_and_leaves_the_model_untouched(
         (before_T,) = await live_pool.pool.score(TEXT_T)
         client = VllmClient(live_pool.process.url)
         with pytest.raises(ServerFailed, match=r"1 tensors differ.*layers\.1\.mlp\.up_proj"):
-            await client.update_weights(path=arenas["half"], version=9, name="server-0")
+            await client.take(arena_offer(arenas["half"], 9), name="server-0")
         await client.close()
         assert await live_pool.pool.score(TEXT_T) == [before_T]
 
@@ -96,10 +97,10 @@ def test_a_prompt_asked_again_after_an_update_never_reads_old_kv(
     async def scenario() -> None:
         pool, one = live_pool.pool, Sampling(max_tokens=1, temperature=1.0)
         client = VllmClient(live_pool.process.url)
-        await pool.update_weights(path=arenas["old"], version=3)
+        await pool.update_weights(arena_offer(arenas["old"], 3))
         await pool.generate(LONG_T, one)
         await client.complete(LONG_T, one, salt="shared")
-        await pool.update_weights(path=arenas["new"], version=4)
+        await pool.update_weights(arena_offer(arenas["new"], 4))
         fresh = await pool.generate(LONG_T, one)
         stale = await client.complete(LONG_T, one, salt="shared")
         (fresh_T,) = await pool.score(LONG_T + fresh.tokens_T)
@@ -121,7 +122,7 @@ def test_requests_in_flight_survive_updates_with_and_without_their_kv(
         version = pool.version
         tasks = [asyncio.create_task(pool.generate(TEXT_T, sampling)) for _ in range(16)]
         await asyncio.sleep(0.3)
-        await pool.update_weights(path=arenas["old"], version=version + 1)
+        await pool.update_weights(arena_offer(arenas["old"], version + 1))
         await client.recompute_kv()
         answers = await asyncio.gather(*tasks)
         await client.close()
@@ -137,7 +138,7 @@ def test_a_killed_process_is_replaced_with_the_right_weights_and_leaves_nothing(
 ) -> None:
     async def scenario() -> None:
         pool = live_pool.pool
-        await pool.update_weights(path=arenas["new"], version=pool.version + 1)
+        await pool.update_weights(arena_offer(arenas["new"], pool.version + 1))
         (before_T,) = await pool.score(TEXT_T)
         family = _family(live_pool.process.pid)
         assert any("VLLM::Worker" in name for name in family.values())

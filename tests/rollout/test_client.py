@@ -8,7 +8,7 @@ from aiohttp import web
 
 from apriel_mcore.errors import PoolError
 from apriel_mcore.rollout.client import ServerFailed, VllmClient, completion_request
-from apriel_mcore.seams import Sampling
+from apriel_mcore.seams import Ack, Sampling, arena_offer
 
 SAMPLING = Sampling(max_tokens=3, temperature=0.5, top_p=0.9)
 
@@ -134,17 +134,17 @@ def test_a_score_must_cover_every_token(missing: Any) -> None:
     asyncio.run(scenario())
 
 
-def test_workers_that_read_different_bytes_are_a_failed_server() -> None:
-    receipts = [{"version": 3, "num_tensors": 1, "num_bytes": 2, "digest": d} for d in ("a", "b")]
+def test_a_server_says_what_each_of_its_ranks_read_and_of_which_version() -> None:
+    read = [{"num_tensors": 1, "num_bytes": 2, "digest": d} for d in ("a", "b")]
 
-    async def scenario(results: list[Any], version: int) -> None:
-        client = await _ask("/collective_rpc", {"results": results})
+    async def scenario(version: int) -> Ack:
+        client = await _ask("/collective_rpc", {"results": [{"version": 3, "read": one} for one in read]})
         try:
-            await client.update_weights(path="/a", version=version, name="server-0")
+            return await client.take(arena_offer("/a", version), name="server-0")
         finally:
             await client.close()
 
-    asyncio.run(scenario(receipts[:1], 3))
-    for results, version in ((receipts, 3), (receipts[:1], 4)):
-        with pytest.raises(ServerFailed, match="disagree"):
-            asyncio.run(scenario(results, version))
+    ack = asyncio.run(scenario(3))
+    assert [one.digest for one in ack.read_R] == ["a", "b"]
+    with pytest.raises(ServerFailed, match="have other versions than 4"):
+        asyncio.run(scenario(4))

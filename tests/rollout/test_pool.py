@@ -9,7 +9,7 @@ from aiohttp import web
 
 from apriel_mcore.errors import PoolError
 from apriel_mcore.rollout.pool import Patience, ServerPool
-from apriel_mcore.seams import Sampling
+from apriel_mcore.seams import Offer, Sampling, arena_offer
 
 SAMPLING = Sampling(max_tokens=4, temperature=1.0, stop=("\n",))
 PATIENCE = Patience(
@@ -31,6 +31,9 @@ class FakeServer:
         self.requests: list[dict[str, Any]] = []
         self.loaded: list[tuple[str, int]] = []
         self.resets = 0
+        self.forgotten = 0
+        self.prepared: list[tuple[int, int]] = []
+        self.has_copy = True
         self.digest = "d"
         self.reset_works = True
         self.refuses_weights = False
@@ -70,6 +73,9 @@ class FakeServer:
             await self._runner.cleanup()
             self._runner = None
 
+    def forget(self) -> None:
+        self.forgotten += 1
+
     async def die(self) -> None:
         await self.stop()
 
@@ -106,13 +112,18 @@ class FakeServer:
 
     async def _load(self, request: web.Request) -> web.Response:
         call = await request.json()
+        if call["method"] == "receive":
+            self.prepared.append((int(call["kwargs"]["version"]), int(call["kwargs"]["member"])))
+            return web.json_response({"results": [{}]})
+        if call["method"] == "take_received" and not self.prepared and not self.has_copy:
+            return web.Response(status=500, text="not on this host")
         await self.update_gate.wait()
         if self.refuses_weights:
             return web.Response(status=500, text="tensors differ")
-        path, version = call["kwargs"]["path"], int(call["kwargs"]["version"])
+        path, version = call["kwargs"].get("path", ""), int(call["kwargs"]["version"])
         self.loaded.append((path, version))
-        receipt = {"version": version, "num_tensors": 3, "num_bytes": 10, "digest": self.digest}
-        return web.json_response({"results": [receipt]})
+        read = {"num_tensors": 3, "num_bytes": 10, "digest": self.digest}
+        return web.json_response({"results": [{"version": version, "read": read}]})
 
     async def _note_version(self, _: web.Request) -> web.Response:
         return web.json_response({"success": True})
@@ -134,9 +145,15 @@ def _play(
         async with ServerPool(fakes, places=places, recompute_kv=recompute_kv, patience=PATIENCE) as pool:
             await asyncio.wait_for(scenario(pool, fakes), 20.0)
         assert not any(fake.alive for fake in fakes)
+        assert all(fake.forgotten == 1 for fake in fakes)
         return fakes
 
     return asyncio.run(play())
+
+
+def sent(version: int) -> Offer:
+    """An offer that servers must receive before they take it."""
+    return Offer(version=version, prepare="receive", take="take_received", arguments={"route": "r"})
 
 
 async def _until(condition: Callable[[], bool]) -> None:
@@ -146,7 +163,7 @@ async def _until(condition: Callable[[], bool]) -> None:
 
 def test_a_request_says_everything_and_the_answer_is_stamped() -> None:
     async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
-        await pool.update_weights(path="/arena", version=7)
+        await pool.update_weights(arena_offer("/arena", 7))
         done = await pool.generate((5, 6), SAMPLING)
         assert (done.tokens_T, done.logprobs_T, done.finish) == ((1, 2), (-0.5, -0.25), "length")
         assert (done.version_first, done.version_last, done.server) == (7, 7, "server-0")
@@ -163,7 +180,7 @@ def test_each_version_has_a_salt_of_its_own_even_when_a_number_returns() -> None
     async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
         await pool.generate((1,), SAMPLING)
         for version in (1, 2, 1):
-            await pool.update_weights(path="/arena", version=version)
+            await pool.update_weights(arena_offer("/arena", version))
             await pool.generate((1,), SAMPLING)
             await pool.generate((1,), SAMPLING)
         salts = [body["cache_salt"] for body in fakes[0].requests]
@@ -180,7 +197,7 @@ def test_submissions_wait_while_weights_are_swapped_and_running_requests_go_on()
         running = asyncio.create_task(pool.generate((1,), SAMPLING))
         await _until(lambda: fake.busy == 1)
         fake.update_gate.clear()
-        update = asyncio.create_task(pool.update_weights(path="/arena", version=3))
+        update = asyncio.create_task(pool.update_weights(arena_offer("/arena", 3)))
         await asyncio.sleep(0.02)
         held = asyncio.create_task(pool.generate((2,), SAMPLING))
         await asyncio.sleep(0.05)
@@ -188,7 +205,7 @@ def test_submissions_wait_while_weights_are_swapped_and_running_requests_go_on()
         fake.update_gate.set()
         (ack,) = await update
         fake.gate.set()
-        assert (ack.version, ack.digest, ack.server) == (3, "d", "server-0")
+        assert (ack.version, ack.read_R[0].digest, ack.server) == (3, "d", "server-0")
         first, second = await running, await held
         assert (first.version_first, first.version_last) == (-1, 3)
         assert (second.version_first, second.version_last) == (3, 3)
@@ -239,7 +256,7 @@ def test_a_refused_request_is_an_error_at_once() -> None:
 
 def test_requests_of_a_dead_server_go_elsewhere_and_its_successor_gets_the_weights_first() -> None:
     async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
-        await pool.update_weights(path="/arena", version=4)
+        await pool.update_weights(arena_offer("/arena", 4))
         doomed, other = fakes
         doomed.gate.clear()
         tasks = [asyncio.create_task(pool.generate((1,), SAMPLING)) for _ in range(2)]
@@ -274,7 +291,7 @@ def test_an_idle_death_and_a_hung_server_are_noticed() -> None:
 
 def test_requests_wait_for_the_only_server_to_come_back() -> None:
     async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
-        await pool.update_weights(path="/a", version=1)
+        await pool.update_weights(arena_offer("/a", 1))
         await fakes[0].die()
         assert (await pool.generate((1,), SAMPLING)).version_first == 1
         assert fakes[0].loaded == [("/a", 1), ("/a", 1)]
@@ -287,7 +304,7 @@ def test_requests_wait_for_the_only_server_to_come_back() -> None:
 def test_an_update_of_a_server_that_just_died_waits_for_its_successor() -> None:
     async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
         await fakes[0].die()
-        (ack,) = await pool.update_weights(path="/a", version=1)
+        (ack,) = await pool.update_weights(arena_offer("/a", 1))
         assert (ack.version, fakes[0].starts, fakes[0].loaded) == (1, 2, [("/a", 1)])
 
     _play(scenario, servers=1)
@@ -311,7 +328,7 @@ def test_weights_that_every_healthy_server_refuses_are_an_error_at_once() -> Non
         for fake in fakes:
             fake.refuses_weights = True
         with pytest.raises(PoolError, match=r"no server accepts version 2: .*tensors differ"):
-            await pool.update_weights(path="/a", version=2)
+            await pool.update_weights(arena_offer("/a", 2))
 
     _play(scenario)
 
@@ -320,7 +337,7 @@ def test_a_server_that_fails_an_update_leaves_and_the_rest_go_on() -> None:
     async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
         fakes[1].refuses_weights = True
         fakes[1].can_start = False
-        acks = await pool.update_weights(path="/a", version=2)
+        acks = await pool.update_weights(arena_offer("/a", 2))
         assert [ack.server for ack in acks] == ["server-0"]
         answers = await asyncio.gather(*(pool.generate((i,), SAMPLING) for i in range(4)))
         assert {answer.server for answer in answers} == {"server-0"}
@@ -330,7 +347,7 @@ def test_a_server_that_fails_an_update_leaves_and_the_rest_go_on() -> None:
 
 def test_a_successor_that_reads_other_bytes_does_not_serve() -> None:
     async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
-        await pool.update_weights(path="/a", version=2)
+        await pool.update_weights(arena_offer("/a", 2))
         fakes[1].digest = "other"
         await fakes[1].die()
         await _until(lambda: fakes[1].starts == 1 + PATIENCE.restarts)
@@ -349,11 +366,11 @@ def test_scores_come_from_every_server() -> None:
 
 def test_recompute_kv_resets_after_each_update_and_reads_the_answer() -> None:
     async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
-        await pool.update_weights(path="/a", version=1)
+        await pool.update_weights(arena_offer("/a", 1))
         assert fakes[0].resets == 1
         fakes[0].reset_works = False  # HTTP 200 all the same
         with pytest.raises(PoolError, match="could not reset its prefix cache"):
-            await pool.update_weights(path="/a", version=2)
+            await pool.update_weights(arena_offer("/a", 2))
 
     _play(scenario, servers=1, recompute_kv=True)
 
@@ -381,5 +398,70 @@ def test_a_cancelled_request_frees_its_place() -> None:
         assert pool.metrics()["pool.running"] == 0.0
         fakes[0].gate.set()
         await pool.generate((1,), SAMPLING)
+
+    _play(scenario, servers=1)
+
+
+def test_what_is_sent_is_prepared_by_numbered_members_while_requests_go_on() -> None:
+    async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
+        members = await pool.muster()
+        assert [name.split("/")[0] for name in members] == ["server-0", "server-1"]
+        fakes[0].update_gate.clear()
+        update = asyncio.create_task(pool.update_weights(sent(3)))
+        await _until(lambda: bool(fakes[0].prepared and fakes[1].prepared))
+        assert [fake.prepared for fake in fakes] == [[(3, 0)], [(3, 1)]]
+        fakes[0].update_gate.set()
+        acks = await update
+        assert [ack.version for ack in acks] == [3, 3]
+        assert pool.version == 3
+
+    _play(scenario)
+
+
+def test_a_server_that_comes_back_with_its_copy_serves_at_once() -> None:
+    async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
+        await pool.update_weights(sent(1))
+        first = await pool.muster()
+        fakes[1].prepared.clear()
+        await fakes[1].die()
+        await _until(lambda: fakes[1].starts == 2 and len(pool.urls) == 2)
+        assert fakes[1].loaded[-1] == ("", 1)
+        second = await pool.muster()
+        assert (second[0], len(second)) == (first[0], 2)
+        assert second[1] != first[1]  # another life: whoever sends must meet it anew
+
+    _play(scenario)
+
+
+def test_a_server_without_a_copy_joins_with_the_next_version() -> None:
+    async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
+        await pool.update_weights(sent(1))
+        fakes[1].prepared.clear()
+        fakes[1].has_copy = False
+        await fakes[1].die()
+        await _until(lambda: pool.metrics()["pool.joining"] == 1)
+        assert len(pool.urls) == 1
+        assert len(await pool.muster()) == 2
+        acks = await pool.update_weights(sent(2))
+        assert [ack.server for ack in acks] == ["server-0", "server-1"]
+        assert fakes[1].prepared == [(2, 1)]
+        await _until(lambda: len(pool.urls) == 2)
+        assert pool.metrics()["pool.joining"] == 0
+
+    _play(scenario)
+
+
+def test_a_sent_version_that_reaches_nobody_is_an_error_and_the_next_muster_waits_for_a_server() -> None:
+    async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
+        (fake,) = fakes
+        await pool.update_weights(sent(1))
+        fake.refuses_weights = True
+        with pytest.raises(PoolError, match="no server"):
+            await pool.update_weights(sent(2))
+        fake.refuses_weights = False
+        members = await pool.muster()
+        assert len(members) == 1
+        (ack,) = await pool.update_weights(sent(2))
+        assert ack.version == 2
 
     _play(scenario, servers=1)

@@ -32,6 +32,8 @@ def _spec(**changes: object) -> ServerSpec:
         "device": "cpu",
         "index": 0,
         "seed": 3,
+        "transport": "arena",
+        "copies": Path("copies"),
     }
     return ServerSpec(**(fields | changes))  # pyright: ignore[reportArgumentType]
 
@@ -45,9 +47,18 @@ def test_the_command_says_what_the_pool_relies_on() -> None:
     assert _value(command, "--logprobs-mode") == "processed_logprobs"
     assert _value(command, "--max-num-seqs") == "9"  # a place for the probe
     assert _value(command, "--kv-cache-memory-bytes") == str(2**29)
-    assert _value(command, "--worker-extension-cls") == "apriel_mcore.rollout.receiver.ArenaReceiver"
+    assert _value(command, "--worker-extension-cls").endswith("inside_vllm.arena.ArenaReceiver")
+    assert _value(command, "--weight-transfer-config") == '{"backend": "apriel_arena"}'
     assert _value(command, "--host") == "127.0.0.1"
     assert _value(command, "--hf-overrides") == '{"head_dtype": "float32"}'
+
+
+def test_weights_that_are_sent_have_another_receiver() -> None:
+    spec = _spec(transport="stream", copies=Path("in-memory"))
+    command = server_command(spec, port=1, seed=0)
+    assert _value(command, "--worker-extension-cls").endswith("inside_vllm.stream.StreamReceiver")
+    assert _value(command, "--weight-transfer-config") == '{"backend": "apriel_stream"}'
+    assert server_environment(spec, cores=[0])["APRIEL_LOCAL_COPY"] == "in-memory"
 
 
 def test_the_device_decides_on_eager_mode_and_thread_binding() -> None:

@@ -1,0 +1,157 @@
+"""Weights as messages: each trainer rank sends every server rank what that one keeps, on any hosts.
+
+    first rank: muster --meeting--> every rank joins --> offer (first rank) || messages (exporting ranks)
+        --> every rank's digests, or what broke --> first rank: the servers' answers
+
+The servers receive while they go on answering, and swap when all has arrived (rollout/inside_vllm). When
+servers come or go, or anything broke, the next attempt meets anew, under a name that was never used.
+"""
+
+import time
+from uuid import uuid4
+
+import msgspec
+import torch
+from torch._C._distributed_c10d import TCPStore
+
+from apriel_mcore.bridge.arena import torch_dtype
+from apriel_mcore.bridge.channel import Backend, Meeting, keep_store, visit_store
+from apriel_mcore.bridge.courier import Digests, Sender, sent_to
+from apriel_mcore.bridge.plan import Coordinates
+from apriel_mcore.bridge.publish import Delivery, Ranks, ServerSide
+from apriel_mcore.bridge.reshard import Chunks
+from apriel_mcore.bridge.shape import ModelShape
+from apriel_mcore.bridge.stream import Route, make_stream_plan, source_of
+from apriel_mcore.errors import AprielError, BridgeError
+from apriel_mcore.seams import Ack, Offer
+
+ATTEMPTS = 3
+"""Of one version; servers that broke off have to come back in between."""
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where trainer and servers meet."""
+
+    host: str
+    """Address of the first trainer rank, as servers and other ranks reach it."""
+    port: int
+    """0: a free one."""
+    backend: Backend
+    timeout_s: int
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True):
+    """What one rank did for an attempt."""
+
+    digests: Digests
+    failure: str
+
+
+class StreamTransport:
+    """publish.Transport; one on every trainer rank."""
+
+    def __init__(
+        self,
+        *,
+        shape: ModelShape,
+        route: Route,
+        place: Place,
+        rank: Coordinates,
+        servers: ServerSide,
+        ranks: Ranks,
+        device: torch.device,
+    ) -> None:
+        self._plan = make_stream_plan(shape, route)
+        self._plan_digest = self._plan.digest
+        self._sender_name = uuid4().hex
+        self._route = route
+        self._dtype = torch_dtype(route.dtype)
+        self._sender = Sender(self._plan, source_of(rank), self._dtype, device) if rank.exports else None
+        self._servers = servers
+        self._ranks = ranks
+        self._members: list[str] = []
+        self._store, self._meeting = _open_store(ranks, place)
+
+    def deliver(self, version: int, chunks: Chunks) -> Delivery:
+        """See Transport."""
+        failures: list[str] = []
+        for _ in range(ATTEMPTS):
+            start = time.perf_counter()
+            is_new = self._agree_on_meeting()
+            offered = self._servers.update(self._offer(version)) if self._ranks.is_first else None
+            part = self._send(chunks, is_new=is_new)
+            export_s = time.perf_counter() - start
+            parts = [
+                msgspec.msgpack.decode(payload, type=_Part)
+                for payload in self._ranks.gather(msgspec.msgpack.encode(part))
+            ]
+            acks: list[Ack] = []
+            failure = "; ".join(sorted({one.failure for one in parts if one.failure}))
+            if offered:
+                try:
+                    acks = offered.result()
+                except AprielError as error:
+                    failure = failure or str(error)
+            failure = self._ranks.broadcast(failure.encode()).decode()
+            if not failure:
+                digests = {number: text for one in parts for number, text in one.digests.items()}
+                sent_R = sent_to(self._plan, digests, self._dtype)
+                return Delivery(acks=tuple(acks), sent_R=sent_R, export_s=export_s)
+            failures.append(failure)
+            self._members = []
+        raise BridgeError(
+            f"version {version} could not be sent in {ATTEMPTS} attempts: {'; '.join(failures)}"
+        )
+
+    def close(self) -> None:
+        """Leave the channels; the store goes with the process."""
+        self._sender = None
+
+    def _agree_on_meeting(self) -> bool:
+        """All ranks learn who takes part; whether that is another membership than the last one."""
+        meeting = self._meeting
+        if self._ranks.is_first:
+            members = self._servers.muster()
+            if members != self._members:
+                self._members = members
+                meeting = msgspec.structs.replace(meeting, name=uuid4().hex, num_servers=len(members))
+        known = self._meeting.name
+        payload = self._ranks.broadcast(msgspec.msgpack.encode(meeting))
+        self._meeting = msgspec.msgpack.decode(payload, type=Meeting)
+        return self._meeting.name != known
+
+    def _offer(self, version: int) -> Offer:
+        arguments = {
+            "meeting": msgspec.json.encode(self._meeting).decode(),
+            "route": msgspec.json.encode(self._route).decode(),
+            "plan": self._plan_digest,
+            "sender": self._sender_name,
+        }
+        return Offer(version=version, prepare="receive", take="take_received", arguments=arguments)
+
+    def _send(self, chunks: Chunks, *, is_new: bool) -> _Part:
+        digests: Digests = {}
+        failure = ""
+        if self._sender:
+            try:
+                if is_new:
+                    self._sender.join(self._meeting, self._store)
+                digests = self._sender.send(chunks)
+            except BridgeError as error:
+                failure = str(error)
+        return _Part(digests=digests, failure=failure)
+
+
+def _open_store(ranks: Ranks, place: Place) -> tuple[TCPStore, Meeting]:
+    """The store that the first rank keeps, and a meeting there that nobody has joined."""
+    store = keep_store(place.host, place.port, place.timeout_s) if ranks.is_first else None
+    port = int(ranks.broadcast(str(store.port).encode() if store else b""))
+    meeting = Meeting(
+        host=place.host,
+        port=port,
+        name="",
+        num_servers=0,
+        backend=place.backend,
+        timeout_s=place.timeout_s,
+    )
+    return store or visit_store(meeting), meeting
