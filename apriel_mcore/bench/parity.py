@@ -14,7 +14,9 @@ first update is (lr / eps) g.
 import argparse
 import copy
 import itertools
+import logging
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -126,9 +128,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Numbers:
     """Log-probs and gradients of every family at every layout against Hugging Face, as a Markdown table."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
+    _be_quiet()
     torch.set_num_threads(1)
     cells: dict[tuple[str, str], Cell] = {}
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
@@ -142,6 +142,15 @@ def run(args: argparse.Namespace) -> Numbers:
         "gradient_difference": max(cell.gradient for cell in cells.values()),
         "round_trips": f"{sum(cell.round_trip for cell in cells.values())} of {len(cells)} bit-equal",
     }
+
+
+def _be_quiet() -> None:
+    """Every world of ranks would repeat Megatron's warnings, above the table that was asked for."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    logging.getLogger("megatron").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
 
 
 def hf_model(family: str) -> Any:
@@ -237,8 +246,8 @@ def measure(reference: Reference, layout: dict[str, Any], *, folder: Path) -> Ce
 
 
 def as_markdown(cells: dict[tuple[str, str], Cell], layouts: Sequence[str], families: Sequence[str]) -> str:
-    """Rows are layouts; a cell holds log-prob difference, gradient difference, and `=` if bit-equal."""
-    lines = [["", *families], ["---"] * (len(families) + 1)]
+    """Rows are layouts; bytes are `=` where the round trip is bit-equal."""
+    lines = [["log-prob / gradient / bytes", *families], ["---"] * (len(families) + 1)]
     for layout in layouts:
         found = [cells[layout, family] for family in families]
         words = [f"{c.logprob:.1e} / {c.gradient:.1e} / {'=' if c.round_trip else 'DIFFERS'}" for c in found]

@@ -58,7 +58,7 @@ def test_the_table_names_what_differs() -> None:
         ("1 rank", "qwen2"): Cell(logprob=0.5, gradient=0.25, round_trip=False),
     }
     assert as_markdown(cells, ["1 rank"], ["llama", "qwen2"]).splitlines() == [
-        "|  | llama | qwen2 |",
+        "| log-prob / gradient / bytes | llama | qwen2 |",
         "| --- | --- | --- |",
         "| 1 rank | 4.7e-07 / 1.2e-06 / = | 5.0e-01 / 2.5e-01 / DIFFERS |",
     ]
