@@ -213,8 +213,9 @@ def _softmax_bytes(shape: ModelShape, train: Train, row: int) -> int:
 
 def _layer_parameters(shape: ModelShape, tensor: int) -> int:
     """Of one layer on one of `tensor` ranks; norms are whole on each."""
-    queries = shape.num_heads * shape.head_dim // tensor
-    attention = 2 * shape.hidden_size * (queries + _kv_channels(shape, tensor))
+    queries, keys = shape.num_heads * shape.head_dim // tensor, _kv_channels(shape, tensor)
+    attention = 2 * shape.hidden_size * (queries + keys)
+    attention += shape.qkv_bias * (queries + 2 * keys) + shape.qk_norm * 2 * shape.head_dim
     return attention + 3 * shape.hidden_size * shape.ffn_size // tensor + 2 * shape.hidden_size
 
 

@@ -44,6 +44,24 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "intermediate_size": 28672,
         "vocab_size": 128256,
     },
+    "qwen2_7b": {
+        "model_type": "qwen2",
+        "hidden_size": 3584,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "intermediate_size": 18944,
+        "vocab_size": 152064,
+    },
+    "qwen3_14b": {
+        "model_type": "qwen3",
+        "hidden_size": 5120,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 40,
+        "num_key_value_heads": 8,
+        "intermediate_size": 17408,
+        "vocab_size": 151936,
+    },
     "llama2_13b": _LLAMA
     | {
         "hidden_size": 5120,

@@ -156,7 +156,8 @@ def test_ranks_together_hold_the_model_once_and_its_norms_on_each(
 ) -> None:
     parallel = train_at(layout).parallel
     ranks = parallel.tensor * sum(parameters_on(shape, parallel, s) for s in range(parallel.pipeline))
-    norms = (2 * shape.num_layers + 1) * shape.hidden_size
+    qk_norms = shape.qk_norm * 2 * shape.head_dim
+    norms = (2 * shape.num_layers + 1) * shape.hidden_size + shape.num_layers * qk_norms
     assert ranks == shape.num_parameters + (parallel.tensor - 1) * norms
 
 

@@ -152,6 +152,38 @@ class GroupedQKV(msgspec.Struct, frozen=True):
         return (self.heads_per_group * self.head_dim, self.head_dim, self.head_dim)
 
 
+class GroupedQKVBias(msgspec.Struct, frozen=True):
+    """The biases of query, key and value in one vector, interleaved as the rows of GroupedQKV are.
+
+    HF parts: q, k, v.
+    """
+
+    replicated: ClassVar[bool] = False
+    groups: int
+    heads_per_group: int
+    head_dim: int
+
+    @property
+    def hf_sizes(self) -> tuple[Sizes, ...]:
+        """q, k, v."""
+        return tuple(sizes[:1] for sizes in self._of_one_column.hf_sizes)
+
+    def shard_sizes(self, num_ranks: int) -> Sizes:
+        """Whole groups only."""
+        return self._of_one_column.shard_sizes(num_ranks)[:1]
+
+    def pieces(self, rank: int, num_ranks: int) -> tuple[Piece, ...]:
+        """Three runs for each local group."""
+        return tuple(
+            Piece(piece.part, piece.shard[:1], piece.hf[:1])
+            for piece in self._of_one_column.pieces(rank, num_ranks)
+        )
+
+    @property
+    def _of_one_column(self) -> GroupedQKV:
+        return GroupedQKV(self.groups, self.heads_per_group, self.head_dim, 1)
+
+
 class GateUp(msgspec.Struct, frozen=True):
     """The two inputs of a gated MLP: each rank holds its share of gate, then its share of up.
 

@@ -10,11 +10,23 @@ from typing import Literal
 
 import msgspec
 
-from apriel_mcore.bridge.layouts import Columns, GateUp, GroupedQKV, Layout, Rows, Same, Sizes
+from apriel_mcore.bridge.layouts import (
+    Columns,
+    GateUp,
+    GroupedQKV,
+    GroupedQKVBias,
+    Layout,
+    Rows,
+    Same,
+    Sizes,
+)
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.errors import BridgeError
 
 Spec = Literal["local", "te"]
+
+HF_EMBEDDING = "model.embed_tokens.weight"
+HF_HEAD = "lm_head.weight"
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,9 +61,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 def table(shape: ModelShape) -> tuple[Entry, ...]:
     """Every parameter of the model, in the global order of export: embedding, layers, norm, head."""
     vocabulary = Rows(shape.vocab_size, shape.hidden_size)
-    embedding = _everywhere(
-        "embedding.word_embeddings.weight", "model.embed_tokens.weight", vocabulary, "first"
-    )
+    embedding = _everywhere("embedding.word_embeddings.weight", HF_EMBEDDING, vocabulary, "first")
     final_norm = _everywhere(
         "decoder.final_layernorm.weight", "model.norm.weight", Same(shape.hidden_size), "last"
     )
@@ -66,7 +76,7 @@ def table(shape: ModelShape) -> tuple[Entry, ...]:
             exported=False,
         )
     else:
-        head = _everywhere("output_layer.weight", "lm_head.weight", vocabulary, "last")
+        head = _everywhere("output_layer.weight", HF_HEAD, vocabulary, "last")
     return (embedding, *_layer_entries(shape), final_norm, head)
 
 
@@ -76,28 +86,70 @@ def _everywhere(
     return Entry(local=megatron, te=megatron, hf=(hf,), layout=layout, place=place)
 
 
+type _Row = tuple[str, str, tuple[str, ...], Layout]
+"""Names within a layer: local, te, hf."""
+
+
 def _layer_entries(shape: ModelShape) -> tuple[Entry, ...]:
+    return tuple(
+        Entry(
+            local="decoder.layers.{layer}." + local,
+            te="decoder.layers.{layer}." + te,
+            hf=tuple("model.layers.{layer}." + name for name in hf),
+            layout=layout,
+            place="layer",
+        )
+        for local, te, hf, layout in (*_attention_rows(shape), *_mlp_rows(shape))
+    )
+
+
+def _attention_rows(shape: ModelShape) -> list[_Row]:
     hidden, head_dim = shape.hidden_size, shape.head_dim
-    attention_width = shape.num_heads * head_dim
-    rows: list[tuple[str, str, tuple[str, ...], Layout]] = [
-        (
-            "input_layernorm.weight",
-            "self_attention.linear_qkv.layer_norm_weight",
-            ("input_layernorm.weight",),
-            Same(hidden),
-        ),
-        (
-            "self_attention.linear_qkv.weight",
-            "self_attention.linear_qkv.weight",
-            ("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"),
-            GroupedQKV(shape.num_kv_heads, shape.heads_per_group, head_dim, hidden),
-        ),
-        (
-            "self_attention.linear_proj.weight",
-            "self_attention.linear_proj.weight",
-            ("self_attn.o_proj.weight",),
-            Columns(hidden, attention_width),
-        ),
+    groups = (shape.num_kv_heads, shape.heads_per_group, head_dim)
+    norm = (
+        "input_layernorm.weight",
+        "self_attention.linear_qkv.layer_norm_weight",
+        ("input_layernorm.weight",),
+        Same(hidden),
+    )
+    qkv = (
+        "self_attention.linear_qkv.weight",
+        "self_attention.linear_qkv.weight",
+        ("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"),
+        GroupedQKV(*groups, hidden),
+    )
+    qkv_bias = (
+        "self_attention.linear_qkv.bias",
+        "self_attention.linear_qkv.bias",
+        ("self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"),
+        GroupedQKVBias(*groups),
+    )
+    q_norm = (
+        "self_attention.q_layernorm.weight",
+        "self_attention.q_layernorm.weight",
+        ("self_attn.q_norm.weight",),
+        Same(head_dim),
+    )
+    k_norm = (
+        "self_attention.k_layernorm.weight",
+        "self_attention.k_layernorm.weight",
+        ("self_attn.k_norm.weight",),
+        Same(head_dim),
+    )
+    projection = (
+        "self_attention.linear_proj.weight",
+        "self_attention.linear_proj.weight",
+        ("self_attn.o_proj.weight",),
+        Columns(hidden, shape.num_heads * head_dim),
+    )
+    biases = [qkv_bias] if shape.qkv_bias else []
+    qk_norms = [q_norm, k_norm] if shape.qk_norm else []
+    return [norm, qkv, *biases, *qk_norms, projection]
+
+
+def _mlp_rows(shape: ModelShape) -> list[_Row]:
+    hidden = shape.hidden_size
+    return [
         (
             "pre_mlp_layernorm.weight",
             "mlp.linear_fc1.layer_norm_weight",
@@ -117,16 +169,6 @@ def _layer_entries(shape: ModelShape) -> tuple[Entry, ...]:
             Columns(hidden, shape.ffn_size),
         ),
     ]
-    return tuple(
-        Entry(
-            local="decoder.layers.{layer}." + local,
-            te="decoder.layers.{layer}." + te,
-            hf=tuple("model.layers.{layer}." + name for name in hf),
-            layout=layout,
-            place="layer",
-        )
-        for local, te, hf, layout in rows
-    )
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,6 +237,6 @@ def plain_name(stored: str) -> str | None:
     for prefix in _DECODER_PREFIXES:
         if stored.startswith(prefix):
             return "model." + stored.removeprefix(prefix)
-    if stored == "language_model.lm_head.weight":
-        return "lm_head.weight"
+    if stored == "language_model." + HF_HEAD:
+        return HF_HEAD
     return stored

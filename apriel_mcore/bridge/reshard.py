@@ -22,7 +22,7 @@ from torch import Tensor
 
 from apriel_mcore.bridge.arena import Arena, tensor_views
 from apriel_mcore.bridge.layouts import Box, Sizes
-from apriel_mcore.bridge.names import plain_name
+from apriel_mcore.bridge.names import HF_EMBEDDING, HF_HEAD, plain_name
 from apriel_mcore.bridge.plan import Coordinates, Copy, Plan
 from apriel_mcore.errors import BridgeError, InputError
 
@@ -37,7 +37,7 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     num_bytes: int
     """Bytes this rank copied out of them."""
     dropped: tuple[str, ...]
-    """Tensors of other modalities, which the decoder does not have."""
+    """Tensors that the decoder does not have: of other modalities, or a tied head written out."""
 
 
 class ShardExport:
@@ -94,6 +94,9 @@ def load_hf_weights(chunks: Chunks, plan: Plan, rank: Coordinates, folder: Path)
     """
     check_shards(chunks, plan, rank)
     tensors, dropped = read_folder(folder)
+    if HF_HEAD not in plan.tensors and _is_copy_of_embedding(tensors):
+        del tensors[HF_HEAD]
+        dropped = (*dropped, HF_HEAD)
     check_tensors(tensors, plan.tensors, where=str(folder))
     copies = plan.copies_of(rank)
     covered: defaultdict[tuple[int, str], int] = defaultdict(int)
@@ -155,6 +158,13 @@ def read_folder(folder: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
             else:
                 tensors[plain] = tensor
     return tensors, tuple(dropped)
+
+
+def _is_copy_of_embedding(tensors: Mapping[str, Tensor]) -> bool:
+    """Some models are published with their tied head written out."""
+    if HF_HEAD not in tensors or HF_EMBEDDING not in tensors:
+        return False
+    return torch.equal(tensors[HF_HEAD], tensors[HF_EMBEDDING])
 
 
 class _Index(msgspec.Struct, frozen=True):

@@ -1,66 +1,28 @@
-"""Which numbers of a Hugging Face config.json define the model, and which layouts can hold it?
+"""Which numbers define a model, and which layouts can hold it?
 
-Dense decoders of the Llama family: Llama itself, SmolLM2 (a Llama with tied embeddings), Mistral
-without sliding window, and the Mistral decoder inside a Llava config (Pixtral, Apriel). Everything
-that would change the mathematics silently (rope scaling, biases, experts, windows) is refused by name.
+    config.json --bridge/families--> the family's keys --> ModelShape
+
+What the families share is here: dense gated decoders with grouped-query attention, RMSNorm and rotary
+embeddings. How each says so in a Hugging Face config.json, and what of it is refused, is in families/.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from apriel_mcore.config.schema import Parallel, Positive, PositiveFloat
+from apriel_mcore.bridge.families.registry import read_decoder
+from apriel_mcore.bridge.rope import RopeScaling, Unscaled
+from apriel_mcore.config.schema import Parallel
 from apriel_mcore.errors import ConfigError, InputError
-
-Family = Literal["llama", "mistral"]
-
-_OMITTED: dict[Family, dict[str, Any]] = {
-    "llama": {
-        "intermediate_size": 11008,
-        "max_position_embeddings": 2048,
-        "num_key_value_heads": None,
-        "sliding_window": None,
-    },
-    "mistral": {
-        "intermediate_size": 14336,
-        "max_position_embeddings": 131072,
-        "num_key_value_heads": 8,
-        "sliding_window": 4096,
-    },
-}
-"""What a key means when absent: transformers leaves out keys that equal its own class defaults."""
-
-
-class _HfConfig(msgspec.Struct, frozen=True):
-    """The keys of config.json that matter here; defaults as in transformers."""
-
-    intermediate_size: Positive
-    max_position_embeddings: Positive
-    num_key_value_heads: Positive | None
-    sliding_window: int | None
-    hidden_size: Positive = 4096
-    num_hidden_layers: Positive = 32
-    num_attention_heads: Positive = 32
-    vocab_size: Positive = 32000
-    head_dim: Positive | None = None
-    hidden_act: str = "silu"
-    rms_norm_eps: PositiveFloat = 1e-6
-    tie_word_embeddings: bool = False
-    attention_bias: bool = False
-    mlp_bias: bool = False
-    rope_theta: PositiveFloat | None = None
-    rope_scaling: dict[str, Any] | None = None
-    rope_parameters: dict[str, Any] | None = None
-    layer_types: list[str] | None = None
-    quantization_config: dict[str, Any] | None = None
 
 
 class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
-    """A dense gated decoder with grouped-query attention and RMSNorm, without biases."""
+    """A dense gated decoder with grouped-query attention and RMSNorm."""
 
-    family: Family
+    family: str
+    """`model_type` of the decoder's config."""
     hidden_size: int
     num_layers: int
     num_heads: int
@@ -74,18 +36,19 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
     rope_theta: float
     norm_eps: float
     max_positions: int
+    rope_scaling: RopeScaling = Unscaled()
+    qkv_bias: bool = False
+    """Query, key and value projections add a bias."""
+    qk_norm: bool = False
+    """Each head's query and key pass an RMSNorm of head_dim before the rotation."""
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any], *, where: str) -> "ModelShape":
         """The shape described by a parsed config.json; `where` opens the InputError of a refusal."""
-        family, decoder = _decoder_of(config, where=where)
-        try:
-            hf = msgspec.convert({**_OMITTED[family], **decoder}, _HfConfig)
-        except msgspec.ValidationError as error:
-            raise InputError(f"{where}: {error}") from None
-        _refuse_unsupported(hf, where=where)
+        hf, where = read_decoder(config, where=where)
+        theta, scaling = hf.rope(where=where)
         shape = cls(
-            family=family,
+            family=hf.model_type,
             hidden_size=hf.hidden_size,
             num_layers=hf.num_hidden_layers,
             num_heads=hf.num_attention_heads,
@@ -94,9 +57,12 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
             ffn_size=hf.intermediate_size,
             vocab_size=hf.vocab_size,
             tied=hf.tie_word_embeddings,
-            rope_theta=_rope_theta(hf, where=where),
+            rope_theta=theta,
             norm_eps=hf.rms_norm_eps,
             max_positions=hf.max_position_embeddings,
+            rope_scaling=scaling,
+            qkv_bias=hf.qkv_bias,
+            qk_norm=hf.qk_norm,
         )
         shape._check_groups(where=where)
         return shape
@@ -110,6 +76,8 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
     def num_parameters(self) -> int:
         """Weights in all; a tied head is counted once, vocabulary padding not at all."""
         attention = 2 * self.hidden_size * self.head_dim * (self.num_heads + self.num_kv_heads)
+        attention += self.qkv_bias * self.head_dim * (self.num_heads + 2 * self.num_kv_heads)
+        attention += self.qk_norm * 2 * self.head_dim
         layer = attention + 3 * self.hidden_size * self.ffn_size + 2 * self.hidden_size
         embeddings = (1 if self.tied else 2) * self.vocab_size * self.hidden_size
         return self.num_layers * layer + embeddings + self.hidden_size
@@ -164,56 +132,6 @@ def read(folder: Path) -> ModelShape:
     except msgspec.DecodeError as error:
         raise InputError(f"{path}: not a JSON object: {error}") from None
     return ModelShape.from_hf(config, where=str(path))
-
-
-def _decoder_of(config: Mapping[str, Any], *, where: str) -> tuple[Family, Mapping[str, Any]]:
-    """Family and text decoder; a Llava config holds the decoder under `text_config`."""
-    model_type = config.get("model_type")
-    if model_type == "llava" and isinstance(config.get("text_config"), dict):
-        text = dict(config["text_config"])
-        if "tie_word_embeddings" in config:
-            text["tie_word_embeddings"] = config["tie_word_embeddings"]
-        return _decoder_of(text, where=f"{where}: text_config")
-    if model_type == "llama":
-        return "llama", config
-    if model_type == "mistral":
-        return "mistral", config
-    raise InputError(
-        f"{where}: model_type = {model_type!r} is not supported; use a dense llama or mistral decoder"
-    )
-
-
-def _refuse_unsupported(hf: _HfConfig, *, where: str) -> None:
-    refusals = {
-        f"hidden_act = {hf.hidden_act!r} (only silu)": hf.hidden_act != "silu",
-        "attention_bias = true": hf.attention_bias,
-        "mlp_bias = true": hf.mlp_bias,
-        f"sliding_window = {hf.sliding_window} (only null; absent means 4096 for mistral)": (
-            hf.sliding_window is not None
-        ),
-        f"layer_types = {hf.layer_types} (only full_attention)": bool(
-            set(hf.layer_types or ()) - {"full_attention"}
-        ),
-        "quantization_config (only plain weights)": hf.quantization_config is not None,
-    }
-    found = [what for what, refused in refusals.items() if refused]
-    if found:
-        raise InputError(f"{where}: not supported: {'; '.join(found)}")
-
-
-def _rope_theta(hf: _HfConfig, *, where: str) -> float:
-    """Theta, from `rope_theta` or the newer `rope_parameters`; any kind of scaling is refused."""
-    for key, rope in (("rope_scaling", hf.rope_scaling), ("rope_parameters", hf.rope_parameters)):
-        if rope is None:
-            continue
-        kind = rope.get("rope_type", rope.get("type", "default"))
-        partial = rope.get("partial_rotary_factor", 1.0)
-        if kind != "default" or partial != 1.0:
-            raise InputError(
-                f"{where}: not supported: {key} with rope_type = {kind!r}, partial_rotary_factor = {partial}"
-            )
-    theta = (hf.rope_parameters or {}).get("rope_theta", hf.rope_theta)
-    return 10_000.0 if theta is None else float(theta)
 
 
 def _divisors(number: int) -> list[int]:

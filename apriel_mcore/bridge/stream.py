@@ -13,7 +13,7 @@ from math import prod
 
 import msgspec
 
-from apriel_mcore.bridge.layouts import Box, Columns, GateUp, GroupedQKV, Layout, Rows, Sizes
+from apriel_mcore.bridge.layouts import Box, Columns, GateUp, GroupedQKV, GroupedQKVBias, Layout, Rows, Sizes
 from apriel_mcore.bridge.names import Chunk, Spec, parameters_of
 from apriel_mcore.bridge.plan import Coordinates, Copy, make_plan
 from apriel_mcore.bridge.shape import ModelShape
@@ -145,9 +145,10 @@ def _server_box(layout: Layout, part: int, target: int, num_targets: int) -> Box
         case Rows():
             share = -(-rows // VOCAB_MULTIPLE) * VOCAB_MULTIPLE // num_targets
             return ((min(target * share, rows), min((target + 1) * share, rows)), *rest)
-        case GroupedQKV() if part > 0 and layout.groups < num_targets:  # ranks share a key and value head
+        case GroupedQKV() | GroupedQKVBias() if part > 0 and layout.groups < num_targets:
+            # Ranks share a key and value head.
             return (_share(rows, target * layout.groups // num_targets, layout.groups), *rest)
-        case GroupedQKV() | GateUp():
+        case GroupedQKV() | GroupedQKVBias() | GateUp():
             return (_share(rows, target, num_targets), *rest)
         case Columns():
             return ((0, rows), _share(columns[0], target, num_targets))

@@ -29,6 +29,7 @@ from apriel_mcore.config.schema import Parallel, Train
 from apriel_mcore.errors import ConfigError
 from apriel_mcore.mcore.attention import PackedCausalAttention
 from apriel_mcore.mcore.norm import RMSNorm
+from apriel_mcore.mcore.rope import inverse_frequencies
 
 _RECOMPUTE: dict[str, dict[str, Any]] = {
     "none": {},
@@ -83,6 +84,8 @@ def transformer_config(shape: ModelShape, train: Train) -> TransformerConfig:
         gated_linear_unit=True,
         activation_func=torch.nn.functional.silu,
         add_bias_linear=False,
+        add_qkv_bias=shape.qkv_bias,
+        qk_layernorm=shape.qk_norm,
         hidden_dropout=0.0,
         attention_dropout=0.0,
         tensor_model_parallel_size=parallel.tensor,
@@ -115,7 +118,7 @@ def transformer_config(shape: ModelShape, train: Train) -> TransformerConfig:
 
 
 def _chunk(shape: ModelShape, config: TransformerConfig, train: Train, stage: int | None) -> GPTModel:
-    return GPTModel(
+    chunk = GPTModel(
         config=config,
         transformer_layer_spec=_layer_spec(config, train, stage),
         vocab_size=shape.padded_vocab(train.parallel.tensor),
@@ -124,9 +127,11 @@ def _chunk(shape: ModelShape, config: TransformerConfig, train: Train, stage: in
         post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=stage),
         share_embeddings_and_output_weights=shape.tied,
         position_embedding_type="rope",
-        rotary_base=shape.rope_theta,  # pyright: ignore[reportArgumentType]  (annotated int, used as float)
         vp_stage=stage,
     )
+    # Megatron takes neither a fractional theta nor every kind of scaling; its table is made from these.
+    chunk.rotary_pos_emb.inv_freq = inverse_frequencies(shape.head_dim, shape.rope_theta, shape.rope_scaling)
+    return chunk
 
 
 def _layer_spec(config: TransformerConfig, train: Train, stage: int | None) -> Any:
@@ -136,12 +141,15 @@ def _layer_spec(config: TransformerConfig, train: Train, stage: int | None) -> A
                 'train.device = "cuda" needs Transformer Engine, which is not installed: '
                 "install the `gpu` extra, or use the container image"
             )
-        return get_gpt_layer_with_transformer_engine_spec()
+        return get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
     submodules = get_gpt_layer_local_submodules(normalization="RMSNorm")
     submodules.input_layernorm = RMSNorm
     submodules.pre_mlp_layernorm = RMSNorm
     attention: Any = submodules.self_attention
     attention.submodules.core_attention = PackedCausalAttention
+    if config.qk_layernorm:
+        attention.submodules.q_layernorm = RMSNorm
+        attention.submodules.k_layernorm = RMSNorm
     layer = ModuleSpec(module=TransformerLayer, submodules=submodules)
     num_layers = get_num_layers_to_build(config, vp_stage=stage)
     return TransformerBlockSubmodules(layer_specs=[layer] * num_layers, layer_norm=RMSNorm)

@@ -19,6 +19,8 @@ def make_shape(
     ffn: int = 8,
     vocab: int = 11,
     tied: bool = False,
+    qkv_bias: bool = False,
+    qk_norm: bool = False,
 ) -> ModelShape:
     """A model whose sizes are all different, so that a mix-up cannot fit by chance."""
     return ModelShape(
@@ -34,6 +36,8 @@ def make_shape(
         rope_theta=1e4,
         norm_eps=1e-5,
         max_positions=64,
+        qkv_bias=qkv_bias,
+        qk_norm=qk_norm,
     )
 
 

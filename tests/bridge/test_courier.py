@@ -6,6 +6,7 @@ Trainer ranks (tensor x pipeline) and server ranks (servers x tensor) share no t
 import os
 import pickle
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,11 +43,18 @@ def make_route(num_targets: int) -> Route:
 
 
 class Family:
-    """Forked processes, each with one result."""
+    """Forked processes, each with one result; they meet at a store that opens when all are there.
+
+    Nothing else may run here when they are forked: a lock that another thread holds stays locked in a fork.
+    """
 
     def __init__(self, folder: Path) -> None:
+        torch.set_num_threads(1)
         self._folder = folder
         self.pids: list[int] = []
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
 
     def start(self, work: Callable[..., Any], *args: Any) -> None:
         number = len(self.pids)
@@ -62,8 +70,10 @@ class Family:
         self.pids.append(pid)
 
     def results(self) -> list[Any]:
+        store = keep_store("127.0.0.1", self.port, 30)
         for pid in self.pids:
             os.waitpid(pid, 0)
+        del store
         paths = [self._folder / str(number) for number in range(len(self.pids))]
         return [pickle.loads(path.read_bytes()) if path.exists() else None for path in paths]
 
@@ -133,9 +143,8 @@ def test_server_ranks_hold_their_slices_and_both_sides_agree_on_the_bytes(
     num_targets: int, weights: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     plan = make_stream_plan(SHAPE, make_route(num_targets))
-    store = keep_store("127.0.0.1", 0, 30)
-    meeting = new_meeting(store.port)
     family = Family(tmp_path)
+    meeting = new_meeting(family.port)
     for rank in ranks():
         family.start(send, plan, rank, tmp_path, meeting, 2)
     for member in range(NUM_SERVERS):
@@ -159,10 +168,6 @@ def plan_elements(plan: StreamPlan) -> int:
     return sum(message.num_elements for message in plan.messages)
 
 
-def wait_to_be_killed() -> None:
-    time.sleep(60)
-
-
 def join_and_die(plan: StreamPlan, member: int, meeting: Meeting) -> None:
     Receiver(plan, 0, torch.bfloat16, CPU).join(meeting, member, visit_store(meeting))
     os.kill(os.getpid(), signal.SIGKILL)
@@ -172,9 +177,8 @@ def test_a_server_that_dies_is_an_error_on_every_side_in_time(
     weights: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     plan = make_stream_plan(SHAPE, make_route(1))
-    store = keep_store("127.0.0.1", 0, 30)
-    meeting = new_meeting(store.port, timeout_s=5)
     family = Family(tmp_path)
+    meeting = new_meeting(family.port, timeout_s=5)
     start = time.monotonic()
     for rank in ranks():
         family.start(send, plan, rank, tmp_path, meeting, 1)
@@ -189,9 +193,8 @@ def test_a_server_that_dies_is_an_error_on_every_side_in_time(
 
 def test_a_server_that_does_not_come_is_an_error(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
     plan = make_stream_plan(SHAPE, make_route(1))
-    store = keep_store("127.0.0.1", 0, 30)
-    meeting = msgspec.structs.replace(new_meeting(store.port, timeout_s=2), name="nobody")
     family = Family(tmp_path)
+    meeting = msgspec.structs.replace(new_meeting(family.port, timeout_s=2), name="nobody")
     family.start(send, plan, ranks()[0], tmp_path, meeting, 1)
     (outcome,) = family.results()
     assert isinstance(outcome, BridgeError)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from apriel_mcore.bridge.layouts import Box, Columns, GateUp, GroupedQKV, Layout, Rows, Same
+from apriel_mcore.bridge.layouts import Box, Columns, GateUp, GroupedQKV, GroupedQKVBias, Layout, Rows, Same
 
 Matrix = NDArray[np.int64]
 RANKS = [1, 2, 4]
@@ -48,6 +48,15 @@ def test_qkv_is_grouped_query_heads_then_key_then_value(num_ranks: int) -> None:
         ],
         axis=1,
     ).reshape(-1, columns)
+    for rank, expected in enumerate(np.split(whole, num_ranks)):
+        np.testing.assert_array_equal(shard(layout, rank, num_ranks), expected)
+
+
+@pytest.mark.parametrize("num_ranks", RANKS)
+def test_qkv_biases_are_grouped_as_their_rows_are(num_ranks: int) -> None:
+    groups, per_group, head_dim = 4, 3, 2
+    layout = GroupedQKVBias(groups, per_group, head_dim)
+    whole = np.concatenate([part.reshape(groups, -1) for part in hf_tensors(layout)], axis=1).flatten()
     for rank, expected in enumerate(np.split(whole, num_ranks)):
         np.testing.assert_array_equal(shard(layout, rank, num_ranks), expected)
 
@@ -98,6 +107,7 @@ def test_same_is_whole_everywhere() -> None:
         st.builds(
             GroupedQKV, st.sampled_from([4, 8]), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3)
         ),
+        st.builds(GroupedQKVBias, st.sampled_from([4, 8]), st.integers(1, 3), st.integers(1, 3)),
         st.builds(GateUp, st.sampled_from([4, 8, 12]), st.integers(1, 4)),
     ),
 )

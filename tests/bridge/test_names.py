@@ -33,9 +33,28 @@ def test_a_layer_has_six_parameters_and_nine_hf_tensors(small_shape: MakeShape) 
     assert tensors["model.layers.2.mlp.down_proj.weight"] == (6, 8)
 
 
-def test_tensors_hold_all_parameters_of_the_shape(small_shape: MakeShape) -> None:
+def test_biases_and_head_norms_stand_behind_the_weights_they_belong_to(small_shape: MakeShape) -> None:
+    tensors = hf_tensors(small_shape(qkv_bias=True, qk_norm=True))
+    attention = [name for name in tensors if name.startswith("model.layers.2.self_attn.")]
+    assert [name.removeprefix("model.layers.2.self_attn.") for name in attention] == [
+        "q_proj.weight",
+        "k_proj.weight",
+        "v_proj.weight",
+        "q_proj.bias",
+        "k_proj.bias",
+        "v_proj.bias",
+        "q_norm.weight",
+        "k_norm.weight",
+        "o_proj.weight",
+    ]
+    sizes = [tensors[name] for name in attention if "proj.bias" in name or "norm" in name]
+    assert sizes == [(16,), (8,), (8,), (2,), (2,)]
+
+
+@pytest.mark.parametrize("extra", [{}, {"qkv_bias": True}, {"qk_norm": True}])
+def test_tensors_hold_all_parameters_of_the_shape(small_shape: MakeShape, extra: dict[str, bool]) -> None:
     for tied in (True, False):
-        shape = small_shape(tied=tied)
+        shape = small_shape(tied=tied, **extra)
         elements = sum(sizes[0] * (sizes[1] if len(sizes) > 1 else 1) for sizes in hf_tensors(shape).values())
         assert elements == shape.num_parameters
         assert ("lm_head.weight" in hf_tensors(shape)) is not tied

@@ -54,6 +54,8 @@ def cases(draw: st.DrawFn) -> tuple[ModelShape, Parallel]:
         rope_theta=1e4,
         norm_eps=1e-5,
         max_positions=8,
+        qkv_bias=draw(st.booleans()),
+        qk_norm=draw(st.booleans()),
     )
     return shape, Parallel(
         tensor=tensor, pipeline=pipeline, virtual_pipeline=virtual, context=draw(st.integers(1, 2)), data=2

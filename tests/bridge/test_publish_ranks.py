@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from apriel_mcore.bench.ranks import run_ranks
 from apriel_mcore.bridge.arena_transport import ArenaTransport, share_arenas
 from apriel_mcore.bridge.plan import make_plan
 from apriel_mcore.bridge.publish import Probe, VersionPublisher
@@ -31,7 +32,6 @@ from tests.mcore.llama import (
     samples_of,
     train_section,
 )
-from tests.mcore.ranks import run_ranks
 
 pytestmark = pytest.mark.engine
 

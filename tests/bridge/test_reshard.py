@@ -57,14 +57,23 @@ def load_one(
     return plan, rank, chunks
 
 
-@pytest.mark.parametrize("tied", [True, False])
+FAMILIES = {
+    "llama": {},
+    "smollm2": {"tied": True},
+    "qwen2": {"qkv_bias": True},
+    "qwen3": {"qk_norm": True, "tied": True},
+}
+"""What the parameters of families differ in; the shape's heads are wider than its hidden size in all."""
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("spec", ["local", "te"])
 @pytest.mark.parametrize("tensor", [1, 2, 4])
 @pytest.mark.parametrize(("pipeline", "virtual"), [(1, 1), (2, 1), (2, 2), (4, 1)])
 def test_round_trip_is_bit_equal(
-    small_shape: MakeShape, tmp_path: Path, tied: bool, spec: str, tensor: int, pipeline: int, virtual: int
+    small_shape: MakeShape, tmp_path: Path, family: str, spec: str, tensor: int, pipeline: int, virtual: int
 ) -> None:
-    shape = small_shape(tied=tied)
+    shape = small_shape(**FAMILIES[family])
     parallel = Parallel(tensor=tensor, pipeline=pipeline, virtual_pipeline=virtual)
     plan = make_plan(shape, parallel, "te" if spec == "te" else "local")
     weights = random_weights(shape)
@@ -113,6 +122,23 @@ def test_shards_are_what_megatron_expects(small_shape: MakeShape, tmp_path: Path
     assert torch.equal(padded[:5], embedding[6:])
     assert padded.shape[0] == 6
     assert not padded[5:].any()
+
+
+def test_biases_and_head_norms_are_what_megatron_expects(small_shape: MakeShape, tmp_path: Path) -> None:
+    shape = small_shape(qkv_bias=True, qk_norm=True)
+    weights = random_weights(shape)
+    save_file(weights, tmp_path / "model.safetensors")
+    parallel = Parallel(tensor=2)
+    plan = make_plan(shape, parallel, "te")
+    chunks = empty_chunks(plan, ranks_of(plan, parallel)[1])
+    load_hf_weights(chunks, plan, ranks_of(plan, parallel)[1], tmp_path)
+    attention = "decoder.layers.3.self_attention."
+    parts = [weights[f"model.layers.3.self_attn.{name}_proj.bias"].view(4, -1) for name in "qkv"]
+    bias = torch.cat(parts, dim=1)[2:].flatten()
+    assert torch.equal(chunks[0][attention + "linear_qkv.bias"], bias)
+    for name in "qk":
+        whole = weights[f"model.layers.3.self_attn.{name}_norm.weight"]
+        assert torch.equal(chunks[0][f"{attention}{name}_layernorm.weight"], whole)
 
 
 def test_a_layout_can_be_changed_through_the_hf_names(small_shape: MakeShape, tmp_path: Path) -> None:
@@ -165,9 +191,12 @@ def test_a_bound_export_follows_the_weights(small_shape: MakeShape, tmp_path: Pa
     assert arena.views["model.norm.weight"].eq(4.0).all()
 
 
-def test_loading_reports_what_it_read_and_dropped(small_shape: MakeShape, tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
+def test_loading_reports_what_it_read_and_dropped(
+    small_shape: MakeShape, tmp_path: Path, prefix: str
+) -> None:
     shape = small_shape()
-    stored = {"language_model." + name: weight for name, weight in random_weights(shape).items()} | {
+    stored = {name.replace("model.", prefix, 1): weight for name, weight in random_weights(shape).items()} | {
         "vision_tower.patch_conv.weight": torch.zeros(3)
     }
     names = sorted(stored)
@@ -212,10 +241,22 @@ def test_a_folder_that_does_not_fit_is_refused_by_name_and_nothing_is_written(
     assert all(tensor.isnan().all() for tensor in chunks[0].values())
 
 
-def test_a_tied_model_refuses_a_stored_head(small_shape: MakeShape, tmp_path: Path) -> None:
-    save_file(random_weights(small_shape(tied=False)), tmp_path / "model.safetensors")
+def test_a_tied_head_that_is_written_out_must_be_the_embedding(
+    small_shape: MakeShape, tmp_path: Path
+) -> None:
+    shape = small_shape(tied=True)
+    weights = random_weights(shape)
+    head = weights["model.embed_tokens.weight"].clone()
+    save_file(weights | {"lm_head.weight": head}, tmp_path / "model.safetensors")
+    plan = make_plan(shape, Parallel(), "local")
+    rank = ranks_of(plan, Parallel())[0]
+    report = load_hf_weights(empty_chunks(plan, rank), plan, rank, tmp_path)
+    assert report.dropped == ("lm_head.weight",)
+    assert report.num_tensors == len(weights)
+    head[0] += 1
+    save_file(weights | {"lm_head.weight": head}, tmp_path / "model.safetensors")
     with pytest.raises(BridgeError, match=r"left over lm_head\.weight"):
-        load_one(small_shape(tied=True), tmp_path)
+        load_one(shape, tmp_path)
 
 
 def test_parameters_that_do_not_fit_the_plan_are_named(small_shape: MakeShape) -> None:

@@ -59,23 +59,19 @@ def test_apriel_has_the_published_parameter_count() -> None:
     assert apriel.num_parameters == 14_428_902_400
 
 
-def test_both_spellings_of_rope_theta_agree() -> None:
-    new = dict(SMOLLM2, rope_parameters={"rope_type": "default", "rope_theta": 100000})
-    del new["rope_theta"]
-    assert ModelShape.from_hf(new, where="config.json") == shape()
-
-
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"model_type": "qwen2"}, "model_type = 'qwen2'"),
         ({"model_type": "mixtral"}, "model_type = 'mixtral'"),
+        ({"model_type": None}, "model_type = None"),
         ({"attention_bias": True}, "attention_bias"),
         ({"mlp_bias": True}, "mlp_bias"),
         ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling with rope_type = 'llama3'"),
-        ({"rope_parameters": {"rope_type": "yarn"}}, "rope_parameters with rope_type = 'yarn'"),
-        ({"sliding_window": 4096}, "sliding_window = 4096"),
+        ({"attention_dropout": 0.1}, "attention_dropout = 0.1"),
+        ({"rope_interleaved": True}, "rope_interleaved = true"),
+        ({"sliding_window": 4096}, "unknown keys for model_type = 'llama': sliding_window"),
+        ({"num_local_experts": 8, "kv_lora_rank": 512}, "'llama': kv_lora_rank, num_local_experts"),
+        ({"auto_map": {"AutoModel": "own.Model"}}, "auto_map"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
         ({"layer_types": ["sliding_attention"]}, "layer_types"),
         ({"hidden_size": "576"}, "hidden_size"),
@@ -89,10 +85,13 @@ def test_what_would_change_the_mathematics_is_refused_by_name(changes: dict[str,
     assert named in str(refusal.value)
 
 
-def test_mistral_without_the_key_has_a_window() -> None:
-    with pytest.raises(InputError, match="sliding_window = 4096"):
-        shape(model_type="mistral")
-    assert shape(model_type="mistral", sliding_window=None).family == "mistral"
+def test_two_refusals_are_named_together() -> None:
+    with pytest.raises(InputError, match=r"mlp_bias = true; quantization_config"):
+        shape(mlp_bias=True, quantization_config={"bits": 4})
+
+
+def test_a_key_that_asks_for_nothing_passes() -> None:
+    assert shape(sliding_window=None, unsloth_fixed=True, eos_token_id=[2, 3]) == shape()
 
 
 def test_vocabulary_is_padded_to_a_multiple_of_tensor_ranks_only() -> None:

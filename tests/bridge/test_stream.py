@@ -50,12 +50,12 @@ def received(plan: StreamPlan, target: int) -> Counter[tuple[str, tuple[int, ...
     pipeline=st.sampled_from([1, 2]),
     num_targets=st.sampled_from([1, 2, 4, 8]),
     message_elements=st.integers(1, 200),
-    tied=st.booleans(),
+    extra=st.sampled_from(["", "tied", "qkv_bias", "qk_norm"]),
 )
 def test_each_element_of_a_ranks_box_arrives_once_and_no_other(
-    tensor: int, pipeline: int, num_targets: int, message_elements: int, tied: bool
+    tensor: int, pipeline: int, num_targets: int, message_elements: int, extra: str
 ) -> None:
-    shape = make_shape(tied=tied, layers=2)
+    shape = make_shape(layers=2, **({extra: True} if extra else {}))
     parallel = Parallel(tensor=tensor, pipeline=pipeline)
     plan = make_stream_plan(shape, route(parallel, num_targets, message_elements))
     widest_row = max(prod(sizes[1:]) for sizes in hf_tensors(shape).values())
@@ -72,12 +72,17 @@ def test_each_element_of_a_ranks_box_arrives_once_and_no_other(
 
 
 def test_boxes_are_those_that_vllm_cuts(small_shape: MakeShape) -> None:
-    shape = small_shape(groups=2, heads_per_group=4, head_dim=3, hidden=6, ffn=8, vocab=200)
+    shape = small_shape(
+        groups=2, heads_per_group=4, head_dim=3, hidden=6, ffn=8, vocab=200, qkv_bias=True, qk_norm=True
+    )
     boxes = make_stream_plan(shape, route(Parallel(), 4)).boxes_R[3]
     layer = "model.layers.1."
     assert boxes["model.embed_tokens.weight"] == ((192, 200), (0, 6))  # 256 rows with padding, 64 each
     assert boxes[layer + "self_attn.q_proj.weight"] == ((18, 24), (0, 6))
     assert boxes[layer + "self_attn.k_proj.weight"] == ((3, 6), (0, 6))  # two ranks share a head
+    assert boxes[layer + "self_attn.q_proj.bias"] == ((18, 24),)
+    assert boxes[layer + "self_attn.v_proj.bias"] == ((3, 6),)
+    assert boxes[layer + "self_attn.q_norm.weight"] == ((0, 3),)
     assert boxes[layer + "self_attn.o_proj.weight"] == ((0, 6), (18, 24))
     assert boxes[layer + "mlp.up_proj.weight"] == ((6, 8), (0, 6))
     assert boxes[layer + "mlp.down_proj.weight"] == ((0, 6), (6, 8))

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+FAMILIES = ROOT / "apriel_mcore" / "bridge" / "families"
 
 
 def tracked() -> list[Path]:
@@ -31,6 +32,22 @@ def test_the_readme_names_every_folder_and_only_what_exists() -> None:
     named = set(re.findall(r"^\| `([\w./-]+?)/?` \|", readme, flags=re.MULTILINE))
     assert packages <= named
     assert all((ROOT / name).exists() for name in named)
+
+
+def test_the_how_to_shows_a_family_file_as_it_is() -> None:
+    page = (ROOT / "docs" / "how-to" / "add-a-model-family.md").read_text(encoding="utf-8")
+    shown = re.search(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert shown, "the worked example is the page's first python block"
+    assert shown.group(1) == (FAMILIES / "qwen3.py").read_text(encoding="utf-8")
+
+
+def test_a_family_takes_at_most_60_lines() -> None:
+    long = {
+        path.name: lines
+        for path in FAMILIES.glob("*.py")
+        if path.name != "registry.py" and (lines := len(path.read_text(encoding="utf-8").splitlines())) > 60
+    }
+    assert long == {}
 
 
 def test_tracked_text_is_ascii_and_names_no_machine() -> None:

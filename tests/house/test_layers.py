@@ -16,6 +16,8 @@ FLOORS: list[list[str]] = [
     ["__init__", "errors", "types", "processes", "config", "obs.runlog", "obs.spans", "obs.stepevent"],
     [
         "loss",
+        "bridge.rope",
+        "bridge.families",
         "bridge.shape",
         "bridge.layouts",
         "bridge.names",

@@ -10,6 +10,8 @@ import psutil
 import pytest
 import torch
 
+from apriel_mcore.bench.ranks import run_ranks
+from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.errors import InputError
 from apriel_mcore.types import StepStats
 from tests.mcore.llama import (
@@ -22,7 +24,6 @@ from tests.mcore.llama import (
     samples_of,
     train_section,
 )
-from tests.mcore.ranks import run_ranks
 
 pytestmark = pytest.mark.engine
 
@@ -43,13 +44,13 @@ CASES = [
 ]
 
 
-def learner_at(precision: Precision, layout: dict[str, Any]) -> Any:
+def learner_at(precision: Precision, layout: dict[str, Any], shape: ModelShape = SHAPE) -> Any:
     from apriel_mcore.mcore import parallel
     from apriel_mcore.mcore.learner import MegatronLearner
 
     section = train_section(precision, **layout)
     ranks = parallel.start(section, seed=3, timeout_s=60)
-    return MegatronLearner(SHAPE, section, LOSS, ranks=ranks, temperature=TEMPERATURE)
+    return MegatronLearner(shape, section, LOSS, ranks=ranks, temperature=TEMPERATURE)
 
 
 def step(learner: Any, number: int) -> StepStats:
@@ -100,6 +101,39 @@ def test_the_run_continues(
                 assert ours.loss == pytest.approx(theirs.loss, rel=tolerance, abs=tolerance)
                 assert ours.grad_norm == pytest.approx(theirs.grad_norm, rel=tolerance)
                 assert ours.lr == theirs.lr
+
+
+BIASED = msgspec.structs.replace(SHAPE, qkv_bias=True, qk_norm=True)
+TEXT = [5, 9, 3, 77, 100, 4, 2, 50, 51]
+
+
+def save_biased(root: Path) -> list[float]:
+    """Two steps, so that biases are no longer zero and norms no longer one."""
+    from apriel_mcore.mcore import checkpoint
+
+    learner = learner_at("fp32", PLAIN, BIASED)
+    before = learner.logprobs(TEXT)
+    for number in range(2):
+        step(learner, number)
+    checkpoint.save(checkpoint.folder_of(root, learner.step), learner, LOOP)
+    assert learner.logprobs(TEXT) != pytest.approx(before, abs=1e-3)
+    return learner.logprobs(TEXT)
+
+
+def load_biased(root: Path) -> list[float]:
+    from apriel_mcore.mcore import checkpoint
+
+    learner = learner_at("fp32", {"tensor": 4}, BIASED)
+    checkpoint.load(checkpoint.folder_of(root, 2), learner)
+    return learner.logprobs(TEXT)
+
+
+def test_biases_and_head_norms_change_layout_too(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    root = tmp_path / "checkpoints"
+    wanted = run_ranks(4, save_biased, root, folder=tmp_path)[0]
+    for found in run_ranks(4, load_biased, root, folder=tmp_path):
+        assert found == pytest.approx(wanted, abs=1e-5)
 
 
 def complete_and_broken(root: Path) -> None:

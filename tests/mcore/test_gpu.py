@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import torch
 
+from apriel_mcore.bench.ranks import run_ranks
 from tests.mcore.llama import (
     LOSS,
     SHAPE,
@@ -21,7 +22,6 @@ from tests.mcore.llama import (
     samples_of,
     train_section,
 )
-from tests.mcore.ranks import run_ranks
 
 pytestmark = [
     pytest.mark.gpu,

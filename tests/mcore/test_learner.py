@@ -8,6 +8,7 @@ import msgspec
 import pytest
 import torch
 
+from apriel_mcore.bench.ranks import run_ranks
 from apriel_mcore.errors import ConfigError, InputError, TrainingError
 from apriel_mcore.types import Row
 from tests.mcore.llama import (
@@ -19,7 +20,6 @@ from tests.mcore.llama import (
     samples_of,
     train_section,
 )
-from tests.mcore.ranks import run_ranks
 
 pytestmark = pytest.mark.engine
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.mcore.ranks import run_ranks
+from apriel_mcore.bench.ranks import run_ranks
 
 pytestmark = pytest.mark.engine
 

@@ -7,12 +7,12 @@ import msgspec
 import pytest
 import torch
 
+from apriel_mcore.bench.ranks import run_ranks
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.config.schema import Train
 from apriel_mcore.memory import kept_per_token, training_memory
 from apriel_mcore.types import Sample
 from tests.mcore.llama import LOSS, SHAPE, batch_of, samples_of, train_section
-from tests.mcore.ranks import run_ranks
 
 pytestmark = pytest.mark.engine
 

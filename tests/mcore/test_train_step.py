@@ -8,6 +8,7 @@ import msgspec
 import pytest
 import torch
 
+from apriel_mcore.bench.ranks import run_ranks
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.types import StepStats
 from tests.mcore.llama import (
@@ -23,7 +24,6 @@ from tests.mcore.llama import (
     shard_by_hand,
     train_section,
 )
-from tests.mcore.ranks import run_ranks
 
 pytestmark = pytest.mark.engine
 

@@ -23,13 +23,10 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from apriel_mcore.bridge.names import plain_name
+from apriel_mcore.bridge.names import HF_HEAD, plain_name
 from apriel_mcore.bridge.reshard import tensor_files
 from apriel_mcore.bridge.tensorfile import contents
 from apriel_mcore.errors import BridgeError
-
-_HEAD = "lm_head.weight"
-"""A version may hold a tied head or leave it out."""
 
 
 class Served(NamedTuple):
@@ -62,7 +59,7 @@ class WholeModelEngine[Update: WeightTransferUpdateInfo](WeightTransferEngine[No
         self._tied = _tied_heads(model)
         self._served = _checkpoint(self.folder)
         if self._tied:
-            self._served.pop(_HEAD, None)
+            self._served.pop(HF_HEAD, None)
 
     def init_transfer_engine(self, init_info: NoInit) -> None:
         """Nothing to set up."""
@@ -87,7 +84,8 @@ class WholeModelEngine[Update: WeightTransferUpdateInfo](WeightTransferEngine[No
 
         vLLM itself is content with half of a fused matrix: it keeps the old weights and says nothing.
         """
-        found = {(name, size) for name, size in sizes.items() if not (self._tied and name == _HEAD)}
+        # A version may hold a tied head or leave it out.
+        found = {(name, size) for name, size in sizes.items() if not (self._tied and name == HF_HEAD)}
         expected = {(name, tensor.sizes) for name, tensor in self._served.items()}
         if difference := sorted(found ^ expected):
             raise BridgeError(

@@ -1,0 +1,1 @@
+"""What each model family's config.json means: one file a family. How to add one: docs/how-to."""

@@ -1,0 +1,64 @@
+"""Every family computes in Megatron what it computes in Hugging Face: log-probs, gradients, bytes out.
+
+The whole matrix of families and layouts is `apriel bench parity`; here is the part that new code can break
+first: every family on one rank, and the families with parameters of their own where those are split.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+
+from apriel_mcore.bench.parity import FAMILIES, LAYOUTS, Cell, Reference, as_markdown, measure, reference_of
+from apriel_mcore.bridge.rope import Unscaled
+
+pytestmark = pytest.mark.engine
+
+SPLIT = ["TP2", "PP2", "TP2 x PP2"]
+CELLS = [
+    *((family, "1 rank") for family in FAMILIES),
+    *((family, layout) for family in ("qwen2", "qwen3") for layout in SPLIT),
+    ("qwen3", "TP2 + SP"),  # the norms' gradients are then sums over other heads and other tokens
+]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Reference]:
+    """A family's reference, made once."""
+    torch.set_num_threads(1)
+    return cache(lambda family: reference_of(family, tmp_path_factory.mktemp(family)))
+
+
+@pytest.mark.parametrize(("family", "layout"), CELLS)
+def test_a_family_equals_hugging_face(
+    reference: Callable[[str], Reference], tmp_path: Path, family: str, layout: str
+) -> None:
+    cell = measure(reference(family), LAYOUTS[layout], folder=tmp_path)
+    assert cell.logprob < 1e-5
+    assert cell.gradient < 1e-5
+    assert cell.round_trip
+
+
+def test_the_comparison_can_fail(reference: Callable[[str], Reference], tmp_path: Path) -> None:
+    """A forgotten scaling of the rotation changes no weight, but every log-prob and gradient."""
+    found = reference("llama")
+    forgotten = msgspec.structs.replace(found.shape, rope_scaling=Unscaled())
+    cell = measure(msgspec.structs.replace(found, shape=forgotten), {}, folder=tmp_path)
+    assert cell.logprob > 1e-3
+    assert cell.gradient > 1e-3
+    assert cell.round_trip
+
+
+def test_the_table_names_what_differs() -> None:
+    cells = {
+        ("1 rank", "llama"): Cell(logprob=4.7e-7, gradient=1.2e-6, round_trip=True),
+        ("1 rank", "qwen2"): Cell(logprob=0.5, gradient=0.25, round_trip=False),
+    }
+    assert as_markdown(cells, ["1 rank"], ["llama", "qwen2"]).splitlines() == [
+        "| log-prob / gradient / bytes | llama | qwen2 |",
+        "| --- | --- | --- |",
+        "| 1 rank | 4.7e-07 / 1.2e-06 / = | 5.0e-01 / 2.5e-01 / DIFFERS |",
+    ]
