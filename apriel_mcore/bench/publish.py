@@ -34,7 +34,8 @@ from apriel_mcore.config.schema import LocalServers, Parallel, RunConfig
 from apriel_mcore.data.model_files import model_folder
 from apriel_mcore.errors import InputError
 from apriel_mcore.rollout.client import completion_request
-from apriel_mcore.rollout.pool import ServerPool, server_pool
+from apriel_mcore.rollout.configured import server_pool
+from apriel_mcore.rollout.pool import ServerPool
 from apriel_mcore.seams import Sampling, arena_offer
 
 TEXT_T = tuple(range(100, 158))

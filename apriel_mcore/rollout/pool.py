@@ -20,31 +20,17 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
-from pathlib import Path
 from typing import Any, Protocol, Self
 from uuid import uuid4
 
 import msgspec
 
-from apriel_mcore.config.schema import LocalServers, RunConfig
 from apriel_mcore.errors import AprielError, PoolError
 from apriel_mcore.rollout.client import ServerFailed, VllmClient
 from apriel_mcore.rollout.router import Router
-from apriel_mcore.rollout.server import (
-    SPARE_SEQS,
-    RemoteServer,
-    ServerProcess,
-    ServerSpec,
-    copies_of,
-    transport_of,
-)
 from apriel_mcore.seams import Ack, Completion, Offer, Sampling
 
 _log = logging.getLogger(__name__)
-
-_REMOTE_TIMEOUT_S = 600.0
-_SEEDS_PER_SERVER = 1000
-"""Distance between the seeds of two servers; attempts of one server count up in between."""
 
 
 class Endpoint(Protocol):
@@ -403,37 +389,3 @@ async def _cancel(tasks: "Sequence[asyncio.Task[Any]]") -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def server_pool(config: RunConfig, *, model: Path, logs: Path, run: str) -> ServerPool:
-    """The pool of a recipe; `model` is the Hugging Face folder, `logs` where local servers write theirs.
-
-    `run` names what servers keep in their host's memory: unique on every host of the run.
-    """
-    servers = config.rollout.servers
-    recompute_kv = config.publish.running_requests == "recompute_kv"
-    if isinstance(servers, LocalServers):
-        specs = [
-            ServerSpec(
-                settings=servers,
-                model=model,
-                device=config.train.device,
-                index=index,
-                seed=config.seed * _SEEDS_PER_SERVER * servers.count + index * _SEEDS_PER_SERVER,
-                transport=transport_of(config),
-                copies=copies_of(config, run, index),
-            )
-            for index in range(servers.count)
-        ]
-        return ServerPool(
-            [ServerProcess(spec, logs) for spec in specs],
-            places=servers.max_num_seqs,
-            recompute_kv=recompute_kv,
-            patience=Patience(start_timeout_s=servers.start_timeout_s),
-        )
-    return ServerPool(
-        [RemoteServer(url) for url in servers.urls],
-        places=max(1, servers.max_num_seqs - SPARE_SEQS),
-        recompute_kv=recompute_kv,
-        patience=Patience(start_timeout_s=_REMOTE_TIMEOUT_S),
-    )
