@@ -233,8 +233,12 @@ def _checkpoints(
         last_saved=state["step"],
         feed=feed,
         save=lambda step, loop_state: checkpoint.save(checkpoint.folder_of(root, step), learner, loop_state),
-        prune=partial(checkpoint.prune, root, settings.keep),
+        prune=partial(checkpoint.prune, root, settings.keep) if rank.ranks.is_first else _nothing,
     )
+
+
+def _nothing() -> None:
+    """Files are the first rank's to remove."""
 
 
 def _feed(rank: _Rank, dataset: Dataset, backstage: Backstage, state: dict[str, Any]) -> RolloutFeed:

@@ -34,6 +34,7 @@ from apriel_mcore.rollout.journal import (
     Journal,
     Record,
     Resolved,
+    Restarted,
     Settled,
     records_since,
 )
@@ -68,7 +69,8 @@ class RolloutFeed:
         self._stop_requested = stop_requested
         self._alarm = alarm
         self._ready: dict[int, Group] = {}
-        self._recorded: deque[tuple[int, list[Group]]] = deque()
+        self._recorded: deque[list[Group]] = deque()
+        """Batches that an earlier attempt composed, to be trained again as they were."""
         self._version = 0
         self._settled = -1
         self._changed = asyncio.Event()
@@ -109,16 +111,19 @@ class RolloutFeed:
 
     def fresh(self) -> dict[str, Any]:
         """The snapshot of a run that has not begun."""
-        return {"segment": 0, "scheduler": self._scheduler.state(), "settled": -1, "ready": []}
+        state = self._scheduler.state()
+        return {"segment": 0, "scheduler": state, "settled": -1, "ready": [], "recorded": []}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from a checkpoint's snapshot and the journal written after it."""
         self._scheduler.load(state["scheduler"])
         self._settled = state["settled"]
         self._ready = {group.id: group for group in msgspec.convert(state["ready"], list[Group])}
+        self._recorded.extend(msgspec.convert(state["recorded"], list[list[Group]]))
         for record in records_since(self._journal.folder, state["segment"]):
             self._replay(record)
         self._scheduler.requeue_in_flight()
+        self._journal.append(Restarted())
 
     def _replay(self, record: Record) -> None:
         match record:
@@ -140,10 +145,12 @@ class RolloutFeed:
                     raise InputError(
                         f"{self._journal.folder}: batch {record.version} does not replay; start anew"
                     )
-                self._recorded.append((record.version, self._claim(composition)))
+                self._recorded.append(self._claim(composition))
             case Settled():
                 self._scheduler.settle()
                 self._settled = record.version
+            case Restarted():
+                self._scheduler.requeue_in_flight()
 
     # --- on the event loop -----------------------------------------------------------------------
 
@@ -201,8 +208,7 @@ class RolloutFeed:
         if self._stop_requested():
             raise StopRequested
         if self._recorded:
-            _, groups = self._recorded.popleft()
-            return groups
+            return self._recorded.popleft()
         limit = self._config.sampler.quota_wait_s
         give_up = float("inf") if limit == "forever" else time.monotonic() + limit
         while True:
@@ -254,6 +260,7 @@ class RolloutFeed:
             "scheduler": self._scheduler.state(),
             "settled": self._settled,
             "ready": msgspec.to_builtins(list(self._ready.values())),
+            "recorded": msgspec.to_builtins(list(self._recorded)),
         }
 
     async def _stop(self) -> None:

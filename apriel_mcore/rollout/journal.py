@@ -6,6 +6,7 @@ The scheduler is deterministic, so its calls and their answers are its whole his
     resolve   group id, outcome, loss tokens       what came of it; a kept group stands here whole
     compose   version, force, group ids, stale     what was trained
     settle    version                              whose weights were published
+    restart                                        what was in flight is lost and asked again
 
 A finished group is on disk (fsync) before it counts. Each attempt and each checkpoint starts a new
 segment, so a torn last line is only ever the last of its file.
@@ -54,7 +55,11 @@ class Settled(msgspec.Struct, frozen=True, tag="settle"):
     version: int
 
 
-Record = Dispatched | Resolved | Composed | Settled
+class Restarted(msgspec.Struct, frozen=True, tag="restart"):
+    """An attempt began here: what the one before had in flight went back to its problems."""
+
+
+Record = Dispatched | Resolved | Composed | Settled | Restarted
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)

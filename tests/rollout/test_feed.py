@@ -163,6 +163,53 @@ def test_a_restored_feed_replays_batches_and_generates_no_finished_group_again(
     harness.feed.stop()
 
 
+@pytest.mark.parametrize("num_crashes", [2, 3])
+def test_several_crashes_may_follow_one_checkpoint(
+    tmp_path: Path, loop: EventLoopThread, num_crashes: int
+) -> None:
+    harness = Harness(recipe(), tmp_path, loop)
+    harness.feed.settle(0)
+    harness.step(0)
+    harness.checkpoint(1)
+    trained: dict[int, list[tuple[int, str]]] = {}
+    for crash in range(num_crashes):
+        for version in range(1, 3 + 2 * crash):
+            batch = harness.step(version)
+            assert trained.setdefault(version, batch) == batch
+        harness.crash_and_restore(1)
+    for version in range(1, 6 + 2 * num_crashes):
+        batch = harness.step(version)
+        assert trained.setdefault(version, batch) == batch
+    ids = [group_id for batch in trained.values() for group_id, _ in batch]
+    assert len(ids) == len(set(ids)), "no group is trained twice"
+    harness.feed.stop()
+
+
+@pytest.mark.parametrize("max_lag", ["0", "1.0"])
+@pytest.mark.parametrize("stop_after", [0, 1, 2])
+def test_a_checkpoint_while_batches_are_replayed_keeps_the_rest_of_them(
+    tmp_path: Path, loop: EventLoopThread, max_lag: str, stop_after: int
+) -> None:
+    harness = Harness(recipe(f"rollout.max_lag={max_lag}"), tmp_path, loop)
+    harness.snapshots[0] = json.dumps(harness.feed.fresh())
+    harness.feed.settle(0)
+    trained = [harness.step(version) for version in range(3)]
+    harness.crash_and_restore(0)
+    assert [harness.step(version) for version in range(stop_after)] == trained[:stop_after]
+    harness.stop = True
+    with pytest.raises(StopRequested):
+        harness.feed.take()
+    harness.checkpoint(stop_after)
+    harness.stop = False
+    harness.crash_and_restore(stop_after)
+    assert [harness.step(version) for version in range(stop_after, 2)] == trained[stop_after:2]
+    assert harness.pool.served == 0, "what is recorded needs no generation"
+    assert harness.step(2) == trained[2]
+    batches = [harness.step(version) for version in range(3, 6)]
+    assert all(len(batch) == 20 for batch in batches)
+    harness.feed.stop()
+
+
 def test_a_crash_before_the_first_checkpoint_replays_from_the_start(
     tmp_path: Path, loop: EventLoopThread
 ) -> None:
