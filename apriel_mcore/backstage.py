@@ -35,18 +35,23 @@ class Backstage:
         self.asker = Asker(config, self.pool, self.judge)
         self._open = AsyncExitStack()
         self.run(self._open.enter_async_context(self.judge))
-        self._starting = asyncio.run_coroutine_threadsafe(
-            self._open.enter_async_context(self.pool), self.thread.loop
-        )
+        self._starting = self.run(self._start())
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         """End servers and judges, also those that are still starting."""
-        self._starting.cancel()
-        self.run(self._open.aclose())
+        self.run(self._end())
         self.thread.close()
+
+    async def _start(self) -> "asyncio.Task[ServerPool]":
+        return asyncio.create_task(self._open.enter_async_context(self.pool))
+
+    async def _end(self) -> None:
+        self._starting.cancel()
+        await asyncio.gather(self._starting, return_exceptions=True)
+        await self._open.aclose()
 
     def run[T](self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the event loop and wait for it."""
@@ -54,11 +59,18 @@ class Backstage:
 
     def wait_for_servers(self) -> None:
         """Until every server answers; PoolError when one does not start."""
-        self._starting.result()
+        self.run(self._started())
+
+    async def _started(self) -> None:
+        await self._starting
 
     def muster(self) -> list[str]:
         """The servers that the next update will reach (bridge/publish.py's ServerSide)."""
         return self.run(self.pool.muster())
+
+    def receive(self, offer: Offer) -> None:
+        """Have the offer's members begin to receive it (bridge/publish.py's ServerSide)."""
+        self.run(self.pool.receive(offer))
 
     def update(self, offer: Offer) -> Future[list[Ack]]:
         """Begin to put a version on every server (bridge/publish.py's ServerSide)."""

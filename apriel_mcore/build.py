@@ -91,10 +91,11 @@ def build(config: RunConfig, run_dir: RunDir, *, attempt: int, resources: ExitSt
 
 def _other_rank(rank: _Rank) -> Parts:
     learner, state = _learner(rank)
-    feed = ListeningFeed(rank.ranks)
+    publisher = _publisher(rank, learner, NoServers())
+    feed = ListeningFeed(rank.ranks, lambda: publisher.publish(learner.step))
     return Parts(
         learner=learner,
-        publisher=_publisher(rank, learner, NoServers()),
+        publisher=publisher,
         feed=feed,
         evaluator=NoEvaluator(),
         log=SilentStepLog(),
@@ -119,7 +120,7 @@ def _first_rank(rank: _Rank, attempt: int) -> Parts:
     publisher = _publisher(rank, learner, backstage)
     log.event("phase", message="training")
     own_feed = _feed(rank, dataset, backstage, state)
-    feed = FirstRankFeed(own_feed, rank.ranks)
+    feed = FirstRankFeed(own_feed, rank.ranks, lambda: publisher.publish(learner.step))
     done = [event for event in past if event.get("step", 0) <= learner.step]
     return Parts(
         learner=learner,
@@ -142,6 +143,10 @@ class NoServers:
 
     def muster(self) -> list[str]:
         """Only the first rank knows servers."""
+        raise AssertionError("only the first rank talks to servers")
+
+    def receive(self, offer: Any) -> None:
+        """Only the first rank talks to servers."""
         raise AssertionError("only the first rank talks to servers")
 
     def update(self, offer: Any) -> Any:
@@ -252,6 +257,7 @@ def _feed(rank: _Rank, dataset: Dataset, backstage: Backstage, state: dict[str, 
         journal=Journal(run_dir.rollouts),
         loop=backstage.thread.loop,
         stop_requested=run_dir.stop_request.exists,
+        weights_wanted=lambda: backstage.pool.needs_weights,
         alarm=lambda message: backstage.log.event("alarm", message=message),
     )
     rank.resources.callback(feed.stop)

@@ -77,6 +77,7 @@ def _train(args: argparse.Namespace) -> None:
     from apriel_mcore import launcher, preflight, rundir
     from apriel_mcore.config.load import load
 
+    launcher.heed_early_stop()
     config = load(args.recipe, args.overrides)
     run_dir = RunDir(args.run_dir or Path("runs") / config.name)
     if not args.override:

@@ -30,6 +30,15 @@ class Interrupted(AprielError):
     """Ended by SIGINT or SIGTERM; the run continues from its last checkpoint when started again."""
 
 
+def heed_early_stop() -> None:
+    """SIGUSR1 before anything runs ends the command as it would later: run it again."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise Preempted("stopped on request before anything was started; run the same command to begin")
+
+    signal.signal(signal.SIGUSR1, stop)
+
+
 def train(config: RunConfig, run_dir: RunDir) -> None:
     """Run the trainer to its end. Raises Preempted, Interrupted, or AprielError with the rank's message."""
     attempt = run_dir.attempts() + 1

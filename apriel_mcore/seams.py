@@ -47,11 +47,15 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """A version as servers are told of it: which methods of their workers fetch and take it."""
 
     version: int
-    prepare: str
-    """Begins to receive it while requests go on; empty where there is nothing to receive."""
     take: str
     """Swaps it in; also what a server that comes later is asked for, and may refuse."""
     arguments: dict[str, str]
+    receive: str = ""
+    """Begins to receive it while requests go on; empty where there is nothing to receive."""
+    arrived: str = ""
+    """Asks whether all of it is there, or nothing more will come."""
+    members: tuple[str, ...] = ()
+    """The lives of the servers that receive it, as the pool named them; others never see it arrive."""
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +70,7 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True):
 
 def arena_offer(path: str, version: int) -> Offer:
     """A safetensors file that stays as it is until the next version is published."""
-    return Offer(version=version, prepare="", take="take_weights", arguments={"path": path})
+    return Offer(version=version, take="take_weights", arguments={"path": path})
 
 
 class Pool(Protocol):

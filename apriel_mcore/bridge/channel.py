@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
-from apriel_mcore.errors import BridgeError
+from apriel_mcore.errors import BridgeError, InputError
 
 Backend = Literal["gloo", "nccl"]
 
@@ -71,15 +71,42 @@ class Passing:
 
 
 def keep_store(host: str, port: int, timeout_s: int) -> TCPStore:
-    """The store of all meetings, on the first trainer rank; port 0 chooses a free one."""
-    return TCPStore(host, port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=timeout_s))
+    """The store of all meetings, on the first trainer rank; port 0 chooses a free one.
+
+    InputError when `host` is not this host's, or the port is taken.
+    """
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen()
+    except OSError as error:
+        listening.close()
+        raise InputError(
+            f"publish.host, publish.port: cannot listen on {host}:{port} ({error.strerror}); give an address "
+            "of the first trainer rank's host, and a free port or 0"
+        ) from None
+    # By itself it would listen on every interface, and it asks nobody who they are: `host` alone is bound.
+    return TCPStore(
+        host,
+        listening.getsockname()[1],
+        is_master=True,
+        wait_for_workers=False,
+        timeout=timedelta(seconds=timeout_s),
+        master_listen_fd=listening.detach(),
+        use_libuv=False,
+    )
 
 
 def visit_store(meeting: Meeting) -> TCPStore:
     """The same store, from another process; BridgeError when it is not there."""
     try:
         return TCPStore(
-            meeting.host, meeting.port, is_master=False, timeout=timedelta(seconds=meeting.timeout_s)
+            meeting.host,
+            meeting.port,
+            is_master=False,
+            timeout=timedelta(seconds=meeting.timeout_s),
+            use_libuv=False,
         )
     except RuntimeError as error:
         raise BridgeError(f"nobody meets at {meeting.host}:{meeting.port}: {error}") from None
@@ -99,7 +126,10 @@ def _group(meeting: Meeting, store: Any, member: int, size: int, timeout: timede
 
 def _own_address(meeting: Meeting) -> str:
     """This host's address on the route to the meeting; no packet is sent."""
-    family, _, _, _, address = socket.getaddrinfo(meeting.host, meeting.port, type=socket.SOCK_DGRAM)[0]
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.connect(address)
-        return probe.getsockname()[0]
+    try:
+        family, _, _, _, address = socket.getaddrinfo(meeting.host, meeting.port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(address)
+            return probe.getsockname()[0]
+    except OSError as error:
+        raise BridgeError(f"no route to the meeting at {meeting.host}: {error.strerror}") from None

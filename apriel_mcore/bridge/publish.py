@@ -54,6 +54,10 @@ class ServerSide(Protocol):
         """Names of the servers that the next update will reach, in order; blocks until there is one."""
         ...
 
+    def receive(self, offer: Offer) -> None:
+        """Have the offer's members begin to receive it; PoolError when one of them does not."""
+        ...
+
     def update(self, offer: Offer) -> Future[list[Ack]]:
         """Begin to put a version on every server; the future raises PoolError when none took it."""
         ...
@@ -186,14 +190,14 @@ class VersionPublisher:
 
 
 def compare_probe(logprobs_T: Sequence[float], scores: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """Mean and largest |difference| over all servers and tokens; BridgeError when nothing is comparable."""
+    """Mean |difference| of the worst server, and the largest of all; BridgeError if nothing is comparable."""
     if not logprobs_T or not scores or any(len(score_T) != len(logprobs_T) for score_T in scores):
         lengths = [len(score_T) for score_T in scores]
         raise BridgeError(f"the probe has {len(logprobs_T)} log-probs, the servers answered with {lengths}")
     gaps = [
-        abs(ours - theirs) for score_T in scores for ours, theirs in zip(logprobs_T, score_T, strict=True)
+        [abs(ours - theirs) for ours, theirs in zip(logprobs_T, score_T, strict=True)] for score_T in scores
     ]
-    return sum(gaps) / len(gaps), max(gaps)
+    return max(sum(gaps_T) / len(gaps_T) for gaps_T in gaps), max(max(gaps_T) for gaps_T in gaps)
 
 
 def check_same_plan(plan: Plan, ranks: Ranks) -> None:

@@ -46,7 +46,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     plan: str
     """Digest of the copy plan."""
     probe_mean_abs_diff: float
-    """Mean over servers and probe tokens of |log-prob of trainer - of server|."""
+    """Mean over probe tokens of |log-prob of trainer - of server|, for the worst server."""
     probe_max_abs_diff: float
     servers: tuple[str, ...]
     seconds: float

@@ -1,10 +1,10 @@
 """Weights as messages: each trainer rank sends every server rank what that one keeps, on any hosts.
 
-    first rank: muster --meeting--> every rank joins --> offer (first rank) || messages (exporting ranks)
-        --> every rank's digests, or what broke --> first rank: the servers' answers
+    first rank: muster, servers begin to receive --meeting--> exporting ranks join and send
+        --> every rank's digests, or what broke --> first rank: servers swap, and answer
 
-The servers receive while they go on answering, and swap when all has arrived (rollout/inside_vllm). When
-servers come or go, or anything broke, the next attempt meets anew, under a name that was never used.
+The servers go on answering until all has arrived (rollout/inside_vllm). When servers come or go, or
+anything broke, the next attempt meets anew, under a name that was never used.
 """
 
 import time
@@ -47,6 +47,13 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True):
     failure: str
 
 
+class _Opening(msgspec.Struct, frozen=True, kw_only=True):
+    """What the first rank says before anything is sent."""
+
+    meeting: Meeting
+    failure: str
+
+
 class StreamTransport:
     """publish.Transport; one on every trainer rank."""
 
@@ -69,7 +76,9 @@ class StreamTransport:
         self._sender = Sender(self._plan, source_of(rank), self._dtype, device) if rank.exports else None
         self._servers = servers
         self._ranks = ranks
-        self._members: list[str] = []
+        self._members: tuple[str, ...] = ()
+        self._is_new = True
+        """This rank has not joined the meeting."""
         self._store, self._meeting = _open_store(ranks, place)
 
     def deliver(self, version: int, chunks: Chunks) -> Delivery:
@@ -77,28 +86,21 @@ class StreamTransport:
         failures: list[str] = []
         for _ in range(ATTEMPTS):
             start = time.perf_counter()
-            is_new = self._agree_on_meeting()
-            offered = self._servers.update(self._offer(version)) if self._ranks.is_first else None
-            part = self._send(chunks, is_new=is_new)
-            export_s = time.perf_counter() - start
-            parts = [
-                msgspec.msgpack.decode(payload, type=_Part)
-                for payload in self._ranks.gather(msgspec.msgpack.encode(part))
-            ]
-            acks: list[Ack] = []
-            failure = "; ".join(sorted({one.failure for one in parts if one.failure}))
-            if offered:
-                try:
-                    acks = offered.result()
-                except AprielError as error:
-                    failure = failure or str(error)
-            failure = self._ranks.broadcast(failure.encode()).decode()
+            failure = self._begin(version)
             if not failure:
-                digests = {number: text for one in parts for number, text in one.digests.items()}
-                sent_R = sent_to(self._plan, digests, self._dtype)
-                return Delivery(acks=tuple(acks), sent_R=sent_R, export_s=export_s)
+                part = self._send(chunks)
+                export_s = time.perf_counter() - start
+                parts = [
+                    msgspec.msgpack.decode(payload, type=_Part)
+                    for payload in self._ranks.gather(msgspec.msgpack.encode(part))
+                ]
+                acks, failure = self._finish(version, parts)
+                if not failure:
+                    digests = {number: text for one in parts for number, text in one.digests.items()}
+                    sent_R = sent_to(self._plan, digests, self._dtype)
+                    return Delivery(acks=acks, sent_R=sent_R, export_s=export_s)
             failures.append(failure)
-            self._members = []
+            self._members = ()
         raise BridgeError(
             f"version {version} could not be sent in {ATTEMPTS} attempts: {'; '.join(failures)}"
         )
@@ -107,39 +109,70 @@ class StreamTransport:
         """Leave the channels; the store goes with the process."""
         self._sender = None
 
-    def _agree_on_meeting(self) -> bool:
-        """All ranks learn who takes part; whether that is another membership than the last one."""
-        meeting = self._meeting
+    def _begin(self, version: int) -> str:
+        """All ranks learn who takes part, once those have begun to receive; or what went wrong."""
+        opening = _Opening(meeting=self._meeting, failure="")
         if self._ranks.is_first:
-            members = self._servers.muster()
-            if members != self._members:
-                self._members = members
-                meeting = msgspec.structs.replace(meeting, name=uuid4().hex, num_servers=len(members))
+            try:
+                opening = _Opening(meeting=self._new_meeting(), failure="")
+                self._servers.receive(self._offer(version, opening.meeting))
+            except AprielError as error:
+                opening = _Opening(meeting=self._meeting, failure=str(error))
         known = self._meeting.name
-        payload = self._ranks.broadcast(msgspec.msgpack.encode(meeting))
-        self._meeting = msgspec.msgpack.decode(payload, type=Meeting)
-        return self._meeting.name != known
+        payload = self._ranks.broadcast(msgspec.msgpack.encode(opening))
+        opening = msgspec.msgpack.decode(payload, type=_Opening)
+        if not opening.failure:
+            self._meeting = opening.meeting
+            self._is_new = self._is_new or self._meeting.name != known
+        return opening.failure
 
-    def _offer(self, version: int) -> Offer:
+    def _new_meeting(self) -> Meeting:
+        """The last one, unless other servers take part now."""
+        members = tuple(self._servers.muster())
+        if members == self._members:
+            return self._meeting
+        self._members = members
+        return msgspec.structs.replace(self._meeting, name=uuid4().hex, num_servers=len(members))
+
+    def _offer(self, version: int, meeting: Meeting) -> Offer:
         arguments = {
-            "meeting": msgspec.json.encode(self._meeting).decode(),
+            "meeting": msgspec.json.encode(meeting).decode(),
             "route": msgspec.json.encode(self._route).decode(),
             "plan": self._plan_digest,
             "sender": self._sender_name,
         }
-        return Offer(version=version, prepare="receive", take="take_received", arguments=arguments)
+        return Offer(
+            version=version,
+            receive="receive",
+            arrived="has_arrived",
+            take="take_received",
+            arguments=arguments,
+            members=self._members,
+        )
 
-    def _send(self, chunks: Chunks, *, is_new: bool) -> _Part:
+    def _send(self, chunks: Chunks) -> _Part:
         digests: Digests = {}
         failure = ""
         if self._sender:
             try:
-                if is_new:
+                if self._is_new:
                     self._sender.join(self._meeting, self._store)
+                self._is_new = False
                 digests = self._sender.send(chunks)
             except BridgeError as error:
-                failure = str(error)
+                failure, self._is_new = str(error), True
         return _Part(digests=digests, failure=failure)
+
+    def _finish(self, version: int, parts: list[_Part]) -> tuple[tuple[Ack, ...], str]:
+        """The servers' answers, on the first rank; what went wrong anywhere, on all."""
+        failure = "; ".join(sorted({one.failure for one in parts if one.failure}))
+        acks: tuple[Ack, ...] = ()
+        if self._ranks.is_first:
+            try:
+                acks = tuple(self._servers.update(self._offer(version, self._meeting)).result())
+            except AprielError as error:
+                failure = failure or str(error)
+        return acks, self._ranks.broadcast(failure.encode()).decode()
 
 
 def _open_store(ranks: Ranks, place: Place) -> tuple[TCPStore, Meeting]:

@@ -18,6 +18,8 @@ from apriel_mcore.seams import Ack, Offer, Sampling, Sent
 _CONNECT_S = 10.0
 _HEALTH_S = 10.0
 _UPDATE_S = 300.0
+_RECEIVE_S = 60.0
+"""For a plan of what is to come; the receiving itself is waited for by asking."""
 _KEEPALIVE_S = 3.0
 """Below the 5 s after which uvicorn drops an idle connection: never send on one it is about to close."""
 
@@ -72,6 +74,11 @@ class _Receipts(msgspec.Struct, frozen=True):
     """One per worker of the server, in the order of its tensor ranks."""
 
 
+class _Arrivals(msgspec.Struct, frozen=True):
+    results: list[bool]
+    """One per worker of the server."""
+
+
 class _Reset(msgspec.Struct, frozen=True):
     success: bool
 
@@ -119,10 +126,16 @@ class VllmClient:
             entry[str(token)].logprob for token, entry in zip(tokens_T[1:], entries_T, strict=True) if entry
         ]
 
-    async def prepare(self, offer: Offer, *, member: int) -> None:
+    async def receive(self, offer: Offer, *, member: int) -> None:
         """Have every worker begin to receive a version as server number `member` of those that do."""
-        call = {"method": offer.prepare, "kwargs": _arguments(offer) | {"member": str(member)}}
-        await self._post("/collective_rpc", call, timeout_s=_HEALTH_S)
+        call = {"method": offer.receive, "kwargs": _arguments(offer) | {"member": str(member)}}
+        await self._post("/collective_rpc", call, timeout_s=_RECEIVE_S)
+
+    async def has_arrived(self, offer: Offer) -> bool:
+        """Whether no worker is still receiving; what went wrong is told by `take`."""
+        call = {"method": offer.arrived, "kwargs": {}}
+        answer = await self._post("/collective_rpc", call, timeout_s=_UPDATE_S)
+        return all(_decode(answer, _Arrivals).results)
 
     async def take(self, offer: Offer, *, name: str) -> Ack:
         """Take a version; returns when every worker of the server serves it."""

@@ -45,6 +45,10 @@ class StopRequested(Exception):
     """The user or the cluster asked the run to stop; state is consistent, nothing is in training."""
 
 
+class WeightsWanted(Exception):
+    """No server serves, and one would if the current version were published again."""
+
+
 class RolloutFeed:
     """The feed on the rank that owns the pool. `take`, `settle` and `snapshot` block their caller."""
 
@@ -58,6 +62,7 @@ class RolloutFeed:
         journal: Journal,
         loop: asyncio.AbstractEventLoop,
         stop_requested: Callable[[], bool],
+        weights_wanted: Callable[[], bool],
         alarm: Callable[[str], None],
     ) -> None:
         self._config = config
@@ -67,6 +72,7 @@ class RolloutFeed:
         self._journal = journal
         self._loop = loop
         self._stop_requested = stop_requested
+        self._weights_wanted = weights_wanted
         self._alarm = alarm
         self._ready: dict[int, Group] = {}
         self._recorded: deque[list[Group]] = deque()
@@ -84,7 +90,10 @@ class RolloutFeed:
 
     @span("wait")
     def take(self) -> list[Group]:
-        """The groups of the next step. Raises StopRequested, or what broke the background work."""
+        """The groups of the next step.
+
+        Raises StopRequested, WeightsWanted, or what broke the background work.
+        """
         return self._run(self._take())
 
     def settle(self, version: int) -> None:
@@ -218,6 +227,8 @@ class RolloutFeed:
             groups = self._compose(force=time.monotonic() > give_up)
             if groups is not None:
                 return groups
+            if self._weights_wanted():
+                raise WeightsWanted
             await asyncio.sleep(0.02)
 
     def _compose(self, *, force: bool) -> list[Group] | None:

@@ -28,9 +28,12 @@ import msgspec
 from apriel_mcore.errors import AprielError, PoolError
 from apriel_mcore.rollout.client import ServerFailed, VllmClient
 from apriel_mcore.rollout.router import Router
-from apriel_mcore.seams import Ack, Completion, Offer, Sampling
+from apriel_mcore.seams import Ack, Completion, Offer, Sampling, Sent
 
 _log = logging.getLogger(__name__)
+
+
+_ARRIVAL_POLL_S = 0.05
 
 
 class Endpoint(Protocol):
@@ -83,6 +86,8 @@ class _Serving:
         self.endpoint = endpoint
         self.client = client
         self.life = f"{endpoint.name}/{uuid4().hex}"
+        self.version = -1
+        """Of the weights it has; -1 for the checkpoint that it started from."""
         self.joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ended = asyncio.Event()
         self.since = time.monotonic()
@@ -100,6 +105,8 @@ class ServerPool:
         self._router: Router[_Serving] = Router(places)
         self._weights = Weights((), uuid4().hex)
         self._acks: dict[str, Ack] = {}
+        self._read_R: tuple[Sent, ...] = ()
+        """What the first server read of the current version; whoever comes later must have read the same."""
         self._joiners: list[_Serving] = []
         self._swap = asyncio.Lock()
         self._door = asyncio.Event()
@@ -143,9 +150,11 @@ class ServerPool:
         for _ in range(self._patience.request_attempts):
             async with self._router.place(key) as server:
                 await self._until_open()
-                weights, start = self._weights, time.monotonic()
+                if server.ended.is_set():  # while the door was closed: it may have other weights
+                    continue
+                version, start = server.version, time.monotonic()
                 try:
-                    answer = await server.client.complete(prompt_T, sampling, salt=weights.salt)
+                    answer = await server.client.complete(prompt_T, sampling, salt=self._weights.salt)
                 except ServerFailed as error:
                     reason = str(error)
                     self._counts["failed_requests"] += 1
@@ -161,22 +170,24 @@ class ServerPool:
                     logprobs_T=answer.logprobs_T,
                     text=answer.text,
                     finish=answer.finish,
-                    version_first=weights.version,
-                    version_last=self.version,
+                    version_first=version,
+                    version_last=server.version,
                     seconds=time.monotonic() - start,
                     server=server.endpoint.name,
                 )
         raise PoolError(f"a request failed {self._patience.request_attempts} times; last: {reason}")
 
     async def score(self, tokens_T: Sequence[int]) -> list[list[float]]:
-        """Per serving server: log-prob of each token after the first. PoolError when none is left."""
-        while True:
+        """Per serving server: log-prob of each token after the first. PoolError when none answers."""
+        for _ in range(self._patience.request_attempts):
             await self._router.until_serving()
             await self._until_open()
             servers = self._router.servers
             scores = await asyncio.gather(*(self._score(server, tokens_T) for server in servers))
             if answered := [score_T for score_T in scores if score_T]:
                 return answered
+            await asyncio.sleep(self._patience.backoff_s)
+        raise PoolError(f"no server scored a text in {self._patience.request_attempts} attempts")
 
     async def muster(self) -> list[str]:
         """The servers that the next offer will reach, in order, a name for each life; waits for one."""
@@ -185,32 +196,50 @@ class ServerPool:
                 await asyncio.wait_for(self._router.until_serving(), self._patience.watch_s)
         return [server.life for server in members]
 
-    async def update_weights(self, offer: Offer) -> list[Ack]:
-        """Every server, joiners included, takes the offer, which must stand until the next update.
+    async def receive(self, offer: Offer) -> None:
+        """The offer's members begin to receive it; PoolError at once when one of them is not there."""
+        servers = {server.life: server for server in self._members()}
+        missing = [life for life in offer.members if life not in servers]
+        if missing:
+            raise PoolError(f"version {offer.version}: gone before it was sent: {', '.join(missing)}")
+        members = [servers[life] for life in offer.members]
+        refusals = await asyncio.gather(*(self._receive(offer, *entry) for entry in enumerate(members)))
+        if reasons := [reason for reason in refusals if reason]:
+            raise PoolError(f"version {offer.version} cannot be received: {'; '.join(reasons)}")
 
-        A server that fails leaves the pool. PoolError when healthy servers refuse; when all failed, it is
-        raised for an offer that had to be received, and otherwise the first successor is waited for.
+    async def update_weights(self, offer: Offer) -> list[Ack]:
+        """Every server, or every member that received it, takes the offer, which must stand until the next.
+
+        A server that fails, or is no member, leaves the pool. PoolError when healthy servers refuse; when
+        all failed, it is raised for an offer that had to be received, and otherwise a successor is waited
+        for.
         """
+        await asyncio.gather(*(self._until_arrived(offer, server) for server in self._taking(offer)))
         async with self._swap:
-            members = self._members()
-            if offer.prepare:
-                await asyncio.gather(*(self._prepare(offer, *entry) for entry in enumerate(members)))
             self._door.clear()
             try:
                 self._weights = Weights((offer,), uuid4().hex)
-                self._acks = {}
-                members = [server for server in members if server in self._members()]
-                refusals = await asyncio.gather(*(self._update(server) for server in members))
+                self._acks, self._read_R = {}, ()
+                taking = self._taking(offer)
+                for server in self._members():
+                    if server not in taking:
+                        self._part_with(server, f"it does not receive version {offer.version}")
+                refusals = await asyncio.gather(*(self._update(server) for server in taking))
             finally:
                 self._door.set()
         reasons = [reason for reason in refusals if reason]
-        if reasons and len(reasons) == len(members):
+        if reasons and len(reasons) == len(taking):
             raise PoolError(f"no server accepts version {offer.version}: {'; '.join(reasons)}")
-        if offer.prepare and not self._acks:
+        if offer.receive and not self._acks:
             raise PoolError(f"no server is left that received version {offer.version}")
         while not self._acks:
             await self._router.until_serving()
         return list(self._acks.values())
+
+    @property
+    def needs_weights(self) -> bool:
+        """Nobody serves, and somebody would if the current version were sent again."""
+        return bool(self._joiners) and not self._router.servers
 
     def metrics(self) -> dict[str, float]:
         """Levels now, and counts since the start."""
@@ -241,10 +270,24 @@ class ServerPool:
     def _members(self) -> list[_Serving]:
         return [*self._router.servers, *self._joiners]
 
-    async def _prepare(self, offer: Offer, member: int, server: _Serving) -> None:
-        """Have a server begin to receive, or part with it."""
+    def _taking(self, offer: Offer) -> list[_Serving]:
+        """Who takes an offer: all, unless it had to be received."""
+        return [s for s in self._members() if not offer.receive or s.life in offer.members]
+
+    async def _receive(self, offer: Offer, member: int, server: _Serving) -> str:
+        """Have a server begin to receive, or part with it; why."""
         try:
-            await server.client.prepare(offer, member=member)
+            await server.client.receive(offer, member=member)
+        except ServerFailed as error:
+            self._part_with(server, str(error))
+            return str(error)
+        return ""
+
+    async def _until_arrived(self, offer: Offer, server: _Serving) -> None:
+        """Requests go on meanwhile: the swap alone is what they wait for."""
+        try:
+            while offer.arrived and not await server.client.has_arrived(offer):
+                await asyncio.sleep(_ARRIVAL_POLL_S)
         except ServerFailed as error:
             self._part_with(server, str(error))
 
@@ -279,11 +322,13 @@ class ServerPool:
         """Have a server take the current offer; only under the swap lock."""
         name = server.endpoint.name
         ack = await server.client.take(self._weights.offers[-1], name=name)
-        if any(other.read_R != ack.read_R for other in self._acks.values()):
-            raise ServerFailed(f"{name} read other bytes of version {ack.version} than the rest")
+        if self._read_R and ack.read_R != self._read_R:
+            raise ServerFailed(f"{name} read other bytes of version {ack.version} than those before it")
         if self._recompute_kv:
             await server.client.recompute_kv()
+        self._read_R = ack.read_R
         self._acks[name] = ack
+        server.version = ack.version
 
     async def _suspect(self, server: _Serving, reason: str) -> None:
         """A request failed: retire the server unless it is well."""
@@ -348,9 +393,17 @@ class ServerPool:
                     self._admit(server)
                 else:
                     self._joiners.append(server)
-            await server.joined
+            await self._until_joined(server)
             undo.pop_all()
         return server
+
+    async def _until_joined(self, server: _Serving) -> None:
+        """ServerFailed when no version came that it could take."""
+        try:
+            await asyncio.wait_for(asyncio.shield(server.joined), self._patience.start_timeout_s)
+        except TimeoutError:
+            self._part_with(server, "no version was sent that it could have joined with")
+            await server.joined
 
     async def _is_up_to_date(self, server: _Serving) -> bool:
         """Whether a new server has the current weights, by now; only under the swap lock.
@@ -362,7 +415,7 @@ class ServerPool:
         try:
             await self._load(server)
         except ServerFailed as error:
-            if not self._weights.offers[-1].prepare or not await server.client.is_healthy():
+            if not self._weights.offers[-1].receive or not await server.client.is_healthy():
                 raise
             _log.warning("%s joins with the next version: %s", server.endpoint.name, error)
             return False

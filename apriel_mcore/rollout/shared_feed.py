@@ -1,11 +1,12 @@
 """The same groups on every rank: one rank feeds, the others listen."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
 
 from apriel_mcore.errors import AprielError
-from apriel_mcore.rollout.feed import RolloutFeed, StopRequested
+from apriel_mcore.rollout.feed import RolloutFeed, StopRequested, WeightsWanted
 from apriel_mcore.types import Group
 
 
@@ -34,32 +35,47 @@ class _Stop(msgspec.Struct, frozen=True, tag="stop"):
     pass
 
 
+class _Publish(msgspec.Struct, frozen=True, tag="publish"):
+    pass
+
+
 class _Broken(msgspec.Struct, frozen=True, tag="broken"):
     message: str
 
 
-_decoder = msgspec.msgpack.Decoder(_Taken | _Stop | _Broken)
+type _Word = _Taken | _Stop | _Publish | _Broken
+
+_decoder: msgspec.msgpack.Decoder[_Word] = msgspec.msgpack.Decoder(_Taken | _Stop | _Publish | _Broken)
 
 
 class FirstRankFeed:
     """seams.Feed on the first rank: takes groups and tells the others."""
 
-    def __init__(self, feed: RolloutFeed, ranks: Ranks) -> None:
+    def __init__(self, feed: RolloutFeed, ranks: Ranks, publish_again: Callable[[], object]) -> None:
         self._feed = feed
         self._ranks = ranks
+        self._publish_again = publish_again
 
     def take(self) -> list[Group]:
-        """Groups of the next step; whatever stops the feed is told to every rank before it is raised."""
-        try:
-            groups = self._feed.take()
-        except StopRequested:
-            self._tell(_Stop())
-            raise
-        except AprielError as error:
-            self._tell(_Broken(message=str(error)))
-            raise
-        self._tell(_Taken(groups=groups))
-        return groups
+        """Groups of the next step; whatever stops the feed is told to every rank before it is raised.
+
+        Servers that came back without weights have them published again meanwhile, by all ranks together.
+        """
+        while True:
+            try:
+                groups = self._feed.take()
+            except WeightsWanted:
+                self._tell(_Publish())
+                self._publish_again()
+                continue
+            except StopRequested:
+                self._tell(_Stop())
+                raise
+            except AprielError as error:
+                self._tell(_Broken(message=str(error)))
+                raise
+            self._tell(_Taken(groups=groups))
+            return groups
 
     def settle(self, version: int) -> None:
         """Free the places of the groups taken last."""
@@ -69,26 +85,30 @@ class FirstRankFeed:
         """State for a checkpoint of now."""
         return self._feed.snapshot()
 
-    def _tell(self, word: _Taken | _Stop | _Broken) -> None:
+    def _tell(self, word: _Word) -> None:
         self._ranks.broadcast(msgspec.msgpack.encode(word))
 
 
 class ListeningFeed:
     """seams.Feed on every other rank."""
 
-    def __init__(self, ranks: Ranks) -> None:
+    def __init__(self, ranks: Ranks, publish_again: Callable[[], object]) -> None:
         self._ranks = ranks
+        self._publish_again = publish_again
 
     def take(self) -> list[Group]:
         """What the first rank took; raises what it raised."""
-        word: _Taken | _Stop | _Broken = _decoder.decode(self._ranks.broadcast(b""))
-        match word:
-            case _Taken():
-                return word.groups
-            case _Stop():
-                raise StopRequested
-            case _Broken():
-                raise AprielError(f"the feed on the first rank failed: {word.message}")
+        while True:
+            word = _decoder.decode(self._ranks.broadcast(b""))
+            match word:
+                case _Taken():
+                    return word.groups
+                case _Publish():
+                    self._publish_again()
+                case _Stop():
+                    raise StopRequested
+                case _Broken():
+                    raise AprielError(f"the feed on the first rank failed: {word.message}")
 
     def settle(self, version: int) -> None:
         """Nothing to free here."""

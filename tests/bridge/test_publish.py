@@ -219,7 +219,7 @@ def test_a_lost_pool_stops_every_rank(run: Run) -> None:
 
 
 def test_probe_statistics_and_answers_of_other_lengths() -> None:
-    assert compare_probe([0.0, -1.0], [[0.1, -1.0], [0.0, -1.3]]) == pytest.approx((0.1, 0.3))
+    assert compare_probe([0.0, -1.0], [[0.1, -1.0], [0.0, -1.3]]) == pytest.approx((0.15, 0.3))
     for scores in ([], [[0.0]], [[0.0, 0.0, 0.0]]):
         with pytest.raises(BridgeError, match="2 log-probs"):
             compare_probe([0.0, -1.0], scores)

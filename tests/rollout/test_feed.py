@@ -13,7 +13,7 @@ from apriel_mcore.data.sampler import DomainScheduler
 from apriel_mcore.errors import PoolError
 from apriel_mcore.fakes import FakeJudge, FakePool
 from apriel_mcore.rollout.ask import Asker
-from apriel_mcore.rollout.feed import EventLoopThread, RolloutFeed, StopRequested
+from apriel_mcore.rollout.feed import EventLoopThread, RolloutFeed, StopRequested, WeightsWanted
 from apriel_mcore.rollout.journal import Journal
 from apriel_mcore.types import Message, Problem
 
@@ -50,6 +50,7 @@ class Harness:
         self.folder = folder
         self.loop = loop
         self.stop = False
+        self.weights_wanted = False
         self.snapshots: dict[int, str] = {}
         self.pool = FakePool(mean_delay_s=0.001)
         self.judge = FakeJudge(SOLVE_RATES)
@@ -79,6 +80,7 @@ class Harness:
             journal=Journal(self.folder),
             loop=self.loop.loop,
             stop_requested=lambda: self.stop,
+            weights_wanted=lambda: self.weights_wanted,
             alarm=lambda message: None,
         )
 
@@ -281,4 +283,15 @@ def test_a_stop_request_is_seen_while_waiting(tmp_path: Path, loop: EventLoopThr
     harness.feed.settle(0)
     with pytest.raises(StopRequested):
         harness.feed.take()
+    harness.feed.stop()
+
+
+def test_wanted_weights_interrupt_the_wait_and_nothing_else(tmp_path: Path, loop: EventLoopThread) -> None:
+    harness = Harness(recipe(), tmp_path, loop)
+    harness.weights_wanted = True
+    harness.feed.settle(0)
+    with pytest.raises(WeightsWanted):
+        harness.feed.take()
+    harness.weights_wanted = False
+    assert len(harness.feed.take()) == 20
     harness.feed.stop()

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from apriel_mcore.errors import PoolError
 from apriel_mcore.rollout.pool import Patience, ServerPool
-from apriel_mcore.seams import Offer, Sampling, arena_offer
+from apriel_mcore.seams import Ack, Offer, Sampling, arena_offer
 
 SAMPLING = Sampling(max_tokens=4, temperature=1.0, stop=("\n",))
 PATIENCE = Patience(
@@ -34,6 +34,8 @@ class FakeServer:
         self.forgotten = 0
         self.prepared: list[tuple[int, int]] = []
         self.has_copy = True
+        self.arrived = True
+        self.breaks_scoring = False
         self.digest = "d"
         self.reset_works = True
         self.refuses_weights = False
@@ -84,6 +86,8 @@ class FakeServer:
 
     async def _complete(self, request: web.Request) -> web.Response:
         body = await request.json()
+        if "prompt_logprobs" in body and self.breaks_scoring:
+            return web.Response(status=500, text="engine hiccup")
         if "prompt_logprobs" in body:
             entries = [None, *({str(token): {"logprob": -float(token)}} for token in body["prompt"][1:])]
             return web.json_response({"choices": [{"prompt_logprobs": entries}]})
@@ -114,7 +118,9 @@ class FakeServer:
         call = await request.json()
         if call["method"] == "receive":
             self.prepared.append((int(call["kwargs"]["version"]), int(call["kwargs"]["member"])))
-            return web.json_response({"results": [{}]})
+            return web.json_response({"results": [None]})
+        if call["method"] == "has_arrived":
+            return web.json_response({"results": [self.arrived]})
         if call["method"] == "take_received" and not self.prepared and not self.has_copy:
             return web.Response(status=500, text="not on this host")
         await self.update_gate.wait()
@@ -151,9 +157,18 @@ def _play(
     return asyncio.run(play())
 
 
-def sent(version: int) -> Offer:
-    """An offer that servers must receive before they take it."""
-    return Offer(version=version, prepare="receive", take="take_received", arguments={"route": "r"})
+async def send(pool: ServerPool, version: int) -> list[Ack]:
+    """A version that servers must receive before they take it."""
+    offer = Offer(
+        version=version,
+        receive="receive",
+        arrived="has_arrived",
+        take="take_received",
+        arguments={"route": "r"},
+        members=tuple(await pool.muster()),
+    )
+    await pool.receive(offer)
+    return await pool.update_weights(offer)
 
 
 async def _until(condition: Callable[[], bool]) -> None:
@@ -402,25 +417,27 @@ def test_a_cancelled_request_frees_its_place() -> None:
     _play(scenario, servers=1)
 
 
-def test_what_is_sent_is_prepared_by_numbered_members_while_requests_go_on() -> None:
+def test_requests_are_answered_while_a_version_is_on_its_way() -> None:
     async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
         members = await pool.muster()
         assert [name.split("/")[0] for name in members] == ["server-0", "server-1"]
-        fakes[0].update_gate.clear()
-        update = asyncio.create_task(pool.update_weights(sent(3)))
+        fakes[0].arrived = False
+        update = asyncio.create_task(send(pool, 3))
         await _until(lambda: bool(fakes[0].prepared and fakes[1].prepared))
         assert [fake.prepared for fake in fakes] == [[(3, 0)], [(3, 1)]]
-        fakes[0].update_gate.set()
-        acks = await update
-        assert [ack.version for ack in acks] == [3, 3]
-        assert pool.version == 3
+        done = await pool.generate((1,), SAMPLING)
+        assert (done.version_first, done.version_last) == (-1, -1)
+        assert not update.done()
+        fakes[0].arrived = True
+        assert [ack.version for ack in await update] == [3, 3]
+        assert (await pool.generate((1,), SAMPLING)).version_first == 3
 
     _play(scenario)
 
 
 def test_a_server_that_comes_back_with_its_copy_serves_at_once() -> None:
     async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
-        await pool.update_weights(sent(1))
+        await send(pool, 1)
         first = await pool.muster()
         fakes[1].prepared.clear()
         await fakes[1].die()
@@ -435,14 +452,14 @@ def test_a_server_that_comes_back_with_its_copy_serves_at_once() -> None:
 
 def test_a_server_without_a_copy_joins_with_the_next_version() -> None:
     async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
-        await pool.update_weights(sent(1))
+        await send(pool, 1)
         fakes[1].prepared.clear()
         fakes[1].has_copy = False
         await fakes[1].die()
         await _until(lambda: pool.metrics()["pool.joining"] == 1)
         assert len(pool.urls) == 1
-        assert len(await pool.muster()) == 2
-        acks = await pool.update_weights(sent(2))
+        assert not pool.needs_weights
+        acks = await send(pool, 2)
         assert [ack.server for ack in acks] == ["server-0", "server-1"]
         assert fakes[1].prepared == [(2, 1)]
         await _until(lambda: len(pool.urls) == 2)
@@ -451,17 +468,76 @@ def test_a_server_without_a_copy_joins_with_the_next_version() -> None:
     _play(scenario)
 
 
+def test_the_only_server_without_a_copy_asks_for_the_weights_again() -> None:
+    async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
+        await send(pool, 1)
+        fakes[0].prepared.clear()
+        fakes[0].has_copy = False
+        await fakes[0].die()
+        await _until(lambda: pool.needs_weights)
+        await send(pool, 1)
+        assert (await pool.generate((1,), SAMPLING)).version_first == 1
+        assert not pool.needs_weights
+
+    _play(scenario, servers=1)
+
+
+def test_members_that_are_gone_are_told_before_anything_is_sent() -> None:
+    async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
+        offer = Offer(version=2, receive="receive", take="take_received", arguments={}, members=("gone/1",))
+        with pytest.raises(PoolError, match="gone before it was sent: gone/1"):
+            await pool.receive(offer)
+        assert len(pool.urls) == 2
+
+    _play(scenario)
+
+
 def test_a_sent_version_that_reaches_nobody_is_an_error_and_the_next_muster_waits_for_a_server() -> None:
     async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
         (fake,) = fakes
-        await pool.update_weights(sent(1))
+        await send(pool, 1)
         fake.refuses_weights = True
         with pytest.raises(PoolError, match="no server"):
-            await pool.update_weights(sent(2))
+            await send(pool, 2)
         fake.refuses_weights = False
-        members = await pool.muster()
-        assert len(members) == 1
-        (ack,) = await pool.update_weights(sent(2))
+        (ack,) = await send(pool, 2)
         assert ack.version == 2
+
+    _play(scenario, servers=1)
+
+
+def test_a_server_that_refused_a_version_answers_nothing_more() -> None:
+    async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
+        await pool.update_weights(arena_offer("/a", 1))
+        fakes[1].update_gate.clear()
+        update = asyncio.create_task(pool.update_weights(arena_offer("/a", 2)))
+        await asyncio.sleep(0.02)
+        waiting = [asyncio.create_task(pool.generate((n,), SAMPLING)) for n in range(4)]
+        await asyncio.sleep(0.05)
+        fakes[1].digest = "other"
+        fakes[1].update_gate.set()
+        await update
+        done = await asyncio.gather(*waiting)
+        assert {(one.server, one.version_first) for one in done} == {("server-0", 2)}
+
+    _play(scenario)
+
+
+def test_a_text_that_no_server_scores_is_an_error() -> None:
+    async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
+        fakes[0].breaks_scoring = True
+        with pytest.raises(PoolError, match="no server scored a text in 3 attempts"):
+            await pool.score((1, 2))
+
+    _play(scenario, servers=1)
+
+
+def test_a_successor_must_read_what_was_sent() -> None:
+    async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
+        await pool.update_weights(arena_offer("/a", 1))
+        fakes[0].digest = "other"
+        await fakes[0].die()
+        with pytest.raises(PoolError, match="no rollout server is left"):
+            await pool.generate((1,), SAMPLING)
 
     _play(scenario, servers=1)

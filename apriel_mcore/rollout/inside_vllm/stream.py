@@ -1,7 +1,8 @@
 """Takes weight versions that trainer ranks send to this worker, wherever they are.
 
     pool --receive--> worker: a thread joins the meeting and fills a local arena; requests go on
-    pool --take_received--> worker: thread done? --> engine: reload from the arena --> receipt
+    pool --has_arrived--> worker: is the thread done?
+    pool --take_received--> worker: engine: reload from the arena --> receipt
 
 Each worker keeps two arenas in its host's memory, of the slices that it serves: one is whole while the other
 is filled. They outlive the worker, so a server that is started again on the same host has its weights at
@@ -12,6 +13,7 @@ import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,11 @@ class StreamEngine(WholeModelEngine[StreamUpdate]):
         )
         self._thread.start()
 
+    @property
+    def has_arrived(self) -> bool:
+        """The thread is done: with the version, or with a failure that `receive_weights` will tell."""
+        return not (self._thread and self._thread.is_alive())
+
     def receive_weights(self, update_info: StreamUpdate) -> None:
         """Swap in the version; BridgeError, with the model untouched, when it is not here whole."""
         if self._thread:
@@ -105,9 +112,9 @@ class StreamEngine(WholeModelEngine[StreamUpdate]):
                 line.receiver.join(meeting, member, visit_store(meeting))
                 line.meeting = meeting.name
             line.copy.fill(line.label(update), line.receiver.receive)
-        except AprielError as error:
+        except (AprielError, OSError) as error:
             line.meeting = ""
-            self._failure = str(error)
+            self._failure = f"{type(error).__name__}: {error}"
 
     def _line_of(self, update: StreamUpdate) -> "_Line":
         """What is set up once for a route; BridgeError when this side makes another plan of it."""
@@ -151,9 +158,19 @@ class _Line:
         self.plan_digest = self.plan.digest
         self.whole_sizes = self.plan.whole_sizes
         self.receiver = Receiver(self.plan, rank, torch_dtype(parsed.dtype), device)
-        folder = Path(os.environ[COPY_VARIABLE])
-        self.copy = LocalCopy(folder, f"rank{rank}", self.plan.sizes_of(rank), parsed.dtype)
+        self._open = partial(
+            LocalCopy,
+            Path(os.environ[COPY_VARIABLE]),
+            f"rank{rank}",
+            self.plan.sizes_of(rank),
+            parsed.dtype,
+        )
         self.meeting = ""
+
+    @cached_property
+    def copy(self) -> LocalCopy:
+        """Made when it is first used: pages for gigabytes take seconds, which the thread has."""
+        return self._open()
 
     def label(self, update: StreamUpdate) -> Label:
         """The version's name in the copy."""
@@ -173,6 +190,10 @@ class StreamReceiver:
         place = msgspec.json.decode(meeting, type=Meeting)
         self.weight_transfer_engine.begin_to_receive(update, place, int(member))
         return {"version": int(version)}
+
+    def has_arrived(self) -> bool:
+        """Whether nothing more will come."""
+        return self.weight_transfer_engine.has_arrived
 
     def take_received(self, sender: str, version: str, route: str, plan: str, meeting: str) -> dict[str, Any]:
         """Swap in a version that was, or is being, received; the version and what was received."""
