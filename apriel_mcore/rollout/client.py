@@ -74,8 +74,12 @@ class _Receipts(msgspec.Struct, frozen=True):
     """One per worker of the server, in the order of its tensor ranks."""
 
 
+class _Arrival(msgspec.Struct, frozen=True):
+    arrived: bool
+
+
 class _Arrivals(msgspec.Struct, frozen=True):
-    results: list[bool]
+    results: list[_Arrival]
     """One per worker of the server."""
 
 
@@ -135,7 +139,7 @@ class VllmClient:
         """Whether no worker is still receiving; what went wrong is told by `take`."""
         call = {"method": offer.arrived, "kwargs": {}}
         answer = await self._post("/collective_rpc", call, timeout_s=_UPDATE_S)
-        return all(_decode(answer, _Arrivals).results)
+        return all(worker.arrived for worker in _decode(answer, _Arrivals).results)
 
     async def take(self, offer: Offer, *, name: str) -> Ack:
         """Take a version; returns when every worker of the server serves it."""

@@ -81,6 +81,9 @@ class FakeServers:
     def muster(self) -> list[str]:
         return ["a/1", "b/1"]
 
+    def receive(self, offer: Offer) -> None:
+        raise AssertionError("an arena needs no receiving")
+
     def update(self, offer: Offer) -> Future[list[Ack]]:
         answer: Future[list[Ack]] = Future()
         if self.dead:

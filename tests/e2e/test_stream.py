@@ -56,6 +56,9 @@ class Servers:
     def muster(self) -> list[str]:
         return self._thread.run(self._pool.muster())
 
+    def receive(self, offer: Offer) -> None:
+        self._thread.run(self._pool.receive(offer))
+
     def update(self, offer: Offer) -> Future[list[Ack]]:
         return asyncio.run_coroutine_threadsafe(self._pool.update_weights(offer), self._thread.loop)
 

@@ -120,7 +120,7 @@ class FakeServer:
             self.prepared.append((int(call["kwargs"]["version"]), int(call["kwargs"]["member"])))
             return web.json_response({"results": [None]})
         if call["method"] == "has_arrived":
-            return web.json_response({"results": [self.arrived]})
+            return web.json_response({"results": [{"arrived": self.arrived}]})
         if call["method"] == "take_received" and not self.prepared and not self.has_copy:
             return web.Response(status=500, text="not on this host")
         await self.update_gate.wait()

@@ -191,9 +191,9 @@ class StreamReceiver:
         self.weight_transfer_engine.begin_to_receive(update, place, int(member))
         return {"version": int(version)}
 
-    def has_arrived(self) -> bool:
-        """Whether nothing more will come."""
-        return self.weight_transfer_engine.has_arrived
+    def has_arrived(self) -> dict[str, bool]:
+        """Whether nothing more will come. A record, because vLLM makes texts of bare values."""
+        return {"arrived": self.weight_transfer_engine.has_arrived}
 
     def take_received(self, sender: str, version: str, route: str, plan: str, meeting: str) -> dict[str, Any]:
         """Swap in a version that was, or is being, received; the version and what was received."""
