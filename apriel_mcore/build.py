@@ -118,7 +118,7 @@ def _first_rank(rank: _Rank, attempt: int) -> Parts:
     log.event("phase", message="waiting for the rollout servers")
     backstage.wait_for_servers()
     publisher = _publisher(rank, learner, backstage)
-    log.event("phase", message="training")
+    log.event("phase", message="publishing the first weights")
     own_feed = _feed(rank, dataset, backstage, state)
     feed = FirstRankFeed(own_feed, rank.ranks, lambda: publisher.publish(learner.step))
     done = [event for event in past if event.get("step", 0) <= learner.step]

@@ -83,9 +83,10 @@ def _train(args: argparse.Namespace) -> None:
     if not args.override:
         rundir.check_same_recipe(run_dir, config)
     preflight.check(config, run_dir, tell=lambda line: None)
-    rundir.prepare(run_dir, config)
-    launcher.train(config, run_dir)
-    _finish(run_dir)
+    with rundir.held(run_dir):
+        rundir.prepare(run_dir, config)
+        launcher.train(config, run_dir)
+        _finish(run_dir)
 
 
 def _finish(run_dir: RunDir) -> None:

@@ -57,6 +57,7 @@ class HeldOutEvaluator:
         if not due or step in self._done:
             return
         self._done.add(step)
+        self._log.event("phase", message=f"evaluating on held-out problems, step {step}")
         self._log.event("eval", step=step, **self._event(self._run_async(self._answers())))
 
     async def _answers(self) -> list[Answer]:

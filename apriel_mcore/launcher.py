@@ -87,7 +87,8 @@ def _watch(agent: subprocess.Popen[bytes], config: RunConfig, run_dir: RunDir) -
         run_dir.stop_request.touch()
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise Interrupted(f"stopped by {signal.Signals(signum).name}; run the same command to continue")
+        name = signal.Signals(signum).name
+        raise Interrupted(f"stopped by {name}; the same command continues from {_last_saved(run_dir)}")
 
     signal.signal(signal.SIGUSR1, request_stop)
     signal.signal(signal.SIGINT, interrupt)
@@ -99,8 +100,13 @@ def _watch(agent: subprocess.Popen[bytes], config: RunConfig, run_dir: RunDir) -
         view.refresh()
 
 
+def _last_saved(run_dir: RunDir) -> str:
+    saved = sorted(path.name for path in run_dir.checkpoints.glob("step_??????"))
+    return saved[-1] if saved else "the beginning: nothing was saved yet (SIGUSR1 saves before it stops)"
+
+
 def _end(agent: subprocess.Popen[bytes]) -> None:
-    """TERM the whole session, then KILL what is left of it."""
+    """TERM the agent, which ends its ranks; KILL its whole session if it does not come to an end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if agent.poll() is None:
         agent.terminate()

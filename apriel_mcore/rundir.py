@@ -1,12 +1,16 @@
 """What lies where in a run directory, and may this recipe continue the run it holds?"""
 
+import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -14,7 +18,7 @@ import msgspec
 from apriel_mcore import __version__
 from apriel_mcore.config.load import diff, dump, load
 from apriel_mcore.config.schema import RunConfig
-from apriel_mcore.errors import InputError
+from apriel_mcore.errors import AprielError, InputError
 
 _REPORTED_PACKAGES = (
     "torch",
@@ -78,6 +82,11 @@ class RunDir(msgspec.Struct, frozen=True):
         return self.root / "outcome.json"
 
     @property
+    def lock(self) -> Path:
+        """Locked by the command that works on the run."""
+        return self.root / "lock"
+
+    @property
     def digest(self) -> str:
         """Short name of this directory that is unique on the host; names its shared memory."""
         return hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:12]
@@ -93,8 +102,10 @@ class RunDir(msgspec.Struct, frozen=True):
 
 def check_same_recipe(run_dir: RunDir, config: RunConfig) -> None:
     """InputError when the directory holds a run of another recipe, naming the keys that differ."""
+    if run_dir.root.exists() and not run_dir.root.is_dir():
+        raise InputError(f"{run_dir.root}: is a file; give another --run-dir")
     if not run_dir.recipe.exists():
-        if run_dir.root.exists() and any(run_dir.root.iterdir()):
+        if run_dir.root.exists() and set(run_dir.root.iterdir()) - {run_dir.lock}:
             raise InputError(
                 f"{run_dir.root}: not empty and not a run; give another --run-dir or empty this one"
             )
@@ -106,6 +117,29 @@ def check_same_recipe(run_dir: RunDir, config: RunConfig) -> None:
             f"{run_dir.root}: holds a run of another recipe ({listing}{' ...' if len(changed) > 5 else ''}); "
             "give another --run-dir, or --override to continue with the new values"
         )
+
+
+@contextmanager
+def held(run_dir: RunDir) -> Iterator[None]:
+    """One command at a time works on a run directory; InputError when another one does.
+
+    A directory that this command made is gone again when its input turns out to be bad.
+    """
+    is_new = not run_dir.root.exists()
+    run_dir.root.mkdir(parents=True, exist_ok=True)
+    with run_dir.lock.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{run_dir.root}: another command works on this run; wait for it, or give another --run-dir"
+            ) from None
+        try:
+            yield
+        except AprielError as error:
+            if is_new and error.exit_code == InputError.exit_code:
+                shutil.rmtree(run_dir.root)
+            raise
 
 
 def prepare(run_dir: RunDir, config: RunConfig) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from apriel_mcore.config.load import load
-from apriel_mcore.errors import InputError
-from apriel_mcore.rundir import RunDir, check_same_recipe, prepare
+from apriel_mcore.errors import InputError, PoolError
+from apriel_mcore.rundir import RunDir, check_same_recipe, held, prepare
 
 QUICKSTART = Path(__file__).parents[1] / "recipes" / "quickstart.toml"
 
@@ -34,3 +34,35 @@ def test_prepare_clears_the_last_attempts_request_and_outcome(tmp_path: Path) ->
     prepare(run_dir, load(QUICKSTART))
     assert not run_dir.stop_request.exists()
     assert not run_dir.outcome.exists()
+
+
+def test_one_command_at_a_time_works_on_a_run(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path / "run")
+    with held(run_dir):
+        check_same_recipe(run_dir, load(QUICKSTART))  # the lock alone is no other run
+        with pytest.raises(InputError, match="another command works on this run"), held(run_dir):
+            raise AssertionError("not to be reached")
+    with held(run_dir):
+        pass
+
+
+def test_a_directory_made_for_bad_input_is_gone_again_and_any_other_stays(tmp_path: Path) -> None:
+    new, old = RunDir(tmp_path / "new"), RunDir(tmp_path / "old")
+    with pytest.raises(InputError), held(new):
+        prepare(new, load(QUICKSTART))
+        raise InputError("a bad row")
+    assert not new.root.exists()
+    with pytest.raises(PoolError), held(new):
+        raise PoolError("servers died")
+    assert new.root.exists()
+    with held(old):
+        prepare(old, load(QUICKSTART))
+    with pytest.raises(InputError), held(old):
+        raise InputError("a bad row")
+    assert old.recipe.exists()
+
+
+def test_a_file_is_no_run_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="is a file"):
+        check_same_recipe(RunDir(tmp_path / "file"), load(QUICKSTART))

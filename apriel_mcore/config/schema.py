@@ -14,6 +14,8 @@ Natural = Annotated[int, Meta(ge=0)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 NonNegative = Annotated[float, Meta(ge=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
+Beta = Annotated[float, Meta(ge=0, lt=1)]
+LearningRate = Annotated[float, Meta(gt=0, le=1)]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -173,6 +175,11 @@ class RolloutSection(Section, frozen=True, kw_only=True):
     servers: LocalServers | RemoteServers
 
     def __post_init__(self) -> None:
+        if self.max_lag == 0 and self.max_group_age not in ("auto", 0):
+            raise ValueError(
+                f"max_group_age = {self.max_group_age} means nothing at max_lag = 0, where no group is older "
+                'than the weights: leave it "auto"'
+            )
         if self.min_group > self.group_size:
             raise ValueError(f"min_group = {self.min_group} exceeds group_size = {self.group_size}")
 
@@ -267,8 +274,8 @@ class Parallel(Section, frozen=True, kw_only=True):
 class Optimizer(Section, frozen=True, kw_only=True):
     """AdamW."""
 
-    lr: PositiveFloat
-    betas: tuple[float, float] = (0.9, 0.999)
+    lr: LearningRate
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: PositiveFloat = 1e-8
     weight_decay: NonNegative = 0.01
     """Not applied to norms and biases."""
@@ -276,6 +283,10 @@ class Optimizer(Section, frozen=True, kw_only=True):
     warmup_steps: Natural = 0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     min_lr: NonNegative = 0.0
+
+    def __post_init__(self) -> None:
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr = {self.min_lr:g} exceeds lr = {self.lr:g}")
 
 
 class Train(Section, frozen=True, kw_only=True):
@@ -406,7 +417,9 @@ class RunConfig(Section, frozen=True, kw_only=True):
         total = sum(domain.ratio for domain in self.domains.values())
         if abs(total - 1.0) > 1e-6:
             shares = ", ".join(f"{name} {domain.ratio:g}" for name, domain in self.domains.items())
-            raise ValueError(f"domains.*.ratio must sum to 1, found {total:g} ({shares})")
+            raise ValueError(
+                f"domains.*.ratio must sum to 1, found {total:g} ({shares}); change them together"
+            )
 
     def _check_lengths(self) -> None:
         budget = self.rollout.max_output_tokens
@@ -424,6 +437,11 @@ class RunConfig(Section, frozen=True, kw_only=True):
                         f"buffer {self.buffer_of(name)} (domains.{name}.length_buffer or "
                         f"reward.length.buffer) and budget {self.budget_of(name)}"
                     )
+        if budget >= self.train.seq_len:
+            raise ValueError(
+                f"rollout.max_output_tokens = {budget} leaves no room for a prompt in train.seq_len = "
+                f"{self.train.seq_len}"
+            )
         if budget >= self.rollout.servers.max_model_len:
             raise ValueError(
                 f"rollout.max_output_tokens = {budget} leaves no room for a prompt in "

@@ -13,22 +13,29 @@ from apriel_mcore.rundir import RunDir
 def table(run_dirs: Sequence[Path]) -> str:
     """Held-out accuracy and mean tokens before -> after per domain, reward, drift and minutes per run.
 
-    InputError for a directory without an evaluated, trained run.
+    Minutes are those between the first and the last evaluation. Runs without both are named below the
+    table; InputError when none has them.
     """
-    runs = [_read(folder) for folder in run_dirs]
-    domains = [key.removeprefix("accuracy.") for key in runs[0][1] if key.startswith("accuracy.")]
+    runs = {folder.name: run for folder in run_dirs if (run := _read(folder))}
+    unfinished = [folder.name for folder in run_dirs if folder.name not in runs]
+    if not runs:
+        raise InputError(f"no finished run among {', '.join(map(str, run_dirs))}")
+    first = next(iter(runs.values()))
+    domains = [key.removeprefix("accuracy.") for key in first[1] if key.startswith("accuracy.")]
     head = ["run", *domains, "mean", "reward", "mixture L1", "minutes"]
     rows = [head, ["---"] * len(head)]
-    rows += [_row(folder.name, domains, *run) for folder, run in zip(run_dirs, runs, strict=True)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    rows += [_row(name, domains, *run) for name, run in runs.items()]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines + ([f"\nnot finished: {', '.join(unfinished)}"] if unfinished else []))
 
 
-def _read(folder: Path) -> tuple[list[Event], Event, Event]:
+def _read(folder: Path) -> tuple[list[Event], Event, Event] | None:
+    """Steps, first and last evaluation; None for a run that has not come that far."""
     events = read_events(RunDir(folder).events)
     steps = [event for event in events if event["event"] == "step"]
     evals = [event for event in events if event["event"] == "eval"]
     if not steps or len(evals) < 2:
-        raise InputError(f"{folder}: no finished run (steps: {len(steps)}, evaluations: {len(evals)})")
+        return None
     return steps, evals[0], evals[-1]
 
 

@@ -90,6 +90,10 @@ def one_line(event: Event, num_steps: int) -> str:
                 if key.startswith("accuracy.")
             )
             return f"eval {event['step']:>4}/{num_steps}  held-out {event['accuracy_mean']:.3f}  {accuracies}"
+        case "resume":
+            return (
+                f"resume  at step {event['step']}; batches composed after it are trained again as they were"
+            )
         case "phase" | "alarm":
             return f"{event['event']:>5}  {event['message']}"
         case _:

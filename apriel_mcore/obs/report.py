@@ -5,6 +5,7 @@ from html import escape
 from pathlib import Path
 from statistics import fmean
 
+from apriel_mcore.errors import InputError
 from apriel_mcore.obs.charts import Series, lines, stacked
 from apriel_mcore.obs.runlog import Event, read_events
 from apriel_mcore.obs.summary import FIRST_STEPS, LAST_STEPS
@@ -18,6 +19,8 @@ def write(run_dir: Path) -> Path:
     """Write report.html of a run directory; returns its path."""
     paths = RunDir(run_dir)
     events = read_events(paths.events)
+    if not events:
+        raise InputError(f"{run_dir}: no run, or one that has not begun: it has no events.jsonl with events")
     partial = paths.report.with_suffix(".partial")
     partial.write_text(page(run_dir.name, events), encoding="utf-8")
     partial.replace(paths.report)

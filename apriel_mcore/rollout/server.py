@@ -137,11 +137,12 @@ class ServerProcess:
         deadline = time.monotonic() + 2 * _GRACE_S
         while self.alive and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
+        guard, self._guard = self._guard, None  # once: later the number may be another process's
         try:  # what a guard that was itself killed could not see to
-            os.killpg(self._guard.pid, signal.SIGKILL)
+            os.killpg(guard.pid, signal.SIGKILL)
         except ProcessLookupError:
             return
-        self._guard.wait()
+        guard.wait()
 
     def forget(self) -> None:
         """No attempt will follow: remove what was kept for it."""
@@ -279,7 +280,7 @@ def serve(config: RunConfig) -> None:
         transport=transport_of(config),
         copies=copies_of(config, f"serve-{os.getpid()}", 0),
     )
-    process = ServerProcess(spec, Path("runs") / config.name / "logs")
+    process = ServerProcess(spec, Path("runs") / f"{config.name}-serve" / "logs")
     asyncio.run(_serve(process, config.rollout.servers.start_timeout_s))
 
 
@@ -287,7 +288,7 @@ async def _serve(process: ServerProcess, timeout_s: float) -> None:
     process.start()
     try:
         await process.wait_ready(timeout_s)
-        print(f"serving on {process.url}; log: {process.log}", flush=True)
+        print(f"model `policy` on {process.url}/v1; log: {process.log}", flush=True)
         while process.alive:
             await asyncio.sleep(1.0)
     finally:

@@ -77,7 +77,7 @@ def reached(step: int) -> Callable[[list[dict]], bool]:
 
 def serving_attempts(events: list[dict]) -> int:
     """Attempts that got as far as training; lines that a resume took back do not count twice."""
-    return sum(event.get("message") == "training" for event in events)
+    return sum(event.get("message") == "publishing the first weights" for event in events)
 
 
 def assert_all_gone(processes: list[psutil.Process]) -> None:

@@ -86,8 +86,15 @@ def test_answers_are_shown_before_and_after_and_escaped(tmp_path: Path) -> None:
 
 
 def test_a_run_without_a_step_still_has_a_page(tmp_path: Path) -> None:
-    page = report.write(run(tmp_path / "demo", [])).read_text()
+    begun = [{"event": "start", "time": 0.0, "step": 0}]
+    page = report.write(run(tmp_path / "demo", begun)).read_text()
     assert "No optimizer step yet" in page
+
+
+def test_a_folder_that_is_no_run_gets_no_page(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no run"):
+        report.write(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_line_stays_inside_its_picture() -> None:
