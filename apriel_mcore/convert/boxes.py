@@ -3,7 +3,7 @@
     HF tensors --cut_out--> one box, as the checkpoint keeps it
     stored parameter --take_apart--> HF tensors
 
-Plain strided copies. What would be copied whole is handed on as it is.
+Plain strided copies; a box that is one stretch of memory already is handed on as it is.
 """
 
 from collections.abc import Mapping
@@ -11,15 +11,17 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from apriel_mcore.convert.parameters import Cut, Parameter
-from apriel_mcore.convert.scratch import DTYPES, Scratch, slices
+from apriel_mcore.convert.scratch import DTYPES, Scratch, on_its_own, slices
 
 
 def cut_out(cut: Cut, hf: Mapping[str, Tensor], scratch: Scratch) -> Tensor:
     """One box of a parameter, contiguous; valid until the scratch is used again."""
-    if len(cut.fills) == 1 and cut.sizes == tuple(hf[cut.fills[0].hf].shape):
-        return hf[cut.fills[0].hf]
-    dtype = next(DTYPES[tensor.dtype] for tensor in hf.values())
-    target = scratch.tensor(cut.sizes, dtype)
+    if len(cut.fills) == 1 and not cut.padded:
+        part = hf[cut.fills[0].hf][slices(cut.fills[0].hf_box)]
+        if part.is_contiguous():
+            return on_its_own(part)
+    some = next(iter(hf.values()))
+    target = scratch.tensor(cut.sizes, DTYPES[some.dtype])
     if cut.padded:
         target.zero_()
     for fill in cut.fills:
@@ -30,8 +32,9 @@ def cut_out(cut: Cut, hf: Mapping[str, Tensor], scratch: Scratch) -> Tensor:
 def take_apart(parameter: Parameter, stored: Tensor, scratch: Scratch) -> dict[str, Tensor]:
     """The HF tensors in a whole stored parameter, contiguous; valid until the scratch is used again."""
     fills = parameter.whole.fills
-    if len(fills) == 1 and parameter.hf_sizes[fills[0].hf] == tuple(stored.shape):
-        return {fills[0].hf: stored}
+    parts = {fill.hf: stored[slices(fill.inside)] for fill in fills}
+    if len(parts) == len(fills) and all(part.is_contiguous() for part in parts.values()):
+        return parts
     tensors = scratch.tensors(parameter.hf_sizes, DTYPES[stored.dtype])
     for fill in fills:
         tensors[fill.hf][slices(fill.hf_box)].copy_(stored[slices(fill.inside)])

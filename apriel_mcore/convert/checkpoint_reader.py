@@ -4,7 +4,8 @@
     one parameter --read--> its records, each checked against the checksum that torch wrote into it
 
 The metadata is a pickle: it is read with the few classes that torch's own writer puts there, and nothing
-else can be loaded from it. Records are read with torch.load, one at a time.
+else can be loaded from it. Records are torch.save archives: torch.load says what each holds and where, its
+elements are then read straight to their place.
 """
 
 import hashlib
@@ -22,10 +23,10 @@ from typing import IO, Any, Self
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
-    Metadata,
     MetadataIndex,
     TensorStorageMetadata,
 )
@@ -34,9 +35,9 @@ from torch.distributed.checkpoint.planner_helpers import create_read_items_for_c
 
 from apriel_mcore.bridge.layouts import Sizes
 from apriel_mcore.bridge.tensorfile import Dtype
-from apriel_mcore.convert.hf_folder import check_sizes
+from apriel_mcore.convert.hf_folder import check_sizes, read_exactly
 from apriel_mcore.convert.parameters import Parameter
-from apriel_mcore.convert.scratch import DTYPES
+from apriel_mcore.convert.scratch import DTYPES, Scratch, bytes_of
 from apriel_mcore.errors import InputError
 
 _ADMITTED = {
@@ -77,7 +78,6 @@ _DAMAGE = (
 )
 """What the readers of a damaged pickle or zip archive raise."""
 _MODEL_KEYS = ("embedding.", "decoder.", "output_layer.")
-_READ_AT_ONCE = 1 << 20
 
 
 class CheckpointReader:
@@ -95,6 +95,7 @@ class CheckpointReader:
         self._tensors = tensors
         self._storage = storage
         self._verify = verify
+        self._memory = Scratch()
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -102,8 +103,8 @@ class CheckpointReader:
         path = folder / ".metadata"
         if not (folder / "metadata.json").is_file():
             raise InputError(
-                f"{folder}: no metadata.json, so not a complete Megatron checkpoint; give RUN_DIR/checkpoints/"
-                "step_N, or what `apriel convert hf-to-mcore` wrote"
+                f"{folder}: no metadata.json, so not a complete Megatron checkpoint; give "
+                "RUN_DIR/checkpoints/step_N, or what `apriel convert hf-to-mcore` wrote"
             )
         try:
             with path.open("rb") as file:
@@ -170,28 +171,37 @@ class CheckpointReader:
         _check_cover(items, wanted, where=f"{self._folder}: {parameter.name}")
         target = into.view(wanted.sizes)
         for item in items:
-            record = self._record(parameter, stored, item.storage_index)
-            box = _span(item.dest_offsets, item.lengths)
-            target[box].copy_(record[_span(item.storage_offsets, item.lengths)])
+            index = item.storage_index
+            assert index.index is not None, "torch plans reads by chunk number"
+            sizes = stored.chunks[index.index].sizes
+            box = target[_span(item.dest_offsets, item.lengths)]
+            if box.shape == sizes and box.is_contiguous():
+                self._read_record(parameter, stored, index, box)
+            else:
+                record = self._memory.tensor(tuple(sizes), DTYPES[target.dtype])
+                self._read_record(parameter, stored, index, record)
+                box.copy_(record[_span(item.storage_offsets, item.lengths)])
 
-    def _record(self, parameter: Parameter, stored: TensorStorageMetadata, index: MetadataIndex) -> Tensor:
-        assert index.index is not None, "torch plans reads by chunk number"
-        sizes = stored.chunks[index.index].sizes
+    def _read_record(
+        self, parameter: Parameter, stored: TensorStorageMetadata, index: MetadataIndex, into: Tensor
+    ) -> None:
+        """A whole record; where its elements lie in the file is torch.load's word, without their bytes."""
         info = self._storage[index]
         where = f"{self._folder / info.relative_path}: {parameter.name}"
         try:
-            with _Record(self._folder / info.relative_path, info) as raw, io.BufferedReader(raw) as file:
-                if self._verify:
-                    _check_archive(file)
-                    file.seek(0)
-                record = torch.load(file, map_location="cpu", weights_only=True)
+            with _Record(self._folder / info.relative_path, info) as record, FakeTensorMode():
+                described = torch.load(io.BufferedReader(record), map_location="cpu", weights_only=True)
+            if not _describes(described, into):
+                raise InputError(
+                    f"{where}: the record is not the {tuple(into.shape)} {into.dtype} that it should be"
+                )
+            start = described.untyped_storage()._checkpoint_offset
+            read_exactly(self._folder / info.relative_path, info.offset + start, into, what=parameter.name)
+            if self._verify:
+                with _Record(self._folder / info.relative_path, info) as record:
+                    _check_sums(io.BufferedReader(record), into)
         except _DAMAGE as error:
             raise InputError(f"{where}: the record is damaged: {error!r}") from None
-        if not isinstance(record, Tensor) or record.dtype != stored.properties.dtype or record.shape != sizes:
-            raise InputError(
-                f"{where}: the record is not the {tuple(sizes)} {stored.properties.dtype} it should be"
-            )
-        return record
 
     def _check_records(self, key: str, stored: TensorStorageMetadata) -> None:
         """Every chunk has a record, and every record lies inside a file."""
@@ -260,7 +270,7 @@ def _check_chunks(key: str, stored: TensorStorageMetadata) -> None:
         raise ValueError(f"{key} has two records at one place")
     for chunk in stored.chunks:
         spans = zip(chunk.offsets, chunk.sizes, stored.size, strict=True)
-        if not all(0 <= offset and 0 < size and offset + size <= whole for offset, size, whole in spans):
+        if not all(offset >= 0 and size > 0 and offset + size <= whole for offset, size, whole in spans):
             raise ValueError(f"{key} has a record outside of its sizes")
 
 
@@ -279,13 +289,27 @@ def _overlap(one: Sequence[tuple[int, int]], other: Sequence[tuple[int, int]]) -
     return all(a < b + b_size and b < a + a_size for (a, a_size), (b, b_size) in pairs)
 
 
-def _check_archive(record: IO[bytes]) -> None:
-    """Every member's checksum (CRC-32), which torch.load itself does not look at."""
+def _describes(record: object, into: Tensor) -> bool:
+    """Whether a record's elements are those of `into`, one behind the other."""
+    return (
+        isinstance(record, Tensor)
+        and (record.shape, record.dtype) == (into.shape, into.dtype)
+        and record.is_contiguous()
+        and record.storage_offset() == 0
+        and record.untyped_storage().nbytes() == into.nbytes
+    )
+
+
+def _check_sums(record: IO[bytes], elements: Tensor) -> None:
+    """Compare every checksum (CRC-32) of the record, which torch.load does not look at; BadZipFile if one
+    is wrong."""
     with zipfile.ZipFile(record) as archive:
         for member in archive.infolist():
-            with archive.open(member) as content:
-                while content.read(_READ_AT_ONCE):
-                    pass
+            if member.filename.endswith("/data/0"):
+                if (member.file_size, member.CRC) != (elements.nbytes, zlib.crc32(bytes_of(elements))):
+                    raise zipfile.BadZipFile(f"wrong checksum of {member.filename}")
+            else:
+                archive.read(member)
 
 
 def _span(offsets: Sequence[int], lengths: Sequence[int]) -> tuple[slice, ...]:

@@ -64,9 +64,7 @@ def _show(made: Report, target: Path) -> None:
         f"{made.seconds:.1f} s, peak memory {made.peak_rss_bytes / _GB:.2f} GB"
     )
     if made.parts_taken_over:
-        console.print(
-            f"{made.parts_taken_over} files were taken over from an interrupted call, checked again"
-        )
+        console.print(f"{made.parts_taken_over} files of an interrupted call were checked and kept")
     if made.dropped:
         console.print(f"{len(made.dropped)} tensors of other modalities were left behind")
     console.print(f"{parity}; details in {target / report.REPORT_FILE}")

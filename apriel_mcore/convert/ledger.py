@@ -1,4 +1,4 @@
-"""What became of each tensor on its way? Its content is checked and digested as read, and compared as written.
+"""What became of each tensor on its way? Checked and digested as read, compared as written.
 
 read --see--> digest, finite, as recorded, cast --written, read back--> compare --> TensorRecord
 """
@@ -66,12 +66,12 @@ class Ledger:
         return tensor
 
     def compare(self, name: str, tensor: Tensor) -> TensorRecord:
-        """A tensor as read back from the result, just now; BridgeError when it is not what was to be written."""
+        """A tensor just read back from the result; BridgeError when it is not what was to be written."""
         found = digest(bytes_of(tensor))
         if found != self._wanted[name]:
             raise BridgeError(
-                f"{self._file}: {name} was written with digest {self._wanted[name]} and read back with {found}: "
-                "do not trust this disk or memory"
+                f"{self._file}: {name} was written with digest {self._wanted[name]} and read back with "
+                f"{found}: do not trust this disk or memory"
             )
         dtype_before, digest_before = self._read[name]
         now = time.monotonic()

@@ -80,7 +80,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def may_be_padded(self) -> bool:
-        """Whether rows may follow that no HF tensor has: vocabulary, for tensor ranks that do not divide it."""
+        """Whether rows may follow that no HF tensor has: tensor ranks need not divide the vocabulary."""
         return self.layer is None and not self.layout.replicated
 
     def stored_sizes(self, num_ranks: int) -> Sizes:

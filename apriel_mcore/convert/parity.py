@@ -1,4 +1,4 @@
-"""Does the converted model still say the same? Megatron's log-probs against transformers', in a child process.
+"""Does the converted model still say the same? Megatron's log-probs against transformers', in a child.
 
 The child (parity_child.py) enters Megatron's CPU back end, which changes what torch.cuda means; this
 process stays as it is. Where the model does not fit in memory the check is skipped, and the report says so.

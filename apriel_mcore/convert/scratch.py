@@ -54,7 +54,14 @@ class Scratch:
 
 def bytes_of(tensor: Tensor) -> Buffer:
     """The memory of a contiguous CPU tensor."""
-    return memoryview(tensor.flatten().view(torch.uint8).numpy())
+    assert tensor.is_contiguous(), "its elements are not one stretch of memory"
+    return memoryview(tensor.view(-1).view(torch.uint8).numpy())
+
+
+def on_its_own(tensor: Tensor) -> Tensor:
+    """A contiguous tensor in the same memory, with a storage of exactly its size: torch.save writes whole
+    storages."""
+    return torch.frombuffer(bytes_of(tensor), dtype=tensor.dtype).view(tensor.shape)
 
 
 def slices(box: Box) -> tuple[slice, ...]:

@@ -8,6 +8,7 @@ Optimizer state stays behind. The folder holds the text decoder under plain name
 """
 
 from collections.abc import Iterator
+from functools import partial
 from math import prod
 from pathlib import Path
 
@@ -79,11 +80,7 @@ class _Conversion:
     def run(self, files: list[WeightFile]) -> list[Finished]:
         """Every file, written and read back."""
         return [
-            self._place.journal.part(
-                file.name,
-                lambda part, file=file: self._is_intact(file, part),
-                lambda file=file: self._write(file),
-            )
+            self._place.journal.part(file.name, partial(self._is_intact, file), partial(self._write, file))
             for file in files
         ]
 

@@ -76,11 +76,7 @@ class _Conversion:
     def run(self) -> list[Finished]:
         """Every file, written and read back, and the metadata that makes them a checkpoint."""
         parts = [
-            self._place.journal.part(
-                file.name,
-                lambda part, file=file: self._is_intact(file, part),
-                lambda file=file: self._write(file),
-            )
+            self._place.journal.part(file.name, partial(self._is_intact, file), partial(self._write, file))
             for file in self._files
         ]
         self._writer.finish(place for part in parts for place in part.places)

@@ -63,10 +63,7 @@ def check_room(target: Path, needed: int) -> None:
     while not existing.exists():
         existing = existing.parent
     free = shutil.disk_usage(existing).free
-    partial = partial_of(target)
-    begun = (
-        sum(path.stat().st_size for path in partial.rglob("*") if path.is_file()) if partial.exists() else 0
-    )
+    begun = sum(path.stat().st_size for path in partial_of(target).rglob("*") if path.is_file())
     if free + begun < needed:
         raise InputError(
             f"{target}: needs {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free in {existing}; "
