@@ -118,7 +118,19 @@ def test_too_little_disk(
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["train"], ["fetch"], ["check"], ["show"], ["diff"], ["report"], ["eval"]]
+    "command",
+    [
+        [],
+        ["train"],
+        ["fetch"],
+        ["check"],
+        ["show"],
+        ["diff"],
+        ["report"],
+        ["eval"],
+        ["convert", "hf-to-mcore"],
+        ["convert", "mcore-to-hf"],
+    ],
 )
 def test_help_answers_at_once_without_torch(command: list[str]) -> None:
     code = (

@@ -28,6 +28,7 @@ from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
     MetadataIndex,
+    TensorProperties,
     TensorStorageMetadata,
 )
 from torch.distributed.checkpoint.planner import ReadItem
@@ -110,13 +111,15 @@ class CheckpointReader:
             with path.open("rb") as file:
                 metadata = _AdmittedOnly(file).load()
             tensors = {
-                key: stored
+                key: _checked_tensor(key, stored)
                 for key, stored in metadata.state_dict_metadata.items()
                 if isinstance(stored, TensorStorageMetadata) and key.startswith(_MODEL_KEYS)
             }
-            storage = {index: info for index, info in metadata.storage_data.items() if index.fqn in tensors}
-            for key, stored in tensors.items():
-                _check_chunks(key, stored)
+            storage = {
+                MetadataIndex(index.fqn, torch.Size(index.offset)): _checked_place(info)
+                for index, info in metadata.storage_data.items()
+                if index.fqn in tensors
+            }
         except _DAMAGE as error:
             raise InputError(f"{path}: not readable as a checkpoint's metadata: {error!r}") from None
         return cls(folder, tensors, storage, verify=True)
@@ -264,14 +267,35 @@ class _AdmittedOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module_name}.{global_name} has no place in a checkpoint's metadata")
 
 
-def _check_chunks(key: str, stored: TensorStorageMetadata) -> None:
-    starts = {tuple(chunk.offsets) for chunk in stored.chunks}
-    if len(starts) != len(stored.chunks):
+def _checked_tensor(key: str, stored: TensorStorageMetadata) -> TensorStorageMetadata:
+    """The same from plain values; ValueError, TypeError or AttributeError when it makes no sense."""
+    size = _sizes(stored.size)
+    chunks = [ChunkStorageMetadata(_sizes(chunk.offsets), _sizes(chunk.sizes)) for chunk in stored.chunks]
+    if len({chunk.offsets for chunk in chunks}) != len(chunks):
         raise ValueError(f"{key} has two records at one place")
-    for chunk in stored.chunks:
-        spans = zip(chunk.offsets, chunk.sizes, stored.size, strict=True)
-        if not all(offset >= 0 and size > 0 and offset + size <= whole for offset, size, whole in spans):
+    for chunk in chunks:
+        spans = zip(chunk.offsets, chunk.sizes, size, strict=True)
+        if not all(
+            offset >= 0 and length > 0 and offset + length <= whole for offset, length, whole in spans
+        ):
             raise ValueError(f"{key} has a record outside of its sizes")
+    if not isinstance(stored.properties.dtype, torch.dtype):
+        raise TypeError(f"{key} has dtype {stored.properties.dtype!r}")
+    return TensorStorageMetadata(TensorProperties(dtype=stored.properties.dtype), size, chunks)
+
+
+def _checked_place(info: _StorageInfo) -> _StorageInfo:
+    """The same from plain values: a file of the folder and a stretch of it."""
+    if Path(info.relative_path).name != info.relative_path or info.transform_descriptors:
+        raise ValueError(f"a record lies in {info.relative_path!r}, transformed {info.transform_descriptors}")
+    offset, length = _sizes((info.offset, info.length))
+    return _StorageInfo(info.relative_path, offset, length)
+
+
+def _sizes(numbers: Sequence[int]) -> torch.Size:
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError(f"{numbers!r} are no sizes")
+    return torch.Size(numbers)
 
 
 def _check_cover(items: Sequence[ReadItem], wanted: ChunkStorageMetadata, *, where: str) -> None:

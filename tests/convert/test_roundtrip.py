@@ -1,6 +1,7 @@
 """There and back, bit by bit, at any layout; what is copied beside the weights; what the report says."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -139,8 +140,6 @@ def test_a_layout_that_cannot_hold_the_model(convert: Convert, tmp_path: Path) -
 
 
 def test_too_little_disk(convert: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import shutil
-
     write_folder(tmp_path / "hf")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1000, 999, 1))
     with pytest.raises(InputError, match="free some space"):
