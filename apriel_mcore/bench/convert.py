@@ -1,12 +1,13 @@
 """How long does it take to convert a model to a Megatron checkpoint and back, against copying its files?
 
     Hugging Face folder --to_mcore--> checkpoint --to_hf--> folder     seconds = to_mcore_s + to_hf_s
-    cp of that folder               + cp of that checkpoint            copy_seconds
+    cp of that folder               + cp of that checkpoint            unsynced_copy_seconds
+    ... and sync of the copies, as conversions sync their files        copy_seconds
 
 The model is random and made tensor by tensor, as it is converted. All four happen in turn in every
 round, onto the same file system, over nothing: what a round wrote is removed after it. Seconds are medians
 over the rounds, ratios medians of the rounds' own. The folder that comes back is compared with the first
-one, digest by digest. Conversions read everything back and fsync; cp does neither.
+one, digest by digest. Conversions read back everything they wrote; cp does not.
 """
 
 import argparse
@@ -15,11 +16,10 @@ import shutil
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from apriel_mcore.bench.door import Numbers
 from apriel_mcore.bench.reshard import SHAPES
@@ -27,7 +27,7 @@ from apriel_mcore.bench.rounds import interleave, ratio
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.config.schema import Parallel
 from apriel_mcore.convert import report, to_hf, to_mcore
-from apriel_mcore.convert.hf_writer import WeightFile, plan_files, write_file, write_index
+from apriel_mcore.convert.hf_writer import growing, plan_files, put, write_index
 from apriel_mcore.convert.parameters import model_parameters
 from apriel_mcore.convert.scratch import Scratch
 
@@ -76,21 +76,28 @@ def _measure(shape: ModelShape, root: Path, parallel: Parallel, *, rounds: int) 
         "to_mcore": to_checkpoint,
         "to_hf": to_folder,
         "copy_model": lambda: _copy(model, copies[0]),
+        "sync_model": lambda: _sync(copies[0]),
         "copy_checkpoint": lambda: _copy(checkpoint, copies[1]),
+        "sync_checkpoint": lambda: _sync(copies[1]),
     }
     seconds = interleave(ways, rounds)
     _check_equal(checkpoint, back)
-    converted = [a + b for a, b in zip(seconds["to_mcore"], seconds["to_hf"], strict=True)]
-    copied = [a + b for a, b in zip(seconds["copy_model"], seconds["copy_checkpoint"], strict=True)]
+    converted = _sum(seconds["to_mcore"], seconds["to_hf"])
+    unsynced = _sum(seconds["copy_model"], seconds["copy_checkpoint"])
+    copied_model = _sum(seconds["copy_model"], seconds["sync_model"])
+    copied_checkpoint = _sum(seconds["copy_checkpoint"], seconds["sync_checkpoint"])
+    copied = _sum(copied_model, copied_checkpoint)
     return {
         "ratio_to_copy": ratio(converted, copied),
         "peak_rss_gb": report.peak_rss() / 1e9,
         "seconds": statistics.median(converted),
         "copy_seconds": statistics.median(copied),
+        "unsynced_copy_seconds": statistics.median(unsynced),
+        "ratio_to_unsynced_copy": ratio(converted, unsynced),
         "to_mcore_seconds": statistics.median(seconds["to_mcore"]),
         "to_hf_seconds": statistics.median(seconds["to_hf"]),
-        "to_mcore_ratio_to_copy": ratio(seconds["to_mcore"], seconds["copy_model"]),
-        "to_hf_ratio_to_copy": ratio(seconds["to_hf"], seconds["copy_checkpoint"]),
+        "to_mcore_ratio_to_copy": ratio(seconds["to_mcore"], copied_model),
+        "to_hf_ratio_to_copy": ratio(seconds["to_hf"], copied_checkpoint),
         "gigabytes": 2 * shape.num_parameters / 1e9,
         "rounds": float(rounds),
     }
@@ -105,12 +112,11 @@ def make_model(folder: Path, shape: ModelShape) -> None:
     memory = Scratch()
     generator = torch.Generator().manual_seed(0)
 
-    def random_tensors(file: WeightFile) -> Iterator[tuple[str, Tensor]]:
-        for name, sizes in file.tensors.items():
-            yield name, memory.tensor(sizes, "bfloat16").normal_(0.0, 0.02, generator=generator)
-
     for file in files:
-        write_file(folder, file, random_tensors(file))
+        with growing(folder, file) as path:
+            for name, sizes in file.tensors.items():
+                tensor = memory.tensor(sizes, "bfloat16").normal_(0.0, 0.02, generator=generator)
+                put(path, file.starts[name], tensor)
     write_index(folder, files, "bfloat16")
 
 
@@ -135,6 +141,14 @@ def _config(shape: ModelShape) -> dict[str, object]:
 
 def _copy(source: Path, target: Path) -> None:
     subprocess.run(["cp", "-r", source, target], check=True)
+
+
+def _sync(folder: Path) -> None:
+    subprocess.run(["sync", *(path for path in folder.rglob("*") if path.is_file())], check=True)
+
+
+def _sum(one: list[float], other: list[float]) -> list[float]:
+    return [a + b for a, b in zip(one, other, strict=True)]
 
 
 def _check_equal(checkpoint: Path, back: Path) -> None:

@@ -96,7 +96,6 @@ class CheckpointReader:
         self._tensors = tensors
         self._storage = storage
         self._verify = verify
-        self._memory = Scratch()
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -162,8 +161,11 @@ class CheckpointReader:
             digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
-    def read(self, parameter: Parameter, into: Tensor) -> None:
-        """One whole parameter of one layer; InputError naming it when a record is damaged or missing."""
+    def read(self, parameter: Parameter, into: Tensor, memory: Scratch) -> None:
+        """One whole parameter of one layer; `memory` holds a record that is not one stretch of it.
+
+        InputError naming the parameter when a record is damaged or missing.
+        """
         stored = self._tensors[parameter.key]
         sizes = tuple(into.shape)
         wanted = ChunkStorageMetadata(
@@ -181,7 +183,7 @@ class CheckpointReader:
             if box.shape == sizes and box.is_contiguous():
                 self._read_record(parameter, stored, index, box)
             else:
-                record = self._memory.tensor(tuple(sizes), DTYPES[target.dtype])
+                record = memory.tensor(tuple(sizes), DTYPES[target.dtype])
                 self._read_record(parameter, stored, index, record)
                 box.copy_(record[_span(item.storage_offsets, item.lengths)])
 

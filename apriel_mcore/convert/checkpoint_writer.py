@@ -132,20 +132,18 @@ class _WholeFiles(FileSystem):
 def _objects_of(parameters: Sequence[Parameter]) -> list[str]:
     """The extra states that Megatron asks for beside the parameters: empty without FP8.
 
-    One for every projection; Transformer Engine also asks for those of attention and of the last norm.
+    One for every projection. Transformer Engine's modules may also have those of attention and of norms that
+    are not part of a projection; what is not asked for does no harm.
     """
     keys: list[str] = []
     for parameter in parameters:
-        module = parameter.key.removesuffix(".weight")
-        if module == "decoder.final_layernorm":
-            keys.append(f"{module}.{_EXTRA_STATE}/shard_0_1")
-        if parameter.layer is None:
-            continue
-        at = f"{_EXTRA_STATE}/shard_{parameter.layer}_{parameter.num_layers}"
-        if module.rpartition(".")[2].startswith("linear_") and module != parameter.key:
-            keys.append(f"{module}.{at}")
-        if module.endswith("self_attention.linear_qkv"):
-            keys.append(f"{module.removesuffix('linear_qkv')}core_attention.{at}")
+        module, _, kind = parameter.key.rpartition(".")
+        name = module.rpartition(".")[2]
+        at = "0_1" if parameter.layer is None else f"{parameter.layer}_{parameter.num_layers}"
+        if kind == "weight" and (name.startswith("linear_") or name.endswith("layernorm")):
+            keys.append(f"{module}.{_EXTRA_STATE}/shard_{at}")
+        if kind == "weight" and module.endswith("self_attention.linear_qkv"):
+            keys.append(f"{module.removesuffix('linear_qkv')}core_attention.{_EXTRA_STATE}/shard_{at}")
     return keys
 
 

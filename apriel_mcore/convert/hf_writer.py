@@ -1,13 +1,15 @@
 """How are weights written as safetensors files of a bounded size, tensor by tensor?
 
-    parameters --plan_files--> files of at most N bytes --write_file--> model-00001-of-00003.safetensors
+    parameters --plan_files--> files of at most N bytes --growing, put--> model-00001-of-00003.safetensors
 
-A file's header is written before its first tensor, and it gets its name when its last one is on disk.
+A file's header is written before any tensor, so that each tensor has its place, and the file gets its name
+when all of it is on disk.
 """
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -49,18 +51,30 @@ def plan_files(parameters: Sequence[Parameter], dtype: Dtype, max_bytes: int) ->
     return [_file(number, len(groups), group, dtype) for number, group in enumerate(groups, start=1)]
 
 
-def write_file(folder: Path, file: WeightFile, tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Write the file from its tensors, in their order, each contiguous and used before the next is made."""
+@contextmanager
+def growing(folder: Path, file: WeightFile) -> Iterator[Path]:
+    """The file under another name, header in place, to be filled by `put` in any order; it gets its own
+    name when the block ends well."""
     partial = folder / f"{file.name}.partial"
     with partial.open("wb") as stream:
         stream.write(file.opening)
-        for name, tensor in tensors:
-            assert stream.tell() == file.starts[name], f"{name} is out of order"
-            stream.write(bytes_of(tensor))
-        assert stream.tell() == file.size, "tensors are missing"
+        stream.truncate(file.size)
         stream.flush()
+        yield partial
         os.fsync(stream.fileno())
     partial.rename(folder / file.name)
+
+
+def put(path: Path, start: int, tensor: Tensor) -> None:
+    """A contiguous tensor's bytes into a growing file."""
+    with memoryview(bytes_of(tensor)) as source:
+        descriptor = os.open(path, os.O_WRONLY)
+        try:
+            done = 0
+            while done < len(source):
+                done += os.pwrite(descriptor, source[done:], start + done)
+        finally:
+            os.close(descriptor)
 
 
 def write_index(folder: Path, files: Sequence[WeightFile], dtype: Dtype) -> None:

@@ -10,6 +10,7 @@ import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import Self
 
 import msgspec
@@ -48,6 +49,7 @@ class Journal:
 
     def __init__(self, path: Path, job: str) -> None:
         self._file = path.open("a+b")
+        self._one_at_a_time = Lock()
         self._finished: dict[str, Finished] = {}
         self.taken_over = 0
         """Parts of an earlier call that were intact."""
@@ -75,13 +77,16 @@ class Journal:
     def part(
         self, name: str, is_intact: Callable[[Finished], bool], write: Callable[[], Finished]
     ) -> Finished:
-        """A part that an earlier call finished, if it is still intact; otherwise written now."""
+        """A part that an earlier call finished, if it is still intact; otherwise written now. Threads may
+        call it for different parts."""
         earlier = self._finished.get(name)
         if earlier is not None and is_intact(earlier):
-            self.taken_over += 1
+            with self._one_at_a_time:
+                self.taken_over += 1
             return earlier
         finished = write()
-        self._append(finished)
+        with self._one_at_a_time:
+            self._append(finished)
         return finished
 
     def remove_from(self, target: Path) -> None:

@@ -35,7 +35,8 @@ class TensorRecord(msgspec.Struct, frozen=True, kw_only=True):
     file: str
     """Holds it in the result."""
     seconds: float
-    """Reading, writing and reading back; tensors that make up one parameter share its time by size."""
+    """Reading, writing and reading back, of the thread that did it; tensors that make up one parameter share
+    its time by size."""
 
 
 class Parity(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ from apriel_mcore.convert.ledger import Ledger
 from apriel_mcore.convert.parameters import Cut, Parameter, model_parameters
 from apriel_mcore.convert.report import Job, Report
 from apriel_mcore.convert.scratch import TORCH_DTYPES, Scratch, bytes_of
+from apriel_mcore.convert.workers import Workers
 from apriel_mcore.convert.workplace import Workplace, check_room, finished_report, workplace
 from apriel_mcore.errors import ConfigError, InputError
 
@@ -55,32 +56,30 @@ def convert(source: Path, target: Path, *, parallel: Parallel, dtype: Dtype | No
         return done
     check_room(target, folder.shape.num_parameters * TORCH_DTYPES[kept].itemsize)
     with workplace(target, job) as place:
-        parts = _Conversion(folder, place, _plan_files(folder.shape, parallel, kept), kept).run()
+        files = _plan_files(folder.shape, parallel, kept)
+        writer = CheckpointWriter(place.folder, files)
+        parts = Workers(lambda: _Worker(folder, place, writer, kept)).map(_Worker.finish, files)
+        writer.finish(record for part in parts for record in part.places)
         companions.copy_all(source, place.folder / companions.CARRIED)
         found = parity.check(place.folder, source, num_elements=folder.num_elements, wanted=probe)
         return place.write_report(parts, parity=found, dropped=folder.dropped)
 
 
-class _Conversion:
-    """The files of one checkpoint, one after the other."""
+class _Worker:
+    """Writes one file of the checkpoint at a time, with memory of its own."""
 
-    def __init__(self, folder: HfFolder, place: Workplace, files: list[CheckpointFile], dtype: Dtype) -> None:
+    def __init__(self, folder: HfFolder, place: Workplace, writer: CheckpointWriter, dtype: Dtype) -> None:
         self._folder = folder
         self._place = place
-        self._files = files
+        self._writer = writer
         self._dtype: Dtype = dtype
-        self._writer = CheckpointWriter(place.folder, files)
         self._boxes = _BoxMaker(folder, dtype)
-        self._stored, self._apart = Scratch(), Scratch()
+        self._record, self._stored, self._apart = Scratch(), Scratch(), Scratch()
 
-    def run(self) -> list[Finished]:
-        """Every file, written and read back, and the metadata that makes them a checkpoint."""
-        parts = [
-            self._place.journal.part(file.name, partial(self._is_intact, file), partial(self._write, file))
-            for file in self._files
-        ]
-        self._writer.finish(place for part in parts for place in part.places)
-        return parts
+    def finish(self, file: CheckpointFile) -> Finished:
+        """The file, written and read back, or found so."""
+        journal = self._place.journal
+        return journal.part(file.name, partial(self._is_intact, file), partial(self._write, file))
 
     def _is_intact(self, file: CheckpointFile, part: Finished) -> bool:
         """What the journal promises is what the file holds."""
@@ -105,7 +104,7 @@ class _Conversion:
         reader = CheckpointReader(self._place.folder, self._writer.tensors, storage, verify=False)
         for parameter in file.parameters:
             stored = self._stored.tensor(parameter.whole.sizes, self._dtype)
-            reader.read(parameter, stored)
+            reader.read(parameter, stored, self._record)
             yield from take_apart(parameter, stored, self._apart).items()
 
 

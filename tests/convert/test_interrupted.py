@@ -20,13 +20,14 @@ from tests.convert.folders import write_folder
 SIZES = {"num_hidden_layers": 12, "hidden_size": 256, "intermediate_size": 512}
 
 
-def kill_halfway(command: list[str], target: Path, pattern: str) -> None:
-    """SIGKILL as soon as some files are complete and others are not."""
+def kill_halfway(command: list[str], target: Path) -> None:
+    """SIGKILL as soon as the journal knows two finished files."""
     child = subprocess.Popen(
         [sys.executable, "-m", "apriel_mcore.cli", "convert", *command, str(target), "--no-probe"],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    while len(list(partial_of(target).glob(pattern))) < 3:
+    journal = partial_of(target) / ".journal.jsonl"
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 3:
         assert child.poll() is None, "it ended before it could be killed"
         time.sleep(0.002)
     child.send_signal(signal.SIGKILL)
@@ -42,7 +43,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_to_mcore_goes_on(convert: Convert, tmp_path: Path) -> None:
     write_folder(tmp_path / "hf", **SIZES)
-    kill_halfway(["hf-to-mcore", str(tmp_path / "hf")], tmp_path / "mcore", "*.distcp")
+    kill_halfway(["hf-to-mcore", str(tmp_path / "hf")], tmp_path / "mcore")
     made = convert.to_mcore(tmp_path / "hf", tmp_path / "mcore")
     assert 2 <= made.parts_taken_over < 14
     straight = convert.to_mcore(tmp_path / "hf", tmp_path / "straight")
@@ -57,7 +58,7 @@ def test_to_hf_goes_on(convert: Convert, tmp_path: Path) -> None:
     write_folder(tmp_path / "hf", **SIZES)
     convert.to_mcore(tmp_path / "hf", tmp_path / "mcore")
     command = ["mcore-to-hf", str(tmp_path / "mcore"), "--shard-gb", "0.001"]
-    kill_halfway(command, tmp_path / "back", "*.safetensors")
+    kill_halfway(command, tmp_path / "back")
     made = convert.to_hf(tmp_path / "mcore", tmp_path / "back", max_file_bytes=1_000_000)
     assert made.parts_taken_over >= 2
     convert.to_hf(tmp_path / "mcore", tmp_path / "straight", max_file_bytes=1_000_000)

@@ -11,7 +11,7 @@ import torch
 from apriel_mcore.bridge import shape as model_shape
 from apriel_mcore.bridge.receipt import digest
 from apriel_mcore.config.schema import Parallel
-from apriel_mcore.convert import report
+from apriel_mcore.convert import report, workers
 from apriel_mcore.convert.scratch import bytes_of
 from apriel_mcore.errors import ConfigError, InputError
 from tests.convert.conftest import Convert
@@ -107,7 +107,7 @@ def test_the_report_accounts_for_every_tensor(convert: Convert, tmp_path: Path) 
         assert (tmp_path / "mcore" / record.file).is_file()
     assert made.num_bytes == sum(tensor.nbytes for tensor in tensors.values())
     assert (made.parity.status, made.parity.reason) == ("skipped", "not wanted (--no-probe)")
-    assert 0 < sum(record.seconds for record in made.tensors) <= made.seconds
+    assert 0 < sum(record.seconds for record in made.tensors) <= workers.MOST * made.seconds
     assert 100e6 < made.peak_rss_bytes < 100e9
 
 
