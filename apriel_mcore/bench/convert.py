@@ -4,10 +4,10 @@
     cp of that folder               + cp of that checkpoint            unsynced_copy_seconds
     ... and sync of the copies, as conversions sync their files        copy_seconds
 
-The model is random and made tensor by tensor, as it is converted. All four happen in turn in every
-round, onto the same file system, over nothing: what a round wrote is removed after it. Seconds are medians
-over the rounds, ratios medians of the rounds' own. The folder that comes back is compared with the first
-one, digest by digest. Conversions read back everything they wrote; cp does not.
+The model is random and made tensor by tensor, as it is converted. All of it happens in turn in every
+round, on one file system, over nothing: what was written is removed in between, which does not count.
+Seconds are medians over the rounds, ratios medians of the rounds' own. The folder that comes back is
+compared with the first one, digest by digest. Conversions read back everything they wrote; cp does not.
 """
 
 import argparse
@@ -61,24 +61,25 @@ def run(args: argparse.Namespace) -> Numbers:
 
 def _measure(shape: ModelShape, root: Path, parallel: Parallel, *, rounds: int) -> Numbers:
     model, checkpoint, back = root / "model", root / "checkpoint", root / "back"
-    copies = [root / "model-copy", root / "checkpoint-copy"]
+    copy = root / "copy"
     make_model(model, shape)
 
     def to_checkpoint() -> None:
-        for made in (checkpoint, back, *copies):
-            shutil.rmtree(made, ignore_errors=True)
         to_mcore.convert(model, checkpoint, parallel=parallel, dtype=None, probe=False)
 
     def to_folder() -> None:
         to_hf.convert(checkpoint, back, like=None, dtype=None, max_file_bytes=FILE_BYTES, probe=False)
 
     ways: dict[str, Callable[[], object]] = {
+        "remove_converted": lambda: [shutil.rmtree(made, ignore_errors=True) for made in (checkpoint, back)],
         "to_mcore": to_checkpoint,
         "to_hf": to_folder,
-        "copy_model": lambda: _copy(model, copies[0]),
-        "sync_model": lambda: _sync(copies[0]),
-        "copy_checkpoint": lambda: _copy(checkpoint, copies[1]),
-        "sync_checkpoint": lambda: _sync(copies[1]),
+        "copy_model": lambda: _copy(model, copy),
+        "sync_model": lambda: _sync(copy),
+        "remove_model": lambda: shutil.rmtree(copy),
+        "copy_checkpoint": lambda: _copy(checkpoint, copy),
+        "sync_checkpoint": lambda: _sync(copy),
+        "remove_checkpoint": lambda: shutil.rmtree(copy),
     }
     seconds = interleave(ways, rounds)
     _check_equal(checkpoint, back)
