@@ -198,7 +198,19 @@ def test_check_needs_no_torch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["train"], ["fetch"], ["check"], ["show"], ["diff"], ["report"], ["eval"]]
+    "command",
+    [
+        [],
+        ["train"],
+        ["fetch"],
+        ["check"],
+        ["show"],
+        ["diff"],
+        ["report"],
+        ["eval"],
+        ["convert", "hf-to-mcore"],
+        ["convert", "mcore-to-hf"],
+    ],
 )
 def test_help_answers_at_once_without_torch(command: list[str]) -> None:
     code = (

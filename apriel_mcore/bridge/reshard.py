@@ -178,7 +178,7 @@ def tensor_files(folder: Path) -> list[Path]:
     if index.exists():
         try:
             shards = msgspec.json.decode(index.read_bytes(), type=_Index).weight_map.values()
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{index}: {error}") from None
         paths = [folder / name for name in sorted(set(shards))]
     for path in paths:

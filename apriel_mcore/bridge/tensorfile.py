@@ -68,7 +68,7 @@ def contents(file: memoryview, *, where: str) -> dict[str, Stored]:
         header = msgspec.json.decode(file[_LENGTH_BYTES:data_start], type=dict[str, msgspec.Raw])
         header.pop("__metadata__", None)
         entries = {name: msgspec.json.decode(raw, type=_Entry) for name, raw in header.items()}
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{where}: damaged safetensors header: {error}") from None
     return {name: _stored(name, entry, data_start, len(file), where=where) for name, entry in entries.items()}
 

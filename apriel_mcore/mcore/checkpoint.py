@@ -83,6 +83,17 @@ def load(folder: Path, learner: MegatronLearner) -> dict[str, Any]:
     return saved["loop"]
 
 
+def load_weights(folder: Path, learner: MegatronLearner) -> None:
+    """The model's weights alone into `learner`, whatever its layout and precision: of a checkpoint of
+    training, or of one that `apriel convert` wrote. Collective."""
+    learner.chunks()
+    state = dist_checkpointing.load(_sharded_model(learner), str(folder))
+    assert isinstance(state, dict)
+    for name, chunk in _named_chunks(learner):
+        chunk.load_state_dict(state[name])
+    learner.adopt_weights()
+
+
 def latest(root: Path) -> Path | None:
     """The complete checkpoint of the highest step under `root`, or None."""
     found = _complete(root)
@@ -111,18 +122,27 @@ def _named_chunks(learner: MegatronLearner) -> list[tuple[str, Any]]:
 def _sharded(learner: MegatronLearner, *, is_loading: bool) -> dict[str, Any]:
     """Which part of which global tensor this rank holds, of weights and optimizer state."""
     learner.chunks()  # parameters of the latest update, not those of the one before
-    metadata = {
-        "distrib_optim_sharding_type": "fully_reshardable",
-        "singleton_local_shards": False,
-        "chained_optim_avoid_prefix": True,
-        "dp_cp_group": parallel.group("replica"),
-    }
-    state = {name: chunk.sharded_state_dict(metadata=metadata) for name, chunk in _named_chunks(learner)}
+    metadata = _how_sharded()
+    state = _sharded_model(learner)
     model_state = state["model"] if len(learner.model.chunks) == 1 else state
     state["optimizer"] = learner.optimizer.adam.sharded_state_dict(
         model_state, is_loading=is_loading, metadata=metadata
     )
     return state
+
+
+def _sharded_model(learner: MegatronLearner) -> dict[str, Any]:
+    """Which part of which global tensor this rank holds, of the weights."""
+    return {name: chunk.sharded_state_dict(metadata=_how_sharded()) for name, chunk in _named_chunks(learner)}
+
+
+def _how_sharded() -> dict[str, Any]:
+    return {
+        "distrib_optim_sharding_type": "fully_reshardable",
+        "singleton_local_shards": False,
+        "chained_optim_avoid_prefix": True,
+        "dp_cp_group": parallel.group("replica"),
+    }
 
 
 @contextmanager

@@ -37,6 +37,7 @@ def test_a_header_of_more_than_a_page_stays_aligned() -> None:
         (memoryview(b"abc"), "cut short at 3 bytes"),
         (memoryview((99).to_bytes(8, "little") + b"{}"), "cut short"),
         (memoryview((2).to_bytes(8, "little") + b"[["), "damaged safetensors header"),
+        (memoryview((9).to_bytes(8, "little") + b'{"\xc2a":{}}'), "damaged safetensors header"),
         (
             file_of({"a": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}}, 1),
             "a has dtype F8_E4M3",

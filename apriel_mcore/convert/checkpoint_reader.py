@@ -1,0 +1,342 @@
+"""How is one parameter read out of a Megatron checkpoint, and is the checkpoint all there?
+
+    .metadata --open--> what it holds, every file present and long enough
+    one parameter --read--> its records, each checked against the checksum that torch wrote into it
+
+The metadata is a pickle: it is read with the few classes that torch's own writer puts there, and nothing
+else can be loaded from it. Records are torch.save archives: torch.load says what each holds and where, its
+elements are then read straight to their place.
+"""
+
+import hashlib
+import io
+import os
+import pickle
+import struct
+import zipfile
+import zlib
+from collections.abc import Buffer, Mapping, Sequence
+from itertools import combinations
+from math import prod
+from pathlib import Path
+from typing import IO, Any, Self
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.checkpoint.filesystem import _StorageInfo
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    MetadataIndex,
+    TensorProperties,
+    TensorStorageMetadata,
+)
+from torch.distributed.checkpoint.planner import ReadItem
+from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
+
+from apriel_mcore.bridge.layouts import Sizes
+from apriel_mcore.bridge.tensorfile import Dtype
+from apriel_mcore.convert.hf_folder import check_sizes, read_exactly
+from apriel_mcore.convert.parameters import Parameter
+from apriel_mcore.convert.scratch import DTYPES, Scratch, bytes_of
+from apriel_mcore.errors import InputError
+
+_ADMITTED = {
+    "torch": {"Size", *(str(dtype).removeprefix("torch.") for dtype in (*DTYPES, torch.int64, torch.uint8))},
+    "torch.serialization": {"_get_layout"},
+    "torch.distributed.checkpoint.metadata": {
+        "BytesStorageMetadata",
+        "ChunkStorageMetadata",
+        "Metadata",
+        "MetadataIndex",
+        "StorageMeta",
+        "TensorProperties",
+        "TensorStorageMetadata",
+        "_MEM_FORMAT_ENCODING",
+    },
+    "torch.distributed.checkpoint.planner": {"SavePlan", "TensorWriteData", "WriteItem", "WriteItemType"},
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+    "pathlib": {"Path", "PosixPath"},
+    "collections": {"OrderedDict"},
+}
+_DAMAGE = (
+    AttributeError,
+    EOFError,
+    ImportError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What the readers of a damaged pickle or zip archive raise."""
+_MODEL_KEYS = ("embedding.", "decoder.", "output_layer.")
+
+
+class CheckpointReader:
+    """The model's tensors in one checkpoint folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        tensors: Mapping[str, TensorStorageMetadata],
+        storage: Mapping[MetadataIndex, _StorageInfo],
+        *,
+        verify: bool,
+    ) -> None:
+        self._folder = folder
+        self._tensors = tensors
+        self._storage = storage
+        self._verify = verify
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """A checkpoint that someone else wrote; InputError when its metadata cannot be used."""
+        path = folder / ".metadata"
+        if not (folder / "metadata.json").is_file():
+            raise InputError(
+                f"{folder}: no metadata.json, so not a complete Megatron checkpoint; give "
+                "RUN_DIR/checkpoints/step_N, or what `apriel convert hf-to-mcore` wrote"
+            )
+        try:
+            with path.open("rb") as file:
+                metadata = _AdmittedOnly(file).load()
+            tensors = {
+                key: _checked_tensor(key, stored)
+                for key, stored in metadata.state_dict_metadata.items()
+                if isinstance(stored, TensorStorageMetadata) and key.startswith(_MODEL_KEYS)
+            }
+            storage = {
+                MetadataIndex(index.fqn, torch.Size(index.offset)): _checked_place(info)
+                for index, info in metadata.storage_data.items()
+                if index.fqn in tensors
+            }
+        except _DAMAGE as error:
+            raise InputError(f"{path}: not readable as a checkpoint's metadata: {error!r}") from None
+        return cls(folder, tensors, storage, verify=True)
+
+    def check_fits(self, parameters: Sequence[Parameter]) -> None:
+        """InputError naming each tensor that is missing, left over, of other sizes or dtype, or without all
+        of its records in the files; rows of vocabulary padding are allowed."""
+        expected = {parameter.key: parameter.stored_sizes(1) for parameter in parameters}
+        padded = {parameter.key for parameter in parameters if parameter.may_be_padded}
+        found: dict[str, Sizes] = {}
+        for key, stored in self._tensors.items():
+            found[key] = tuple(stored.size)
+            if key in padded and key in expected and found[key][0] > expected[key][0]:
+                found[key] = (expected[key][0], *found[key][1:])
+        check_sizes(found, expected, where=str(self._folder))
+        for key, stored in self._tensors.items():
+            self._check_records(key, stored)
+        self.dtype()
+
+    def dtype(self) -> Dtype:
+        """The one that all tensors share; InputError naming one that differs."""
+        first = next(iter(self._tensors))
+        for key, stored in self._tensors.items():
+            if stored.properties.dtype not in DTYPES:
+                raise InputError(
+                    f"{self._folder}: {key} is {stored.properties.dtype}, not a plain float type"
+                )
+            if stored.properties.dtype != self._tensors[first].properties.dtype:
+                raise InputError(
+                    f"{self._folder}: {key} is {stored.properties.dtype}, "
+                    f"{first} is {self._tensors[first].properties.dtype}"
+                )
+        return DTYPES[self._tensors[first].properties.dtype]
+
+    def fingerprint(self) -> str:
+        """Changes when a file does, as far as sizes and times tell."""
+        digest = hashlib.sha256((self._folder / ".metadata").read_bytes())
+        for name in sorted({info.relative_path for info in self._storage.values()}):
+            status = (self._folder / name).stat()
+            digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
+
+    def read(self, parameter: Parameter, into: Tensor, memory: Scratch) -> None:
+        """One whole parameter of one layer; `memory` holds a record that is not one stretch of it.
+
+        InputError naming the parameter when a record is damaged or missing.
+        """
+        stored = self._tensors[parameter.key]
+        sizes = tuple(into.shape)
+        wanted = ChunkStorageMetadata(
+            offsets=torch.Size(parameter.in_checkpoint((0,) * len(sizes))),
+            sizes=torch.Size(parameter.layer_in_front(sizes)),
+        )
+        items = create_read_items_for_chunk_list(parameter.key, stored, [wanted])
+        _check_cover(items, wanted, where=f"{self._folder}: {parameter.name}")
+        target = into.view(wanted.sizes)
+        for item in items:
+            index = item.storage_index
+            assert index.index is not None, "torch plans reads by chunk number"
+            sizes = stored.chunks[index.index].sizes
+            box = target[_span(item.dest_offsets, item.lengths)]
+            if box.shape == sizes and box.is_contiguous():
+                self._read_record(parameter, stored, index, box)
+            else:
+                record = memory.tensor(tuple(sizes), DTYPES[target.dtype])
+                self._read_record(parameter, stored, index, record)
+                box.copy_(record[_span(item.storage_offsets, item.lengths)])
+
+    def _read_record(
+        self, parameter: Parameter, stored: TensorStorageMetadata, index: MetadataIndex, into: Tensor
+    ) -> None:
+        """A whole record; where its elements lie in the file is torch.load's word, without their bytes."""
+        info = self._storage[index]
+        where = f"{self._folder / info.relative_path}: {parameter.name}"
+        try:
+            with _Record(self._folder / info.relative_path, info) as record, FakeTensorMode():
+                described = torch.load(io.BufferedReader(record), map_location="cpu", weights_only=True)
+            if not _describes(described, into):
+                raise InputError(
+                    f"{where}: the record is not the {tuple(into.shape)} {into.dtype} that it should be"
+                )
+            start = described.untyped_storage()._checkpoint_offset
+            read_exactly(self._folder / info.relative_path, info.offset + start, into, what=parameter.name)
+            if self._verify:
+                with _Record(self._folder / info.relative_path, info) as record:
+                    _check_sums(io.BufferedReader(record), into)
+        except _DAMAGE as error:
+            raise InputError(f"{where}: the record is damaged: {error!r}") from None
+
+    def _check_records(self, key: str, stored: TensorStorageMetadata) -> None:
+        """Every chunk has a record, and every record lies inside a file."""
+        for chunk in stored.chunks:
+            info = self._storage.get(MetadataIndex(key, chunk.offsets))
+            if info is None:
+                raise InputError(f"{self._folder}: {key} at {tuple(chunk.offsets)} has no record")
+            path = self._folder / info.relative_path
+            if not path.is_file():
+                raise InputError(f"{path}: missing; it holds {key} at {tuple(chunk.offsets)}")
+            size = path.stat().st_size
+            if not 0 <= info.offset <= info.offset + info.length <= size:
+                raise InputError(f"{path}: ends at {size} bytes, inside {key} at {tuple(chunk.offsets)}")
+
+
+class _Record(io.RawIOBase):
+    """The part of a file that one record takes up, as a file of its own."""
+
+    def __init__(self, path: Path, info: _StorageInfo) -> None:
+        self._file = path.open("rb", buffering=0)
+        self._start, self._length, self._at = info.offset, info.length, 0
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Counted from the start or the end of the record."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._length}[whence]
+        if base + offset < 0:
+            raise ValueError(f"{base + offset} lies before the record")
+        self._at = base + offset
+        return self._at
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        """Up to the end of the record."""
+        with memoryview(buffer) as view:
+            room = max(0, min(len(view), self._length - self._at))
+            count = os.preadv(self._file.fileno(), [view[:room]], self._start + self._at)
+        self._at += count
+        return count
+
+    def close(self) -> None:
+        """The file too."""
+        self._file.close()
+        super().close()
+
+
+class _AdmittedOnly(pickle.Unpickler):
+    """Loads torch's metadata and nothing that could do harm."""
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        """A class or constant by name, if the writers of checkpoints put it there."""
+        if global_name in _ADMITTED.get(module_name, ()):
+            return super().find_class(module_name, global_name)
+        raise pickle.UnpicklingError(f"{module_name}.{global_name} has no place in a checkpoint's metadata")
+
+
+def _checked_tensor(key: str, stored: TensorStorageMetadata) -> TensorStorageMetadata:
+    """The same from plain values; ValueError, TypeError or AttributeError when it makes no sense."""
+    size = _sizes(stored.size)
+    chunks = [ChunkStorageMetadata(_sizes(chunk.offsets), _sizes(chunk.sizes)) for chunk in stored.chunks]
+    if len({chunk.offsets for chunk in chunks}) != len(chunks):
+        raise ValueError(f"{key} has two records at one place")
+    for chunk in chunks:
+        spans = zip(chunk.offsets, chunk.sizes, size, strict=True)
+        if not all(
+            offset >= 0 and length > 0 and offset + length <= whole for offset, length, whole in spans
+        ):
+            raise ValueError(f"{key} has a record outside of its sizes")
+    if not isinstance(stored.properties.dtype, torch.dtype):
+        raise TypeError(f"{key} has dtype {stored.properties.dtype!r}")
+    return TensorStorageMetadata(TensorProperties(dtype=stored.properties.dtype), size, chunks)
+
+
+def _checked_place(info: _StorageInfo) -> _StorageInfo:
+    """The same from plain values: a file of the folder and a stretch of it."""
+    if Path(info.relative_path).name != info.relative_path or info.transform_descriptors:
+        raise ValueError(f"a record lies in {info.relative_path!r}, transformed {info.transform_descriptors}")
+    offset, length = _sizes((info.offset, info.length))
+    return _StorageInfo(info.relative_path, offset, length)
+
+
+def _sizes(numbers: Sequence[int]) -> torch.Size:
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError(f"{numbers!r} are no sizes")
+    return torch.Size(numbers)
+
+
+def _check_cover(items: Sequence[ReadItem], wanted: ChunkStorageMetadata, *, where: str) -> None:
+    """Every element once."""
+    boxes = [tuple(zip(item.dest_offsets, item.lengths, strict=True)) for item in items]
+    if any(_overlap(a, b) for a, b in combinations(boxes, 2)):
+        raise InputError(f"{where}: records overlap")
+    covered = sum(prod(item.lengths) for item in items)
+    if covered != prod(wanted.sizes):
+        raise InputError(f"{where}: {prod(wanted.sizes) - covered} elements are in no record")
+
+
+def _overlap(one: Sequence[tuple[int, int]], other: Sequence[tuple[int, int]]) -> bool:
+    pairs = zip(one, other, strict=True)
+    return all(a < b + b_size and b < a + a_size for (a, a_size), (b, b_size) in pairs)
+
+
+def _describes(record: object, into: Tensor) -> bool:
+    """Whether a record's elements are those of `into`, one behind the other."""
+    return (
+        isinstance(record, Tensor)
+        and (record.shape, record.dtype) == (into.shape, into.dtype)
+        and record.is_contiguous()
+        and record.storage_offset() == 0
+        and record.untyped_storage().nbytes() == into.nbytes
+    )
+
+
+def _check_sums(record: IO[bytes], elements: Tensor) -> None:
+    """Compare every checksum (CRC-32) of the record, which torch.load does not look at; BadZipFile if one
+    is wrong."""
+    with zipfile.ZipFile(record) as archive:
+        for member in archive.infolist():
+            if member.filename.endswith("/data/0"):
+                if (member.file_size, member.CRC) != (elements.nbytes, zlib.crc32(bytes_of(elements))):
+                    raise zipfile.BadZipFile(f"wrong checksum of {member.filename}")
+            else:
+                archive.read(member)
+
+
+def _span(offsets: Sequence[int], lengths: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(slice(start, start + length) for start, length in zip(offsets, lengths, strict=True))

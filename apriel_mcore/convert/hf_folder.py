@@ -1,0 +1,204 @@
+"""Which tensors does a Hugging Face folder hold, and is it what its index and its headers say?
+
+Headers are read at once and checked against the model; a tensor's bytes are read when it is asked for,
+into memory that the caller keeps.
+"""
+
+import hashlib
+import mmap
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import msgspec
+from torch import Tensor
+
+from apriel_mcore.bridge import shape as model_shape
+from apriel_mcore.bridge.layouts import Sizes
+from apriel_mcore.bridge.names import hf_tensors, plain_name
+from apriel_mcore.bridge.reshard import tensor_files
+from apriel_mcore.bridge.shape import ModelShape
+from apriel_mcore.bridge.tensorfile import Dtype, Stored, contents
+from apriel_mcore.convert import report
+from apriel_mcore.convert.scratch import bytes_of
+from apriel_mcore.errors import InputError
+
+INDEX_FILE = "model.safetensors.index.json"
+_SHOWN = 12
+_LENGTH_BYTES = 8
+
+
+class _Index(msgspec.Struct, frozen=True):
+    weight_map: dict[str, str]
+
+
+class Located(msgspec.Struct, frozen=True, kw_only=True):
+    """A decoder tensor and the file it lies in."""
+
+    path: Path
+    stored_name: str
+    stored: Stored
+
+
+class HfFolder(msgspec.Struct, frozen=True, kw_only=True):
+    """A checked folder: exactly the tensors of its model, each once."""
+
+    path: Path
+    shape: ModelShape
+    tensors: dict[str, Located]
+    """By plain name."""
+    dropped: tuple[str, ...]
+    """Stored names of other modalities."""
+    num_elements: int
+    """Of all tensors, those of other modalities included."""
+    fingerprint: str
+    """Changes when a file does, as far as sizes, times and headers tell."""
+    recorded: dict[str, tuple[Dtype, str]]
+    """Digests that an earlier conversion wrote beside the tensors."""
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Every header read; InputError names each tensor that is damaged, missing, left over, twice there,
+        or of another size than config.json says."""
+        shape = model_shape.read(path)
+        files = tensor_files(path)
+        held = {file: _contents(file) for file in files}
+        _check_index(path, held)
+        tensors, dropped = _by_plain_name(held)
+        check_sizes(
+            {name: at.stored.sizes for name, at in tensors.items()}, hf_tensors(shape), where=str(path)
+        )
+        earlier = report.read(path)
+        return cls(
+            path=path,
+            shape=shape,
+            tensors=tensors,
+            dropped=dropped,
+            num_elements=sum(_num_elements(stored) for found in held.values() for stored in found.values()),
+            fingerprint=_fingerprint(files),
+            recorded=earlier.digests if earlier else {},
+        )
+
+    def dtype(self) -> Dtype:
+        """The one that all tensors share; InputError naming the odd ones."""
+        by_dtype: dict[Dtype, list[str]] = {}
+        for name, at in self.tensors.items():
+            by_dtype.setdefault(at.stored.dtype, []).append(name)
+        if len(by_dtype) > 1:
+            usual = max(by_dtype, key=lambda dtype: len(by_dtype[dtype]))
+            odd = [
+                f"{name} is {dtype}" for dtype, names in by_dtype.items() if dtype != usual for name in names
+            ]
+            raise InputError(
+                f"{self.path}: {_some(odd)}, the others {usual}; choose one with --dtype bf16 or --dtype fp32"
+            )
+        return next(iter(by_dtype))
+
+    def read(self, name: str, into: Tensor) -> None:
+        """The bytes of one tensor, into a contiguous tensor of its size and dtype."""
+        at = self.tensors[name]
+        read_exactly(at.path, at.stored.start, into, what=at.stored_name)
+
+
+def read_exactly(path: Path, start: int, into: Tensor, *, what: str) -> None:
+    """Fill a contiguous tensor from a file; InputError naming `what` when the file ends before."""
+    with memoryview(bytes_of(into)) as target:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            done = 0
+            while done < len(target):
+                count = os.preadv(descriptor, [target[done:]], start + done)
+                if count == 0:
+                    raise InputError(f"{path}: ends inside {what}, after {done} of {len(target)} bytes")
+                done += count
+        finally:
+            os.close(descriptor)
+
+
+def check_sizes(found: Mapping[str, Sizes], expected: Mapping[str, Sizes], *, where: str) -> None:
+    """InputError naming each tensor that is missing, left over, or of other sizes than expected."""
+    problems = [f"missing {name}" for name in expected.keys() - found.keys()]
+    problems += [f"left over {name}" for name in found.keys() - expected.keys()]
+    problems += [
+        f"{name} is {found[name]}, expected {sizes}"
+        for name, sizes in expected.items()
+        if name in found and found[name] != sizes
+    ]
+    if problems:
+        raise InputError(
+            f"{where}: {len(problems)} tensors do not fit config.json: {_some(sorted(problems))}"
+        )
+
+
+def _some(problems: list[str]) -> str:
+    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    return "; ".join(problems[:_SHOWN]) + more
+
+
+def _contents(path: Path) -> dict[str, Stored]:
+    """The tensors of one file, which must lie in it without holes or overlaps."""
+    with path.open("rb") as file:
+        whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    stored = contents(whole, where=str(path))
+    end = _LENGTH_BYTES + int.from_bytes(whole[:_LENGTH_BYTES], "little")
+    for name, tensor in sorted(stored.items(), key=lambda item: (item[1].start, item[1].stop)):
+        if tensor.start != end:
+            raise InputError(
+                f"{path}: {name} starts at byte {tensor.start}, the tensor before it ends at {end}: "
+                "the header is damaged, or names a tensor twice"
+            )
+        end = tensor.stop
+    if end != len(whole):
+        raise InputError(f"{path}: {len(whole) - end} bytes after the last tensor belong to none")
+    return stored
+
+
+def _check_index(folder: Path, held: Mapping[Path, Mapping[str, Stored]]) -> None:
+    """The index must place every tensor where it is, and no other."""
+    path = folder / INDEX_FILE
+    if not path.exists():
+        return
+    placed = msgspec.json.decode(path.read_bytes(), type=_Index).weight_map
+    true = {(name, file.name) for file, found in held.items() for name in found}
+    said = set(placed.items())
+    lies = [f"{name} is not in {file}" for name, file in sorted(said - true)]
+    lies += [f"{file} holds {name}, which is not placed there" for name, file in sorted(true - said)]
+    if lies:
+        raise InputError(f"{path}: does not match its files: {_some(lies)}")
+
+
+def _by_plain_name(
+    held: Mapping[Path, Mapping[str, Stored]],
+) -> tuple[dict[str, Located], tuple[str, ...]]:
+    tensors: dict[str, Located] = {}
+    dropped: list[str] = []
+    for path, found in held.items():
+        for stored_name, stored in found.items():
+            plain = plain_name(stored_name)
+            if plain is None:
+                dropped.append(stored_name)
+            elif plain in tensors:
+                other = tensors[plain]
+                raise InputError(
+                    f"{path}: {stored_name} is {plain}, and so is {other.stored_name} in {other.path.name}"
+                )
+            else:
+                tensors[plain] = Located(path=path, stored_name=stored_name, stored=stored)
+    return tensors, tuple(dropped)
+
+
+def _fingerprint(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_LENGTH_BYTES))
+    return digest.hexdigest()
+
+
+def _num_elements(stored: Stored) -> int:
+    count = 1
+    for size in stored.sizes:
+        count *= size
+    return count

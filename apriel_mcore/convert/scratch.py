@@ -1,0 +1,84 @@
+"""Memory for one tensor at a time, used again for the next: what bounds a conversion's resident size."""
+
+from collections.abc import Buffer
+from math import prod
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from apriel_mcore.bridge.layouts import Box, Sizes
+from apriel_mcore.bridge.tensorfile import Dtype
+
+TORCH_DTYPES: dict[Dtype, torch.dtype] = {
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float32": torch.float32,
+}
+DTYPES: dict[torch.dtype, Dtype] = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+
+_EXPONENT: dict[Dtype, tuple[type[np.unsignedinteger], int]] = {
+    "bfloat16": (np.uint16, 0x7F80),
+    "float16": (np.uint16, 0x7C00),
+    "float32": (np.uint32, 0x7F800000),
+}
+_BLOCK = 1 << 15
+
+
+class Scratch:
+    """One stretch of memory that grows to the largest tensor asked for."""
+
+    def __init__(self) -> None:
+        self._memory: NDArray[np.uint8] = np.empty(0, np.uint8)
+
+    def tensor(self, sizes: Sizes, dtype: Dtype) -> Tensor:
+        """A tensor with undefined contents; what was handed out before is overwritten through it."""
+        return self.tensors({"": sizes}, dtype)[""]
+
+    def tensors(self, sizes: dict[str, Sizes], dtype: Dtype) -> dict[str, Tensor]:
+        """Several at once, each with a storage of exactly its size."""
+        kind = TORCH_DTYPES[dtype]
+        needed = sum(prod(each) for each in sizes.values()) * kind.itemsize
+        if needed > self._memory.size:
+            self._memory = np.empty(0, np.uint8)  # gone before the larger one comes
+            self._memory = np.empty(needed, np.uint8)
+        views: dict[str, Tensor] = {}
+        offset = 0
+        for name, each in sizes.items():
+            count = prod(each)
+            views[name] = torch.frombuffer(self._memory, dtype=kind, count=count, offset=offset).view(each)
+            offset += count * kind.itemsize
+        return views
+
+
+def bytes_of(tensor: Tensor) -> Buffer:
+    """The memory of a contiguous CPU tensor."""
+    assert tensor.is_contiguous(), "its elements are not one stretch of memory"
+    return memoryview(tensor.view(-1).view(torch.uint8).numpy())
+
+
+def on_its_own(tensor: Tensor) -> Tensor:
+    """A contiguous tensor in the same memory, with a storage of exactly its size: torch.save writes whole
+    storages."""
+    return torch.frombuffer(bytes_of(tensor), dtype=tensor.dtype).view(tensor.shape)
+
+
+def slices(box: Box) -> tuple[slice, ...]:
+    """The index of a box."""
+    return tuple(slice(start, stop) for start, stop in box)
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no element of a contiguous tensor is NaN or infinite: block by block, without a temporary
+    of its size."""
+    word, limit = _EXPONENT[DTYPES[tensor.dtype]]
+    words = np.frombuffer(bytes_of(tensor), dtype=word)
+    magnitude = np.empty(_BLOCK, word)
+    sign_off = word(~(1 << (8 * word().itemsize - 1)) & (2 ** (8 * word().itemsize) - 1))
+    for start in range(0, words.size, _BLOCK):
+        block = words[start : start + _BLOCK]
+        np.bitwise_and(block, sign_off, out=magnitude[: block.size])
+        if int(magnitude[: block.size].max()) >= limit:
+            return False
+    return True

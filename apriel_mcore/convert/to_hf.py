@@ -1,0 +1,143 @@
+"""A Megatron checkpoint, converted or of training, becomes a Hugging Face folder.
+
+    every record of the model's tensors, there and long enough
+      --for each file: read a parameter, take it apart, write; read it back, compare digests-->
+    index, config, tokenizer  -->  parity of log-probs  -->  conversion.json, rename
+
+Optimizer state stays behind. The folder holds the text decoder under plain names.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import chain
+from math import prod
+from pathlib import Path
+
+import msgspec
+from torch import Tensor
+
+from apriel_mcore.bridge import shape as model_shape
+from apriel_mcore.bridge.receipt import digest
+from apriel_mcore.bridge.tensorfile import Dtype
+from apriel_mcore.convert import companions, parity, report
+from apriel_mcore.convert.boxes import take_apart
+from apriel_mcore.convert.checkpoint_reader import CheckpointReader
+from apriel_mcore.convert.hf_folder import read_exactly
+from apriel_mcore.convert.hf_writer import WeightFile, growing, plan_files, put, write_index
+from apriel_mcore.convert.journal import Finished
+from apriel_mcore.convert.ledger import Ledger
+from apriel_mcore.convert.parameters import Parameter, model_parameters
+from apriel_mcore.convert.report import Job, Report, TensorRecord
+from apriel_mcore.convert.scratch import Scratch, bytes_of
+from apriel_mcore.convert.workers import Workers
+from apriel_mcore.convert.workplace import Workplace, check_room, finished_report, workplace
+
+
+def convert(
+    source: Path, target: Path, *, like: Path | None, dtype: Dtype | None, max_file_bytes: int, probe: bool
+) -> Report:
+    """Write `target`, or go on where an interrupted call stopped; the report that lies in it.
+
+    like: the model folder the checkpoint came from, where the checkpoint does not say. dtype: of the
+    folder; None keeps the checkpoint's. InputError for every defect of the source, by name, with nothing
+    left behind.
+    """
+    reader = CheckpointReader.open(source)
+    model = companions.model_of(source, like)
+    shape = model_shape.read(model)
+    parameters = model_parameters(shape)
+    reader.check_fits(parameters)
+    kept = dtype or reader.dtype()
+    files = plan_files(parameters, kept, max_file_bytes)
+    options = {
+        "dtype": kept,
+        "max_file_bytes": str(max_file_bytes),
+        "shape": msgspec.json.encode(shape).decode(),
+    }
+    job = Job.of("mcore-to-hf", source, fingerprint=reader.fingerprint(), options=options)
+    done = finished_report(target, job)
+    if done is not None:
+        return done
+    check_room(target, sum(file.size for file in files))
+    with workplace(target, job) as place:
+        earlier = report.read(source)
+        recorded = earlier.digests if earlier else {}
+        folder = _Folder(place, lambda: _Worker(source, reader, recorded, kept))
+        parts = [folder.finish(file) for file in files]
+        write_index(place.folder, files, kept)
+        companions.copy_for_decoder(model, place.folder, kept)
+        found = parity.check(source, place.folder, num_elements=shape.num_parameters, wanted=probe)
+        return place.write_report(parts, parity=found, dropped=())
+
+
+class _Folder:
+    """The weight files of one folder, one after the other; a file's parameters are dealt to the workers."""
+
+    def __init__(self, place: Workplace, make: Callable[[], "_Worker"]) -> None:
+        self._place = place
+        self._workers = Workers(make)
+
+    def finish(self, file: WeightFile) -> Finished:
+        """The file, written and read back, or found so."""
+        journal = self._place.journal
+        return journal.part(file.name, partial(self._is_intact, file), partial(self._write, file))
+
+    def _is_intact(self, file: WeightFile, part: Finished) -> bool:
+        """What the journal promises is what the file holds."""
+        path = self._place.folder / file.name
+        if not path.is_file() or path.stat().st_size != file.size:
+            return False
+        with path.open("rb") as stream:
+            if stream.read(len(file.opening)) != file.opening:
+                return False
+
+        def digests(worker: _Worker, parameter: Parameter) -> list[tuple[str, str]]:
+            return [
+                (name, digest(bytes_of(tensor))) for name, tensor in worker.read_back(file, path, parameter)
+            ]
+
+        found = chain.from_iterable(self._workers.map(digests, file.parameters))
+        return dict(found) == {record.name: record.digest_after for record in part.tensors}
+
+    def _write(self, file: WeightFile) -> Finished:
+        with growing(self._place.folder, file) as path:
+
+            def convert_one(worker: _Worker, parameter: Parameter) -> list[TensorRecord]:
+                return worker.convert(file, path, parameter)
+
+            records = chain.from_iterable(self._workers.map(convert_one, file.parameters))
+        return Finished(part=file.name, tensors=tuple(records))
+
+
+class _Worker:
+    """Converts one parameter at a time, with memory of its own."""
+
+    def __init__(
+        self, source: Path, reader: CheckpointReader, recorded: Mapping[str, tuple[Dtype, str]], dtype: Dtype
+    ) -> None:
+        self._source = source
+        self._reader = reader
+        self._recorded = recorded
+        self._dtype: Dtype = dtype
+        self._record, self._stored, self._apart = Scratch(), Scratch(), Scratch()
+        self._cast, self._written = Scratch(), Scratch()
+
+    def convert(self, file: WeightFile, path: Path, parameter: Parameter) -> list[TensorRecord]:
+        """A parameter's HF tensors, out of the checkpoint, into their places, and read back."""
+        ledger = Ledger(file.name, self._dtype, self._recorded, where=str(self._source))
+        ledger.watch({name: prod(sizes) for name, sizes in parameter.hf_sizes.items()})
+        dtype = self._reader.dtype()
+        stored = self._stored.tensor(parameter.whole.sizes, dtype)
+        self._reader.read(parameter, stored, self._record)
+        for name, tensor in take_apart(parameter, stored, self._apart).items():
+            cast = tensor if dtype == self._dtype else self._cast.tensor(tuple(tensor.shape), self._dtype)
+            put(path, file.starts[name], ledger.see(name, tensor, cast_into=cast))
+        ledger.watch({})
+        return [ledger.compare(name, tensor) for name, tensor in self.read_back(file, path, parameter)]
+
+    def read_back(self, file: WeightFile, path: Path, parameter: Parameter) -> Iterator[tuple[str, Tensor]]:
+        """The HF tensors of a parameter in a written file, each valid until the next."""
+        for name, sizes in parameter.hf_sizes.items():
+            tensor = self._written.tensor(sizes, self._dtype)
+            read_exactly(path, file.starts[name], tensor, what=name)
+            yield name, tensor

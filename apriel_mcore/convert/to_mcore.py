@@ -1,0 +1,178 @@
+"""A Hugging Face folder becomes a Megatron checkpoint.
+
+    every header, checked
+      --for each file: read a parameter's tensors, cut, write; read the file back, compare digests-->
+    .metadata  -->  parity of log-probs  -->  conversion.json, rename
+
+A file holds the embedding, one layer, or final norm and head, for all tensor ranks; its name starts with
+the pipeline stage that will load it.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from math import prod
+from pathlib import Path
+
+from torch import Tensor
+
+from apriel_mcore.bridge.plan import make_plan
+from apriel_mcore.bridge.receipt import digest
+from apriel_mcore.bridge.shape import ModelShape
+from apriel_mcore.bridge.tensorfile import Dtype
+from apriel_mcore.config.schema import Parallel
+from apriel_mcore.convert import companions, parity
+from apriel_mcore.convert.boxes import cut_out, take_apart
+from apriel_mcore.convert.checkpoint_reader import CheckpointReader
+from apriel_mcore.convert.checkpoint_writer import CheckpointFile, CheckpointWriter, MakeBox, storage_of
+from apriel_mcore.convert.hf_folder import HfFolder
+from apriel_mcore.convert.journal import Finished, Place
+from apriel_mcore.convert.ledger import Ledger
+from apriel_mcore.convert.parameters import Cut, Parameter, model_parameters
+from apriel_mcore.convert.report import Job, Report
+from apriel_mcore.convert.scratch import TORCH_DTYPES, Scratch, bytes_of
+from apriel_mcore.convert.workers import Workers
+from apriel_mcore.convert.workplace import Workplace, check_room, finished_report, workplace
+from apriel_mcore.errors import ConfigError, InputError
+
+
+def convert(source: Path, target: Path, *, parallel: Parallel, dtype: Dtype | None, probe: bool) -> Report:
+    """Write `target`, or go on where an interrupted call stopped; the report that lies in it.
+
+    dtype: of the checkpoint; None keeps the folder's. InputError for every defect of the source, by name,
+    with nothing left behind.
+    """
+    folder = HfFolder.open(source)
+    _check_layout(folder, parallel)
+    kept = dtype or _trainable(folder)
+    options = {
+        "dtype": kept,
+        "tp": str(parallel.tensor),
+        "pp": str(parallel.pipeline),
+        "vpp": str(parallel.virtual_pipeline),
+    }
+    job = Job.of("hf-to-mcore", source, fingerprint=folder.fingerprint, options=options)
+    done = finished_report(target, job)
+    if done is not None:
+        return done
+    check_room(target, folder.shape.num_parameters * TORCH_DTYPES[kept].itemsize)
+    with workplace(target, job) as place:
+        files = _plan_files(folder.shape, parallel, kept)
+        writer = CheckpointWriter(place.folder, files)
+        parts = Workers(lambda: _Worker(folder, place, writer, kept)).map(_Worker.finish, files)
+        writer.finish(record for part in parts for record in part.places)
+        companions.copy_all(source, place.folder / companions.CARRIED)
+        found = parity.check(place.folder, source, num_elements=folder.num_elements, wanted=probe)
+        return place.write_report(parts, parity=found, dropped=folder.dropped)
+
+
+class _Worker:
+    """Writes one file of the checkpoint at a time, with memory of its own."""
+
+    def __init__(self, folder: HfFolder, place: Workplace, writer: CheckpointWriter, dtype: Dtype) -> None:
+        self._folder = folder
+        self._place = place
+        self._writer = writer
+        self._dtype: Dtype = dtype
+        self._boxes = _BoxMaker(folder, dtype)
+        self._record, self._stored, self._apart = Scratch(), Scratch(), Scratch()
+
+    def finish(self, file: CheckpointFile) -> Finished:
+        """The file, written and read back, or found so."""
+        journal = self._place.journal
+        return journal.part(file.name, partial(self._is_intact, file), partial(self._write, file))
+
+    def _is_intact(self, file: CheckpointFile, part: Finished) -> bool:
+        """What the journal promises is what the file holds."""
+        wanted = {record.name: record.digest_after for record in part.tensors}
+        try:
+            found = {name: digest(bytes_of(tensor)) for name, tensor in self._read_back(file, part.places)}
+        except InputError:
+            return False
+        return found == wanted
+
+    def _write(self, file: CheckpointFile) -> Finished:
+        where = str(self._folder.path)
+        ledger = Ledger(file.name, self._dtype, self._folder.recorded, where=where)
+        places = self._writer.write(file, self._boxes.of_file(ledger))
+        ledger.watch({})
+        records = tuple(ledger.compare(name, tensor) for name, tensor in self._read_back(file, places))
+        return Finished(part=file.name, tensors=records, places=places)
+
+    def _read_back(self, file: CheckpointFile, places: tuple[Place, ...]) -> Iterator[tuple[str, Tensor]]:
+        """The HF tensors in a written file, each valid until the next."""
+        storage = storage_of(places)
+        reader = CheckpointReader(self._place.folder, self._writer.tensors, storage, verify=False)
+        for parameter in file.parameters:
+            stored = self._stored.tensor(parameter.whole.sizes, self._dtype)
+            reader.read(parameter, stored, self._record)
+            yield from take_apart(parameter, stored, self._apart).items()
+
+
+class _BoxMaker:
+    """Makes the boxes of a file, reading each parameter's HF tensors once."""
+
+    def __init__(self, folder: HfFolder, dtype: Dtype) -> None:
+        self._folder = folder
+        self._dtype: Dtype = dtype
+        self._read, self._hf, self._box = Scratch(), Scratch(), Scratch()
+        self._current: Parameter | None = None
+        self._tensors: dict[str, Tensor] = {}
+
+    def of_file(self, ledger: Ledger) -> MakeBox:
+        """For one file, whose tensors go through `ledger`."""
+        self._current = None
+        return partial(self._make, ledger)
+
+    def _make(self, ledger: Ledger, parameter: Parameter, cut: Cut) -> Tensor:
+        """The box's elements, valid until the next call."""
+        if parameter is not self._current:
+            self._current = parameter
+            self._take(ledger, parameter)
+        return cut_out(cut, self._tensors, self._box)
+
+    def _take(self, ledger: Ledger, parameter: Parameter) -> None:
+        """The parameter's HF tensors from the folder, in the checkpoint's dtype."""
+        ledger.watch({name: prod(sizes) for name, sizes in parameter.hf_sizes.items()})
+        self._tensors = self._hf.tensors(parameter.hf_sizes, self._dtype)
+        for name, kept in self._tensors.items():
+            dtype = self._folder.tensors[name].stored.dtype
+            read = kept if dtype == self._dtype else self._read.tensor(tuple(kept.shape), dtype)
+            self._folder.read(name, read)
+            ledger.see(name, read, cast_into=kept)
+
+
+def _check_layout(folder: HfFolder, parallel: Parallel) -> None:
+    try:
+        folder.shape.check_layout(parallel)
+    except ConfigError as error:
+        raise ConfigError(f"--tp, --pp, --vpp do not fit {folder.path}: {error}") from None
+
+
+def _trainable(folder: HfFolder) -> Dtype:
+    """The folder's dtype; the trainer knows two."""
+    dtype = folder.dtype()
+    if dtype == "float16":
+        raise InputError(
+            f"{folder.path}: float16 weights; choose --dtype bf16 (rounds) or --dtype fp32 (exact)"
+        )
+    return dtype
+
+
+def _plan_files(shape: ModelShape, parallel: Parallel, dtype: Dtype) -> list[CheckpointFile]:
+    """Embedding, each layer, final norm with head: named by pipeline stage and place in the model."""
+    stage_of = {
+        layer: stage
+        for stage, chunks in enumerate(make_plan(shape, parallel, "te").chunks)
+        for chunk in chunks
+        for layer in range(chunk.layer_offset, chunk.layer_offset + chunk.num_layers)
+    }
+    parts: dict[str, list[Parameter]] = {}
+    for parameter in model_parameters(shape):
+        if parameter.layer is not None:
+            part = f"{stage_of[parameter.layer]}_{parameter.layer + 1:05}"
+        elif parameter.key.startswith("embedding."):
+            part = "0_00000"
+        else:
+            part = f"{parallel.pipeline - 1}_{shape.num_layers + 1:05}"
+        parts.setdefault(part, []).append(parameter)
+    return [CheckpointFile(part, held, parallel.tensor, dtype) for part, held in parts.items()]

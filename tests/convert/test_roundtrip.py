@@ -1,0 +1,147 @@
+"""There and back, bit by bit, at any layout; what is copied beside the weights; what the report says."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from apriel_mcore.bridge import shape as model_shape
+from apriel_mcore.bridge.receipt import digest
+from apriel_mcore.config.schema import Parallel
+from apriel_mcore.convert import report, workers
+from apriel_mcore.convert.scratch import bytes_of
+from apriel_mcore.errors import ConfigError, InputError
+from tests.convert.conftest import Convert
+from tests.convert.folders import assert_equal, read_tensors, write_folder
+
+LAYOUTS = [
+    pytest.param(Parallel(), id="one"),
+    pytest.param(Parallel(tensor=2), id="tp2"),
+    pytest.param(Parallel(tensor=4, pipeline=2), id="tp4pp2"),
+    pytest.param(Parallel(tensor=2, pipeline=2, virtual_pipeline=2), id="tp2pp2vpp2"),
+]
+
+
+@pytest.mark.parametrize("parallel", LAYOUTS)
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_bits_survive(convert: Convert, tmp_path: Path, parallel: Parallel, tied: bool) -> None:
+    tensors = write_folder(tmp_path / "hf", tied=tied, num_files=1 if tied else 3)
+    convert.to_mcore(tmp_path / "hf", tmp_path / "mcore", parallel=parallel)
+    convert.to_hf(tmp_path / "mcore", tmp_path / "back")
+    assert_equal(read_tensors(tmp_path / "back"), tensors)
+    for name in ("config.json", "generation_config.json", "tokenizer.json"):
+        assert (tmp_path / "back" / name).read_bytes() == (tmp_path / "hf" / name).read_bytes()
+
+
+def test_a_model_with_one_group_and_odd_sizes(convert: Convert, tmp_path: Path) -> None:
+    sizes = {"num_key_value_heads": 1, "num_attention_heads": 3, "hidden_size": 10, "head_dim": 6}
+    tensors = write_folder(tmp_path / "hf", **sizes, intermediate_size=7)
+    convert.to_mcore(tmp_path / "hf", tmp_path / "mcore")
+    convert.to_hf(tmp_path / "mcore", tmp_path / "back")
+    assert_equal(read_tensors(tmp_path / "back"), tensors)
+
+
+def test_files_stay_below_the_limit(convert: Convert, tmp_path: Path) -> None:
+    tensors = write_folder(tmp_path / "hf")
+    convert.to_mcore(tmp_path / "hf", tmp_path / "mcore")
+    convert.to_hf(tmp_path / "mcore", tmp_path / "back", max_file_bytes=50_000)
+    assert_equal(read_tensors(tmp_path / "back"), tensors)
+    files = sorted((tmp_path / "back").glob("*.safetensors"))
+    assert len(files) > 2
+    assert all(path.stat().st_size < 50_000 + 8192 for path in files)
+    placed = json.loads((tmp_path / "back" / "model.safetensors.index.json").read_text())
+    assert placed["weight_map"].keys() == tensors.keys()
+    assert placed["metadata"]["total_size"] == sum(tensor.nbytes for tensor in tensors.values())
+    convert.to_mcore(tmp_path / "back", tmp_path / "again")  # our own index is true
+
+
+def test_llava_leaves_as_its_decoder(convert: Convert, tmp_path: Path) -> None:
+    tensors = write_folder(tmp_path / "hf", llava=True, num_files=2)
+    there = convert.to_mcore(tmp_path / "hf", tmp_path / "mcore")
+    assert sorted(there.dropped) == ["multi_modal_projector.a.bias", "vision_tower.patch.weight"]
+    convert.to_hf(tmp_path / "mcore", tmp_path / "back")
+    assert_equal(read_tensors(tmp_path / "back"), tensors)
+    config = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert config["model_type"] == "llama" and config["tie_word_embeddings"] is True
+    assert model_shape.read(tmp_path / "back") == model_shape.read(tmp_path / "hf")
+
+
+@pytest.mark.parametrize("source", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("target", ["bfloat16", "float32"])
+def test_a_cast_is_torchs(convert: Convert, tmp_path: Path, source: torch.dtype, target: Any) -> None:
+    tensors = write_folder(tmp_path / "hf", dtype=source)
+    made = convert.to_mcore(tmp_path / "hf", tmp_path / "mcore", dtype=target, parallel=Parallel(tensor=2))
+    convert.to_hf(tmp_path / "mcore", tmp_path / "back")
+    dtype = getattr(torch, target)
+    assert_equal(read_tensors(tmp_path / "back"), {name: t.to(dtype) for name, t in tensors.items()})
+    for record in made.tensors:
+        assert record.digest_before == digest(bytes_of(tensors[record.name]))
+        assert record.digest_after == digest(bytes_of(tensors[record.name].to(dtype)))
+    assert json.loads((tmp_path / "back" / "config.json").read_text())["dtype"] == target
+    convert.to_hf(tmp_path / "mcore", tmp_path / "fp32", dtype="float32")
+    wanted = {name: tensor.to(dtype).float() for name, tensor in tensors.items()}
+    assert_equal(read_tensors(tmp_path / "fp32"), wanted)
+
+
+def test_float16_needs_a_choice(convert: Convert, tmp_path: Path) -> None:
+    write_folder(tmp_path / "hf", dtype=torch.float16)
+    with pytest.raises(InputError, match="choose --dtype bf16"):
+        convert.to_mcore(tmp_path / "hf", tmp_path / "mcore")
+
+
+def test_the_report_accounts_for_every_tensor(convert: Convert, tmp_path: Path) -> None:
+    tensors = write_folder(tmp_path / "hf")
+    made = convert.to_mcore(tmp_path / "hf", tmp_path / "mcore", parallel=Parallel(tensor=2, pipeline=2))
+    assert made == report.read(tmp_path / "mcore")
+    assert made.job.options == {"dtype": "bfloat16", "tp": "2", "pp": "2", "vpp": "1"}
+    assert {record.name: record.sizes for record in made.tensors} == {
+        name: tuple(tensor.shape) for name, tensor in tensors.items()
+    }
+    for record in made.tensors:
+        assert record.digest_before == record.digest_after == digest(bytes_of(tensors[record.name]))
+        assert record.num_bytes == tensors[record.name].nbytes
+        assert record.seconds > 0
+        assert (tmp_path / "mcore" / record.file).is_file()
+    assert made.num_bytes == sum(tensor.nbytes for tensor in tensors.values())
+    assert (made.parity.status, made.parity.reason) == ("skipped", "not wanted (--no-probe)")
+    assert 0 < sum(record.seconds for record in made.tensors) <= workers.MOST * made.seconds
+    assert 100e6 < made.peak_rss_bytes < 100e9
+
+
+def test_a_second_call_finds_its_work_done(convert: Convert, tmp_path: Path) -> None:
+    write_folder(tmp_path / "hf")
+    first = convert.to_mcore(tmp_path / "hf", tmp_path / "mcore")
+    assert convert.to_mcore(tmp_path / "hf", tmp_path / "mcore") == first
+    back = convert.to_hf(tmp_path / "mcore", tmp_path / "back")
+    assert convert.to_hf(tmp_path / "mcore", tmp_path / "back") == back
+    with pytest.raises(InputError, match="mcore: exists and is not the result of this conversion"):
+        convert.to_mcore(tmp_path / "hf", tmp_path / "mcore", parallel=Parallel(tensor=2))
+
+
+def test_a_checkpoint_that_does_not_name_its_model(convert: Convert, tmp_path: Path) -> None:
+    tensors = write_folder(tmp_path / "hf")
+    convert.to_mcore(tmp_path / "hf", tmp_path / "mcore")
+    (tmp_path / "mcore" / "hf" / "config.json").unlink()
+    with pytest.raises(InputError, match="--like FOLDER"):
+        convert.to_hf(tmp_path / "mcore", tmp_path / "back")
+    convert.to_hf(tmp_path / "mcore", tmp_path / "back", like=tmp_path / "hf")
+    assert_equal(read_tensors(tmp_path / "back"), tensors)
+
+
+def test_a_layout_that_cannot_hold_the_model(convert: Convert, tmp_path: Path) -> None:
+    write_folder(tmp_path / "hf")
+    for parallel in (Parallel(tensor=3), Parallel(pipeline=3)):
+        with pytest.raises(ConfigError, match=r"--tp, --pp, --vpp do not fit .* one of"):
+            convert.to_mcore(tmp_path / "hf", tmp_path / "mcore", parallel=parallel)
+    assert not list(tmp_path.glob("mcore*"))
+
+
+def test_too_little_disk(convert: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path / "hf")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1000, 999, 1))
+    with pytest.raises(InputError, match="free some space"):
+        convert.to_mcore(tmp_path / "hf", tmp_path / "mcore")
+    assert not list(tmp_path.glob("mcore*"))
