@@ -1,4 +1,7 @@
-"""How does one process play many ranks? It imports Megatron once; every case forks a gloo world."""
+"""How does one process play many ranks? A server imports Megatron once and forks every case's gloo world.
+
+Not from this process: what has run threads or backward passes cannot be forked safely.
+"""
 
 import multiprocessing
 import os
@@ -16,18 +19,17 @@ from apriel_mcore.errors import TrainingError
 def run_ranks(world: int, case: Callable[..., Any], *args: Any, folder: Path) -> list[Any]:
     """`case(*args)` on `world` forked ranks; what each returned, in rank order.
 
-    The forks inherit the arguments; only results are pickled, into `folder`. Nothing may have entered the
-    CPU back end in this process, and torch must have run single-threaded. TrainingError when a rank fails;
-    its traceback is on stderr.
+    `case` is a function of a module and its arguments can be pickled; results are, into `folder`.
+    TrainingError when a rank fails; its traceback is on stderr.
     """
-    import apriel_mcore.mcore.learner  # noqa: F401  (imported here once, inherited by the forks)
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    fork = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["apriel_mcore.mcore.learner"])
     ranks = [
-        fork.Process(target=_be_rank, args=(rank, world, port, case, args, folder)) for rank in range(world)
+        context.Process(target=_be_rank, args=(rank, world, port, case, args, folder))
+        for rank in range(world)
     ]
     for rank in ranks:
         rank.start()

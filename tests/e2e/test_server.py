@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,7 @@ def test_a_killed_process_is_replaced_with_the_right_weights_and_leaves_nothing(
         (before_T,) = await pool.score(TEXT_T)
         family = _family(live_pool.process.pid)
         assert any("VLLM::Worker" in name for name in family.values())
-        segments = set(os.listdir("/dev/shm"))
+        segments = _segments(family)
         sampling = Sampling(max_tokens=300, temperature=1.0)
         tasks = [asyncio.create_task(pool.generate(TEXT_T, sampling)) for _ in range(4)]
         await asyncio.sleep(0.3)
@@ -151,9 +152,15 @@ def test_a_killed_process_is_replaced_with_the_right_weights_and_leaves_nothing(
         assert len(answers) == 4
         assert await pool.score(TEXT_T) == [before_T]
         assert not [pid for pid in family if Path(f"/proc/{pid}").exists()]
-        assert not {name for name in segments & set(os.listdir("/dev/shm")) if name.startswith("psm_")}
+        assert not segments & set(os.listdir("/dev/shm"))
 
     live_pool.run(scenario())
+
+
+def _segments(family: dict[int, str]) -> set[str]:
+    """Shared memory that these processes have mapped."""
+    maps = "".join(Path(f"/proc/{pid}/maps").read_text() for pid in family)
+    return set(re.findall(r"/dev/shm/(psm_\w+)", maps))
 
 
 def _family(guard: int) -> dict[int, str]:

@@ -176,7 +176,8 @@ def test_sent_weights_are_served_by_both_ranks_and_outlive_the_server(
         sampling = Sampling(max_tokens=200, temperature=1.0)
         running = asyncio.create_task(servers.generate(TEXT_T, sampling))
         await asyncio.sleep(0.2)
-        os.kill(process.pid, signal.SIGKILL)  # the guard, and with it the whole tree
+        (server,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(server), signal.SIGKILL)
         await running
         assert await servers.score(TEXT_T) == before
         return before
