@@ -228,7 +228,7 @@ def measure(reference: Reference, layout: dict[str, Any], *, folder: Path) -> Ce
     loaded = Arena.create(folder / "loaded.safetensors", tensors, "float32")
     updated = Arena.create(folder / "updated.safetensors", tensors, "float32")
     world = train.parallel.world_size
-    logprobs_R_T = run_ranks(world, _on_rank, reference, train, loaded, updated, folder=folder)
+    logprobs_R_T = run_ranks(world, _on_rank, reference, train, loaded.path, updated.path, folder=folder)
     cell = Cell(
         logprob=max(
             (torch.tensor(found) - reference.logprobs_T).abs().max().item() for found in logprobs_R_T
@@ -255,18 +255,18 @@ def as_markdown(cells: dict[tuple[str, str], Cell], layouts: Sequence[str], fami
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _on_rank(reference: Reference, train: Train, loaded: Arena, updated: Arena) -> list[float]:
-    """Runs on every rank, which inherits the mapped arenas; the log-probs of the text."""
+def _on_rank(reference: Reference, train: Train, loaded: Path, updated: Path) -> list[float]:
+    """Runs on every rank, which writes its part of the two arenas; the log-probs of the text."""
     from apriel_mcore.mcore import parallel
     from apriel_mcore.mcore.learner import MegatronLearner
 
     ranks = parallel.start(train, seed=3, timeout_s=60)
     learner = MegatronLearner(reference.shape, train, LOSS, ranks=ranks, temperature=1.0)
     learner.load_hf(reference.folder)
-    _export(learner, loaded)
+    _export(learner, Arena.attach(loaded))
     logprobs_T = learner.logprobs(TEXT_T)
     learner.train_step(_dealt(reference.batch, learner.num_data_ranks, learner.pad_multiple))
-    _export(learner, updated)
+    _export(learner, Arena.attach(updated))
     parallel.stop()
     return logprobs_T
 
