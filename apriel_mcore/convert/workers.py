@@ -37,6 +37,5 @@ class Workers[Worker]:
             futures = [pool.submit(run, item) for item in items]
             try:
                 return [future.result() for future in futures]
-            except BaseException:
+            finally:
                 pool.shutdown(wait=True, cancel_futures=True)
-                raise

@@ -55,11 +55,6 @@ class Ranks(msgspec.Struct, frozen=True, kw_only=True):
         """Wait for every rank."""
         dist.barrier()
 
-    @property
-    def is_last_stage(self) -> bool:
-        """Holds the head (in its last chunk)."""
-        return self.pipeline == self.sizes.pipeline - 1
-
 
 def start(train: Train, *, seed: int, timeout_s: int = TIMEOUT_S) -> Ranks:
     """Joins the other ranks and sets up Megatron's groups, seeds and threads, once per process.
