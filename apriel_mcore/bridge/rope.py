@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from apriel_mcore.config.schema import Positive, PositiveFloat
+from apriel_mcore.config.schema.fields import Positive, PositiveFloat
 from apriel_mcore.errors import InputError
 
 

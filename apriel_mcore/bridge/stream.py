@@ -18,7 +18,8 @@ from apriel_mcore.bridge.names import Chunk, Spec, parameters_of
 from apriel_mcore.bridge.plan import Coordinates, Copy, make_plan
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.bridge.tensorfile import Dtype
-from apriel_mcore.config.schema import Parallel, Positive
+from apriel_mcore.config.schema import Parallel
+from apriel_mcore.config.schema.fields import Positive
 
 VOCAB_MULTIPLE = 64
 """vLLM pads the vocabulary to a multiple of this before its ranks share it out."""

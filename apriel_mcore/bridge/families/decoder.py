@@ -8,7 +8,7 @@ without a default here must stand in the file unless the family gives it one.
 from typing import Any, ClassVar
 
 from apriel_mcore.bridge.rope import RopeKeys
-from apriel_mcore.config.schema import Positive, PositiveFloat
+from apriel_mcore.config.schema.fields import Positive, PositiveFloat
 
 
 class DecoderConfig(RopeKeys, frozen=True, kw_only=True):

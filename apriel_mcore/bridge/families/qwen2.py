@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from apriel_mcore.bridge.families.decoder import DecoderConfig
-from apriel_mcore.config.schema import Natural, Positive
+from apriel_mcore.config.schema.fields import Natural, Positive
 
 
 class Qwen2(DecoderConfig, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from apriel_mcore.bridge.families.qwen2 import Qwen2
-from apriel_mcore.config.schema import Positive
+from apriel_mcore.config.schema.fields import Positive
 
 
 class Qwen3(Qwen2, frozen=True, kw_only=True):

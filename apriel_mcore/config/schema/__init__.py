@@ -1,0 +1,64 @@
+"""What may stand in a recipe: one frozen struct per section, unknown keys refused.
+
+Variants are tagged unions on `kind`; there is no None and no default outside this folder. Limits are
+types; rules across fields live in `__post_init__` of the smallest section that sees them all.
+"""
+
+from apriel_mcore.config.schema.data import (
+    Data,
+    Domain,
+    JsonlSource,
+    PuzzleSource,
+    Sampler,
+    Source,
+    TemplateSource,
+)
+from apriel_mcore.config.schema.fields import Section
+from apriel_mcore.config.schema.model import FolderModel, WheelModel
+from apriel_mcore.config.schema.objective import (
+    Advantage,
+    DifficultyAwareLengthPenalty,
+    LengthPenalty,
+    Loss,
+    NoLengthPenalty,
+    Reward,
+    StandardLengthPenalty,
+)
+from apriel_mcore.config.schema.publish import ArenaPublish, StreamPublish
+from apriel_mcore.config.schema.rollout import LocalServers, RemoteServers, RolloutSection
+from apriel_mcore.config.schema.run import Eval, RunConfig, Track, Verify
+from apriel_mcore.config.schema.train import Checkpoint, Cluster, Optimizer, Parallel, Train
+
+__all__ = [
+    "Advantage",
+    "ArenaPublish",
+    "Checkpoint",
+    "Cluster",
+    "Data",
+    "DifficultyAwareLengthPenalty",
+    "Domain",
+    "Eval",
+    "FolderModel",
+    "JsonlSource",
+    "LengthPenalty",
+    "LocalServers",
+    "Loss",
+    "NoLengthPenalty",
+    "Optimizer",
+    "Parallel",
+    "PuzzleSource",
+    "RemoteServers",
+    "Reward",
+    "RolloutSection",
+    "RunConfig",
+    "Sampler",
+    "Section",
+    "Source",
+    "StandardLengthPenalty",
+    "StreamPublish",
+    "TemplateSource",
+    "Track",
+    "Train",
+    "Verify",
+    "WheelModel",
+]

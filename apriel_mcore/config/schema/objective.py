@@ -1,0 +1,56 @@
+"""From verdict to reward, advantage and loss."""
+
+from typing import Literal
+
+from apriel_mcore.config.schema.fields import Fraction, NonNegative, Positive, Section
+
+
+class NoLengthPenalty(Section, frozen=True, kw_only=True, tag_field="kind", tag="none"):
+    """Task reward alone."""
+
+
+class StandardLengthPenalty(Section, frozen=True, kw_only=True, tag_field="kind", tag="standard"):
+    """DAPO's soft overlong penalty over the last `buffer` tokens of the budget."""
+
+    buffer: Positive = 2000
+
+
+class DifficultyAwareLengthPenalty(
+    Section, frozen=True, kw_only=True, tag_field="kind", tag="difficulty_aware"
+):
+    """The penalty scaled by solve_rate^gamma for successes and by failure_scale for failures."""
+
+    buffer: Positive = 2000
+    gamma: NonNegative = 1.0
+    failure_scale: Fraction = 1.0
+
+
+LengthPenalty = NoLengthPenalty | StandardLengthPenalty | DifficultyAwareLengthPenalty
+
+
+class Reward(Section, frozen=True, kw_only=True):
+    """From verdict to number."""
+
+    table: Literal["success_and_format", "pure_success", "success", "base"] = "success_and_format"
+    length: LengthPenalty
+
+
+class Advantage(Section, frozen=True, kw_only=True):
+    """From rewards of a group to advantages."""
+
+    baseline: Literal["leave_one_out", "group_mean"] = "leave_one_out"
+    divide_by_std: bool = False
+    filter_on: Literal["shaped_reward", "task_reward", "off"] = "shaped_reward"
+    """A group whose rewards of this kind are all equal carries no signal and is filtered."""
+    mask_truncated: bool = False
+    """Overlong filtering: truncated rollouts shift the baseline but give no gradient."""
+
+
+class Loss(Section, frozen=True, kw_only=True):
+    """The policy loss (loss/policy.py)."""
+
+    kind: Literal["gspo", "ppo_clip", "reinforce_is", "grpo_token_mean", "grpo_seq_mean", "cispo"] = "gspo"
+    clip_low: NonNegative = 3e-3
+    clip_high: NonNegative = 4e-3
+    length_weight: Literal["tokens", "uniform"] = "tokens"
+    """gspo only: |y|/Bs or mean|y|/Bs per sequence."""

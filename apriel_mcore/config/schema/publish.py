@@ -1,0 +1,32 @@
+"""How a version of the weights reaches the servers."""
+
+from typing import Literal
+
+from apriel_mcore.config.schema.fields import Natural, Positive, PositiveFloat, Section
+
+
+class ArenaPublish(Section, frozen=True, kw_only=True, tag_field="kind", tag="arena"):
+    """Trainer ranks write HF tensors straight into shared memory that local servers map."""
+
+    directory: str = "/dev/shm"
+    probe_bound: PositiveFloat = 0.06
+    """Mean |log-prob difference| of the probe text, trainer against server, that stops the run."""
+    running_requests: Literal["keep_kv", "recompute_kv"] = "keep_kv"
+
+
+class StreamPublish(Section, frozen=True, kw_only=True, tag_field="kind", tag="stream"):
+    """Trainer ranks send each server rank the slices that it keeps, over NCCL between GPUs and gloo between
+    CPUs; servers may be on other hosts."""
+
+    host: str = "127.0.0.1"
+    """Address of the first trainer rank at which servers and the other ranks meet it."""
+    port: Natural = 0
+    """0: a free port is chosen."""
+    message_mib: Positive = 64
+    """Size of one message; a rank holds two."""
+    timeout_s: Positive = 120
+    """How long a rank waits for another one."""
+    copies: str = "/dev/shm"
+    """In-memory folder on a server's host for the slices that it received last, twice."""
+    probe_bound: PositiveFloat = 0.06
+    running_requests: Literal["keep_kv", "recompute_kv"] = "keep_kv"

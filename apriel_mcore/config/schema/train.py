@@ -1,0 +1,99 @@
+"""The trainer: its ranks, its optimizer, what it saves."""
+
+from typing import Literal
+
+from apriel_mcore.config.schema.fields import (
+    Beta,
+    LearningRate,
+    Natural,
+    NonNegative,
+    Positive,
+    PositiveFloat,
+    Section,
+)
+
+
+class Parallel(Section, frozen=True, kw_only=True):
+    """Ranks: tensor x pipeline x context x data. All of them train; servers are elsewhere."""
+
+    tensor: Positive = 1
+    pipeline: Positive = 1
+    virtual_pipeline: Positive = 1
+    """Model chunks per pipeline stage (interleaved schedule when above 1)."""
+    context: Positive = 1
+    data: Positive = 1
+    sequence: bool = False
+    distributed_optimizer: bool = False
+    overlap_grad_reduce: bool = False
+    overlap_param_gather: bool = False
+
+    @property
+    def world_size(self) -> int:
+        """Trainer ranks in all."""
+        return self.tensor * self.pipeline * self.context * self.data
+
+    def __post_init__(self) -> None:
+        if self.virtual_pipeline > 1 and self.pipeline == 1:
+            raise ValueError("virtual_pipeline > 1 needs pipeline > 1")
+        if self.sequence and self.tensor == 1:
+            raise ValueError("sequence = true needs tensor > 1")
+        if self.overlap_param_gather and not self.distributed_optimizer:
+            raise ValueError("overlap_param_gather = true needs distributed_optimizer = true")
+        if self.overlap_param_gather and not self.overlap_grad_reduce:
+            raise ValueError("overlap_param_gather = true needs overlap_grad_reduce = true")
+
+
+class Optimizer(Section, frozen=True, kw_only=True):
+    """AdamW."""
+
+    lr: LearningRate
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
+    weight_decay: NonNegative = 0.01
+    """Not applied to norms and biases."""
+    clip_grad: PositiveFloat = 0.3
+    warmup_steps: Natural = 0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    min_lr: NonNegative = 0.0
+
+    def __post_init__(self) -> None:
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr = {self.min_lr:g} exceeds lr = {self.lr:g}")
+
+
+class Train(Section, frozen=True, kw_only=True):
+    """The trainer."""
+
+    num_steps: Positive
+    groups_per_step: Positive
+    """Bg: groups of one optimizer step."""
+    seq_len: Positive
+    """Longest packed row, in tokens."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Literal["bf16", "fp32"] = "bf16"
+    threads: Natural = 0
+    """CPU threads per rank; 0: cores divided by local ranks."""
+    recompute: Literal["none", "selective", "full"] = "none"
+    """What backward computes again: selective is the feed-forward part of each layer, full is all of it."""
+    optimizer: Optimizer
+    parallel: Parallel = Parallel()
+
+
+class Cluster(Section, frozen=True, kw_only=True):
+    """The GPUs that `train.device = "cuda"` finds. Trainer and pool take whole nodes, as many as their
+    layouts need; only where weights are published through shared memory do they share one."""
+
+    gpus_per_node: Positive = 8
+    gpu_memory_gb: PositiveFloat = 80.0
+    """Of one GPU, in units of 1e9 bytes."""
+
+    def nodes_of(self, num_gpus: int) -> int:
+        """Whole nodes that hold `num_gpus` GPUs."""
+        return -(-num_gpus // self.gpus_per_node)
+
+
+class Checkpoint(Section, frozen=True, kw_only=True):
+    """When the run's state is saved, and how many are kept."""
+
+    every: Positive = 50
+    keep: Positive = 2
