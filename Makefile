@@ -11,7 +11,7 @@ quickstart: $(READY)
 
 test: $(READY)
 	.venv/bin/apriel fetch recipes/quickstart.toml
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest --numprocesses 2 --dist loadgroup
 
 check: $(READY)
 	.venv/bin/ruff check .

@@ -68,6 +68,11 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first, so that parallel workers end together."""
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
+
+
 class LivePool(NamedTuple):
     """A pool of one real server; `run` drives its event loop."""
 

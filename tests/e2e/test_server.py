@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from apriel_mcore.rollout.client import ServerFailed, VllmClient
 from apriel_mcore.seams import Sampling, arena_offer
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900), pytest.mark.xdist_group("server")]
 
 TEXT_T = tuple(3 + (7 * i) % 250 for i in range(60))
 LONG_T = tuple(3 + (11 * i) % 250 for i in range(400))
