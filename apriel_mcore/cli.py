@@ -109,6 +109,8 @@ def _train(args: argparse.Namespace) -> None:
     launcher.heed_early_stop()
     config = load(args.recipe, args.overrides)
     run_dir = RunDir(args.run_dir or Path("runs") / config.name)
+    for remark in config.remarks():
+        print(f"apriel: note: {remark}", file=sys.stderr)
     if not args.override:
         rundir.check_same_recipe(run_dir, config)
     preflight.check(config, run_dir, tell=lambda line: None)

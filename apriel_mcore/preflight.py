@@ -22,6 +22,8 @@ _GIB = 1 << 30
 
 def check(config: RunConfig, run_dir: RunDir, *, tell: Callable[[str], object]) -> None:
     """Tell what is found, a line at a time; InputError for the first thing that would stop the run."""
+    for remark in config.remarks():
+        tell(f"note         {remark}")
     folder = model_files.config_folder(config.model)
     shape = model_shape.read(folder)
     tell(f"model        {folder.name}: {shape.num_parameters / 1e6:.1f} M parameters, {shape.family}")

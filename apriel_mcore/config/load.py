@@ -1,19 +1,17 @@
 """TOML in, RunConfig out: `extends` chains, `a.b=c` overrides, errors with file, key path and remedy."""
 
-import difflib
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import tomli_w
 
+from apriel_mcore.config.complaint import Tree, explain
 from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.errors import ConfigError
-
-Tree = dict[str, Any]
 
 
 def load(recipe: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -80,60 +78,7 @@ def validate(tree: Tree, *, where: str) -> RunConfig:
     try:
         return msgspec.convert(tree, RunConfig)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {_explain(str(error), tree)}") from None
-
-
-def _explain(message: str, tree: Tree) -> str:
-    """msgspec's message with the key path first and, for an unknown key, the nearest known one."""
-    text, _, path = message.partition(" - at `")
-    key_path = path.rstrip("`").removeprefix("$").lstrip(".")
-    unknown = re.search(r"unknown field `([^`]+)`", text)
-    if unknown:
-        key = unknown.group(1)
-        key_path = _locate(tree, key_path, key)
-        known = difflib.get_close_matches(key, _known_keys(), n=1)
-        hint = f"; did you mean `{known[0]}`?" if known else "; `apriel show` prints the known keys"
-        return f"{key_path}: unknown key{hint}"
-    return f"{_name_wildcards(tree, key_path) or 'recipe'}: {text[0].lower()}{text[1:]}"
-
-
-def _locate(tree: Tree, path: str, key: str) -> str:
-    """Replace msgspec's `[...]` by the dict key that really holds `key`."""
-    for candidate, table in _tables(tree):
-        if key in table and re.fullmatch(_pattern(path), candidate):
-            return f"{candidate}.{key}".lstrip(".")
-    return f"{path}.{key}".lstrip(".")
-
-
-def _name_wildcards(tree: Tree, path: str) -> str:
-    """Name the dict key behind `[...]` where only one table can have been meant."""
-    if "[...]" not in path:
-        return path
-    parent, _, leaf = path.rpartition(".")
-    matches = [
-        name for name, table in _tables(tree) if re.fullmatch(_pattern(parent), name) and leaf in table
-    ]
-    return f"{matches[0]}.{leaf}" if len(matches) == 1 else path.replace("[...]", ".*")
-
-
-def _pattern(path: str) -> str:
-    return re.escape(path).replace(r"\[\.\.\.\]", r"\.[^.]+")
-
-
-def _tables(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Tree]]:
-    yield prefix, tree
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _tables(value, f"{prefix}.{key}".lstrip("."))
-
-
-def _known_keys() -> list[str]:
-    from apriel_mcore.config import schema
-
-    sections = [
-        cls for cls in vars(schema).values() if isinstance(cls, type) and issubclass(cls, schema.Section)
-    ]
-    return sorted({field.name for cls in sections for field in msgspec.structs.fields(cls)})
+        raise ConfigError(f"{where}: {explain(str(error), tree)}") from None
 
 
 def resolved(config: RunConfig) -> Tree:

@@ -1,6 +1,8 @@
 """Which problem of a domain is asked next? Every problem once per epoch, in a seeded order.
 
 requeue (front first)  or  permutation(seed, domain, epoch)[cursor]  ->  Turn
+
+Drawn with replacement, as the reference does, an epoch is as many draws as there are problems.
 """
 
 import hashlib
@@ -33,9 +35,11 @@ class EpochState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EpochOrder:
-    """Problems of one domain without replacement; what was lost comes again before anything new."""
+    """Problems of one domain; what was lost comes again before anything new."""
 
-    def __init__(self, domain: str, problem_ids: Sequence[str], *, seed: int, max_attempts: int) -> None:
+    def __init__(
+        self, domain: str, problem_ids: Sequence[str], *, seed: int, max_attempts: int, replacement: bool
+    ) -> None:
         if len(set(problem_ids)) != len(problem_ids):
             raise InputError(f"domain {domain}: two problems have the same id; remove the duplicate rows")
         self._domain = domain
@@ -43,6 +47,7 @@ class EpochOrder:
         self._fingerprint = hashlib.sha256("\n".join(problem_ids).encode()).hexdigest()
         self._seed = seed
         self._max_attempts = max_attempts
+        self._replacement = replacement
         self._requeue: deque[Turn] = deque()
         self._quarantined: dict[str, None] = {}  # a set that keeps its order in the checkpoint
         self._begin_epoch(0, cursor=0)
@@ -111,9 +116,13 @@ class EpochOrder:
     def _begin_epoch(self, epoch: int, *, cursor: int) -> None:
         self._epoch = epoch
         self._cursor = cursor
-        self._order = list(range(len(self._problem_ids)))
         # A string seed is hashed with SHA-512: the same order on every platform and Python build.
-        random.Random(f"{self._seed}/{self._domain}/{epoch}").shuffle(self._order)
+        stream = random.Random(f"{self._seed}/{self._domain}/{epoch}")
+        self._order = list(range(len(self._problem_ids)))
+        if self._replacement:
+            self._order = [stream.randrange(len(self._order)) for _ in self._order]
+        else:
+            stream.shuffle(self._order)
 
 
 def _bare(turn: Turn) -> Turn:

@@ -95,7 +95,13 @@ class DomainScheduler:
         if self._max_lag == 0:
             self._max_age = 0.0
         self._orders = [
-            EpochOrder(name, problem_ids.get(name, ()), seed=seed, max_attempts=settings.max_attempts)
+            EpochOrder(
+                name,
+                problem_ids.get(name, ()),
+                seed=seed,
+                max_attempts=settings.max_attempts,
+                replacement=settings.kind != "deficit",
+            )
             for name in self._names
         ]
         rule = "paper" if settings.kind == "paper" else "static"

@@ -52,12 +52,10 @@ def group_penalty(
     success_G: Sequence[bool],
     truncated_G: Sequence[bool],
     budget: int,
-    buffer: int,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """(penalty_G, factor_G) of one group; what is charged is their product.
 
-    `buffer` is the domain's own (RunConfig.buffer_of), which may differ from `settings.buffer`.
-    Without a length penalty, both arguments are ignored and the penalty is 0 with factor 1.
+    Without a length penalty, the penalty is 0 with factor 1.
     """
     full_G = (1.0,) * len(lengths_G)
     match settings:
@@ -69,5 +67,5 @@ def group_penalty(
             factor_G = difficulty_factors(
                 success_G, truncated_G, gamma=settings.gamma, failure_scale=settings.failure_scale
             )
-    penalty_G = tuple(overlong_penalty(length, budget=budget, buffer=buffer) for length in lengths_G)
+    penalty_G = tuple(overlong_penalty(length, budget=budget, buffer=settings.buffer) for length in lengths_G)
     return penalty_G, factor_G

@@ -57,16 +57,13 @@ def task_reward(verdict: Verdict, *, truncated: bool, table: str) -> float:
             return scale.unusable
 
 
-def shape(
-    group: Group, *, table: str, length: LengthPenalty, budget: int, buffer: int
-) -> tuple[ShapedReward, ...]:
+def shape(group: Group, *, table: str, length: LengthPenalty, budget: int) -> tuple[ShapedReward, ...]:
     """The shaped reward of each rollout of the group, in its order.
 
     Args:
         table: key of TABLES.
-        length: the recipe's length penalty.
-        budget: output tokens L of the group's domain.
-        buffer: tokens B over which its penalty grows; ignored without a length penalty.
+        length: the length penalty of the group's domain.
+        budget: its output tokens L.
     """
     truncated_G = [rollout.truncated for rollout in group.rollouts_G]
     penalty_G, factor_G = group_penalty(
@@ -75,7 +72,6 @@ def shape(
         success_G=[rollout.verdict.success for rollout in group.rollouts_G],
         truncated_G=truncated_G,
         budget=budget,
-        buffer=buffer,
     )
     task_G = [
         task_reward(rollout.verdict, truncated=truncated, table=table)
@@ -88,12 +84,11 @@ def shape(
 
 
 def shape_group(group: Group, config: RunConfig) -> tuple[ShapedReward, ...]:
-    """`shape` with the recipe's table and the budget and buffer of the group's domain."""
+    """`shape` with the recipe's table, and the penalty and budget of the group's domain."""
     domain = group.problem.domain
     return shape(
         group,
         table=config.reward.table,
-        length=config.reward.length,
+        length=config.length_of(domain),
         budget=config.budget_of(domain),
-        buffer=config.buffer_of(domain),
     )

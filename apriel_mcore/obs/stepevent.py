@@ -79,6 +79,9 @@ def _per_domain(
         rollouts = [rollout for group, _ in mine for rollout in group.rollouts_G]
         fields[f"reward.{name}"] = fmean(reward.task for _, row in mine for reward in row)
         fields[f"solve_rate.{name}"] = fmean(rollout.verdict.success for rollout in rollouts)
+        fields[f"overlong_success.{name}"] = fmean(
+            rollout.truncated and rollout.verdict.success for rollout in rollouts
+        )
         lengths = sorted(len(rollout.tokens_T) for rollout in rollouts)
         fields[f"tokens_mean.{name}"] = fmean(lengths)
         fields[f"tokens_p10.{name}"] = lengths[len(lengths) // 10]

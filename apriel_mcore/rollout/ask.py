@@ -22,7 +22,7 @@ class Asker:
         self.lost: Counter[str] = Counter()
 
     async def group(self, group_id: int, problem: Problem, attempt: int) -> Group | None:
-        """The finished group, or None when fewer than `rollout.min_group` rollouts survived."""
+        """The finished group, or None when too few rollouts survived (rollout.min_group)."""
         rollout_config = self._config.rollout
         sampling = self.sampling(problem.domain)
         tasks = [
@@ -37,7 +37,7 @@ class Asker:
         await _cancel(list(late))
         outcomes = await asyncio.gather(*(task for task in tasks if task in done), return_exceptions=True)
         rollouts_G = tuple(rollout for outcome in outcomes if (rollout := self._survivor(outcome)))
-        if len(rollouts_G) < rollout_config.min_group:
+        if len(rollouts_G) < rollout_config.fewest_survivors:
             return None
         oldest = min(rollout.version_first for rollout in rollouts_G)
         return Group(id=group_id, problem=problem, rollouts_G=rollouts_G, version=oldest, attempt=attempt)

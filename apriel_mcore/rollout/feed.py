@@ -15,7 +15,7 @@ generated again, what was in flight is asked again.
 import asyncio
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -74,6 +74,8 @@ class RolloutFeed:
         self._stop_requested = stop_requested
         self._weights_wanted = weights_wanted
         self._alarm = alarm
+        self._signals: Counter[str] = Counter()
+        """Groups that completed in this attempt, and those with a signal in either reward, by domain."""
         self._ready: dict[int, Group] = {}
         self._recorded: deque[list[Group]] = deque()
         """Batches that an earlier attempt composed, to be trained again as they were."""
@@ -105,9 +107,15 @@ class RolloutFeed:
         return self._run(self._snapshot())
 
     def metrics(self) -> dict[str, float]:
-        """Scheduler's numbers and what the asker lost."""
+        """Scheduler's numbers, what the asker lost, and what each reward would have kept."""
+        rates = {
+            f"keep_rate_{reward}.{domain}": self._signals[f"{reward}.{domain}"] / total
+            for domain in self._config.domains
+            if (total := self._signals[f"completed.{domain}"])
+            for reward in ("task", "shaped")
+        }
         lost = {f"lost.{cause}": float(count) for cause, count in self._asker.lost.items()}
-        return self._scheduler.metrics() | lost | {"groups_in_flight": float(len(self._in_flight))}
+        return self._scheduler.metrics() | rates | lost | {"groups_in_flight": float(len(self._in_flight))}
 
     def stop(self) -> None:
         """Abandon what is in flight and close the journal."""
@@ -211,7 +219,11 @@ class RolloutFeed:
         self._changed.set()
 
     def _keeps(self, group: Group) -> bool:
-        return keeps(shape_group(group, self._config), self._config.advantage.filter_on)
+        shaped_G, domain = shape_group(group, self._config), group.problem.domain
+        self._signals[f"completed.{domain}"] += 1
+        self._signals[f"task.{domain}"] += keeps(shaped_G, "task_reward")
+        self._signals[f"shaped.{domain}"] += keeps(shaped_G, "shaped_reward")
+        return keeps(shaped_G, self._config.advantage.filter_on)
 
     async def _take(self) -> list[Group]:
         if self._stop_requested():

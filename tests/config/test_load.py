@@ -54,6 +54,10 @@ def test_no_recipe_repeats_what_it_inherits(recipe: Path) -> None:
         ("rollout.max_output_tokens=600", ["rollout.max_output_tokens", "max_model_len"]),
         ("train.parallel.virtual_pipeline=2", ["train.parallel", "pipeline > 1"]),
         ("sampler.unit=groups", ["sampler", "kept_groups"]),
+        ("sampler.kind=fair", ["sampler.kind", "'fair'", "deficit, paper, static"]),
+        ("model.kind=hub", ["model", "'hub'", "gguf_wheel, folder"]),
+        ("domains.math.sources.sums.kind=csv", ["domains.math.sources.sums", "'csv'", "jsonl"]),
+        ("train.optimizer.momentum=1", ["train.optimizer.momentum", "betas", "weight_decay"]),
         ("train", ["section.key=value"]),
     ],
 )

@@ -13,8 +13,10 @@ from apriel_mcore.errors import InputError
 IDS = ["a", "b", "c", "d", "e"]
 
 
-def order_of(ids: list[str] = IDS, *, seed: int = 0, domain: str = "math") -> EpochOrder:
-    return EpochOrder(domain, ids, seed=seed, max_attempts=3)
+def order_of(
+    ids: list[str] = IDS, *, seed: int = 0, domain: str = "math", replacement: bool = False
+) -> EpochOrder:
+    return EpochOrder(domain, ids, seed=seed, max_attempts=3, replacement=replacement)
 
 
 @given(count=st.integers(1, 40), seed=st.integers(0, 5))
@@ -25,6 +27,18 @@ def test_every_problem_once_per_epoch(count, seed):
         turns = [order.next() for _ in ids]
         assert sorted(turn.problem_id for turn in turns) == sorted(ids)
         assert {turn.epoch for turn in turns} == {epoch}
+
+
+def test_with_replacement_every_draw_is_uniform_and_a_restored_order_goes_on():
+    ids = [str(number) for number in range(20)]
+    order = order_of(ids, replacement=True)
+    drawn = [order.next().problem_id for _ in range(4000)]
+    assert len(set(drawn[:20])) < 20, "an epoch repeats some problems and misses others"
+    counts = [drawn.count(each) for each in ids]
+    assert min(counts) > 140 and max(counts) < 260
+    other = order_of(ids, replacement=True)
+    other.load(order.state())
+    assert [order.next() for _ in range(30)] == [other.next() for _ in range(30)]
 
 
 def test_orders_differ_between_epochs_domains_and_seeds():

@@ -29,7 +29,6 @@ def charges(settings: LengthPenalty, rollouts_G: list[tuple[int, bool, bool]]) -
         success_G=success_G,
         truncated_G=truncated_G,
         budget=BUDGET,
-        buffer=BUFFER,
     )
     return [penalty * factor for penalty, factor in zip(penalty_G, factor_G, strict=True)]
 
@@ -69,7 +68,6 @@ def test_no_penalty_has_zero_penalty_and_unit_factor() -> None:
         success_G=(True, False),
         truncated_G=(True, False),
         budget=1,
-        buffer=0,
     )
     assert parts == ((0.0, 0.0), (1.0, 1.0))
 

@@ -1,6 +1,7 @@
 """Reward tables, and what difficulty-aware shaping guarantees of the order of answers."""
 
 import itertools
+from collections.abc import Mapping
 from typing import get_args, get_type_hints
 
 import msgspec
@@ -60,7 +61,7 @@ def group(*rollouts_G: Rollout) -> Group:
 
 
 def totals(length: LengthPenalty, *rollouts_G: Rollout, table: str = "success_and_format") -> list[float]:
-    shaped_G = shape(group(*rollouts_G), table=table, length=length, budget=BUDGET, buffer=BUFFER)
+    shaped_G = shape(group(*rollouts_G), table=table, length=length, budget=BUDGET)
     return [shaped.total for shaped in shaped_G]
 
 
@@ -123,7 +124,6 @@ def test_parts_are_kept_apart_and_add_up() -> None:
         table="success_and_format",
         length=DifficultyAwareLengthPenalty(buffer=BUFFER, gamma=2.0, failure_scale=0.5),
         budget=BUDGET,
-        buffer=BUFFER,
     )
     assert [(shaped.task, shaped.length, shaped.factor) for shaped in shaped_G] == [
         (1.0, -0.5, (2 / 3) ** 2),
@@ -142,6 +142,18 @@ def test_without_a_length_penalty_the_total_is_the_task_reward() -> None:
     assert totals(NoLengthPenalty(), rollout("correct", 160), rollout("wrong", 160, "length")) == [1.0, 0.0]
 
 
+def config_with(overrides: Mapping[str, float], length: Mapping[str, object]) -> RunConfig:
+    recipe = {
+        "name": "unit",
+        "model": {"kind": "folder", "path": "model"},
+        "domains": {"math": {"ratio": 1.0, "sources": {"a": {"kind": "jsonl", "path": "a"}}, **overrides}},
+        "rollout": {"max_output_tokens": 200, "servers": {"kind": "local"}},
+        "reward": {"table": "base", "length": length},
+        "train": {"num_steps": 1, "groups_per_step": 1, "seq_len": 512, "optimizer": {"lr": 1e-6}},
+    }
+    return msgspec.convert(recipe, RunConfig)
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
@@ -154,19 +166,35 @@ def test_without_a_length_penalty_the_total_is_the_task_reward() -> None:
 def test_a_domain_may_have_its_own_budget_and_buffer(
     overrides: dict[str, int], expected: list[float]
 ) -> None:
-    recipe = {
-        "name": "unit",
-        "model": {"kind": "folder", "path": "model"},
-        "domains": {"math": {"ratio": 1.0, "sources": {"a": {"kind": "jsonl", "path": "a"}}} | overrides},
-        "rollout": {"max_output_tokens": 200, "servers": {"kind": "local"}},
-        "reward": {"table": "base", "length": {"kind": "standard", "buffer": 60}},
-        "train": {"num_steps": 1, "groups_per_step": 1, "seq_len": 512, "optimizer": {"lr": 1e-6}},
-    }
-    shaped_G = shape_group(
-        group(rollout("correct", 170), rollout("wrong", 9)), msgspec.convert(recipe, RunConfig)
-    )
+    config = config_with(overrides, {"kind": "standard", "buffer": 60})
+    shaped_G = shape_group(group(rollout("correct", 170), rollout("wrong", 9)), config)
     assert [shaped.length for shaped in shaped_G] == pytest.approx(expected)
     assert [shaped.task for shaped in shaped_G] == [1.0, -0.5]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({}, [0.5, 0.5]),  # one of two solved; failures at the section's scale
+        ({"length_gamma": 2}, [0.25, 0.5]),
+        ({"length_gamma": 0}, [1.0, 0.5]),
+        ({"length_failure_scale": 0.0}, [0.5, 0.0]),
+    ],
+)
+def test_a_domain_may_have_its_own_difficulty(overrides: dict[str, float], expected: list[float]) -> None:
+    length = {"kind": "difficulty_aware", "buffer": 60, "failure_scale": 0.5}
+    config = config_with(overrides, length)
+    shaped_G = shape_group(group(rollout("correct", 170), rollout("wrong", 9)), config)
+    assert [shaped.factor for shaped in shaped_G] == expected
+
+
+def test_truncated_answers_masked_beside_the_guard_are_remarked_on() -> None:
+    config = config_with({}, {"kind": "difficulty_aware", "buffer": 60})
+    assert config.remarks() == []
+    masked = msgspec.structs.replace(
+        config, advantage=msgspec.structs.replace(config.advantage, mask_truncated=True)
+    )
+    assert "mask_truncated" in masked.remarks()[0]
 
 
 rollouts = st.builds(

@@ -1,5 +1,7 @@
 """The step event counts what was trained, by domain, and measures lag at the version trained."""
 
+import msgspec
+
 from apriel_mcore.obs.stepevent import step_event
 from apriel_mcore.types import Batch, Group, Problem, Rollout, Sample, ShapedReward, StepStats, Verdict
 
@@ -74,5 +76,16 @@ def test_task_reward_and_penalty_are_kept_apart() -> None:
     event = event_of([group("math", version=4, lengths=(2, 4))], {})
     assert (event["reward_mean"], event["length_penalty_mean"]) == (1.0, -0.25)
     assert event["tokens_mean.math"] == 3.0
+    assert event["overlong_success.math"] == 0.0
     assert "reward.code" not in event
     assert event["tokens_per_s"] == 10.0
+
+
+def test_right_answers_that_were_cut_off_are_told_apart() -> None:
+    group_of_two = group("math", version=4, lengths=(2, 4))
+    cut = msgspec.structs.replace(group_of_two.rollouts_G[1], finish="length")
+    event = event_of(
+        [msgspec.structs.replace(group_of_two, rollouts_G=(group_of_two.rollouts_G[0], cut))], {}
+    )
+    assert event["overlong_success.math"] == 0.5
+    assert event["solve_rate.math"] == 1.0

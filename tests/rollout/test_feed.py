@@ -120,7 +120,13 @@ def test_batches_meet_their_quotas_and_lag_stays_bounded(tmp_path: Path, loop: E
         trained.update(group.problem.domain for group in groups)
         harness.pool._version = version + 1
         harness.feed.settle(version + 1)
+    metrics = harness.feed.metrics()
     harness.feed.stop()
+    assert all(0.0 < metrics[f"keep_rate_task.{name}"] <= 1.0 for name in harness.config.ratios)
+    assert all(
+        metrics[f"keep_rate_shaped.{name}"] >= metrics[f"keep_rate_task.{name}"]
+        for name in harness.config.ratios
+    )
     total = sum(trained.values())
     assert total == 240
     assert {name: count / total for name, count in trained.items()} == harness.config.ratios

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from apriel_mcore.config.schema.fields import Fraction, Natural, Positive, PositiveFloat, Section
+from apriel_mcore.config.schema.fields import Fraction, Natural, NonNegative, Positive, PositiveFloat, Section
 
 
 class TemplateSource(Section, frozen=True, kw_only=True, tag_field="kind", tag="template"):
@@ -50,8 +50,12 @@ class Domain(Section, frozen=True, kw_only=True):
     """Appended to the last user turn."""
     max_output_tokens: Natural = 0
     """Budget L of this domain; 0: the rollout section's."""
-    length_buffer: Natural = 0
-    """Buffer B of this domain's length penalty; 0: the reward section's."""
+    length_buffer: Positive | Literal["inherit"] = "inherit"
+    """Buffer B of this domain's length penalty; inherit: the reward section's."""
+    length_gamma: NonNegative | Literal["inherit"] = "inherit"
+    """Exponent of this domain's difficulty-aware factor."""
+    length_failure_scale: Fraction | Literal["inherit"] = "inherit"
+    """Factor of this domain's finished failures."""
 
     def __post_init__(self) -> None:
         if self.ratio > 0 and not self.sources:

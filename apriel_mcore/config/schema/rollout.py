@@ -55,8 +55,8 @@ class RolloutSection(Section, frozen=True, kw_only=True):
     max_group_age: NonNegative | Literal["off", "auto"] = "auto"
     """A ready group older than this many versions is dropped; auto: max_lag + 1."""
     group_deadline_s: PositiveFloat = 600.0
-    min_group: Annotated[int, Meta(ge=2)] = 2
-    """Rollouts that must survive the deadline for the group to count."""
+    min_group: Annotated[int, Meta(ge=2)] | Literal["half"] = "half"
+    """Rollouts that must survive the deadline for the group to count; half: of its size, at least 2."""
     max_groups_in_flight: Positive = 16
     """Groups sent to the pool at once."""
     servers: LocalServers | RemoteServers
@@ -67,5 +67,10 @@ class RolloutSection(Section, frozen=True, kw_only=True):
                 f"max_group_age = {self.max_group_age} means nothing at max_lag = 0, where no group is older "
                 'than the weights: leave it "auto"'
             )
-        if self.min_group > self.group_size:
+        if self.fewest_survivors > self.group_size:
             raise ValueError(f"min_group = {self.min_group} exceeds group_size = {self.group_size}")
+
+    @property
+    def fewest_survivors(self) -> int:
+        """Rollouts of the smallest group that counts."""
+        return max(2, -(-self.group_size // 2)) if self.min_group == "half" else self.min_group

@@ -2,12 +2,20 @@
 
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta
 
 from apriel_mcore.config.schema.data import Data, Domain, Sampler
 from apriel_mcore.config.schema.fields import Natural, NonNegative, Positive, PositiveFloat, Section
 from apriel_mcore.config.schema.model import FolderModel, WheelModel
-from apriel_mcore.config.schema.objective import Advantage, Loss, NoLengthPenalty, Reward
+from apriel_mcore.config.schema.objective import (
+    Advantage,
+    DifficultyAwareLengthPenalty,
+    LengthPenalty,
+    Loss,
+    NoLengthPenalty,
+    Reward,
+)
 from apriel_mcore.config.schema.publish import ArenaPublish, StreamPublish
 from apriel_mcore.config.schema.rollout import LocalServers, RolloutSection
 from apriel_mcore.config.schema.train import Checkpoint, Cluster, Train
@@ -85,14 +93,8 @@ class RunConfig(Section, frozen=True, kw_only=True):
                     f"domains.{name}.max_output_tokens = {domain.max_output_tokens} exceeds "
                     f"rollout.max_output_tokens = {budget}"
                 )
-        if not isinstance(self.reward.length, NoLengthPenalty):
-            for name in self.domains:
-                if self.buffer_of(name) >= self.budget_of(name):
-                    raise ValueError(
-                        f"the length penalty's buffer must be below the output budget: domain {name} has "
-                        f"buffer {self.buffer_of(name)} (domains.{name}.length_buffer or "
-                        f"reward.length.buffer) and budget {self.budget_of(name)}"
-                    )
+        for name in self.domains:
+            self._check_penalty(name)
         if budget >= self.train.seq_len:
             raise ValueError(
                 f"rollout.max_output_tokens = {budget} leaves no room for a prompt in train.seq_len = "
@@ -102,6 +104,15 @@ class RunConfig(Section, frozen=True, kw_only=True):
             raise ValueError(
                 f"rollout.max_output_tokens = {budget} leaves no room for a prompt in "
                 f"rollout.servers.max_model_len = {self.rollout.servers.max_model_len}"
+            )
+
+    def _check_penalty(self, name: str) -> None:
+        length = self.length_of(name)
+        if not isinstance(length, NoLengthPenalty) and length.buffer >= self.budget_of(name):
+            raise ValueError(
+                f"the length penalty's buffer must be below the output budget: domain {name} has "
+                f"buffer {length.buffer} (domains.{name}.length_buffer or reward.length.buffer) "
+                f"and budget {self.budget_of(name)}"
             )
 
     def _check_devices(self) -> None:
@@ -139,8 +150,28 @@ class RunConfig(Section, frozen=True, kw_only=True):
         """Output-token budget L of a domain."""
         return self.domains[domain].max_output_tokens or self.rollout.max_output_tokens
 
-    def buffer_of(self, domain: str) -> int:
-        """Buffer B of a domain's length penalty; 0 where there is none."""
-        if isinstance(self.reward.length, NoLengthPenalty):
-            return 0
-        return self.domains[domain].length_buffer or self.reward.length.buffer
+    def length_of(self, domain: str) -> LengthPenalty:
+        """The length penalty of a domain: the reward section's, with the domain's own values in it.
+
+        Values that the kind of penalty does not have are left out: an ablation changes the kind alone.
+        """
+        length, section = self.reward.length, self.domains[domain]
+        own = {
+            "buffer": section.length_buffer,
+            "gamma": section.length_gamma,
+            "failure_scale": section.length_failure_scale,
+        }
+        known = msgspec.structs.asdict(length)
+        return msgspec.structs.replace(
+            length, **{key: value for key, value in own.items() if key in known and value != "inherit"}
+        )
+
+    def remarks(self) -> list[str]:
+        """What is allowed but rarely meant."""
+        remarks: list[str] = []
+        if self.advantage.mask_truncated and isinstance(self.reward.length, DifficultyAwareLengthPenalty):
+            remarks.append(
+                "advantage.mask_truncated = true takes the gradient from the rollouts that "
+                'reward.length.kind = "difficulty_aware" charges in full'
+            )
+        return remarks
