@@ -13,7 +13,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 
 from apriel_mcore.config.schema import LocalServers
-from apriel_mcore.rollout.pool import Patience, ServerPool
+from apriel_mcore.rollout.keeper import Patience
+from apriel_mcore.rollout.pool import ServerPool
 from apriel_mcore.rollout.server import ServerProcess, ServerSpec
 
 TINY_SHAPE = {

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from apriel_mcore.config.schema import LocalServers, RunConfig
-from apriel_mcore.rollout.pool import Patience, ServerPool
+from apriel_mcore.rollout.keeper import Patience
+from apriel_mcore.rollout.pool import ServerPool
 from apriel_mcore.rollout.server import (
     SPARE_SEQS,
     RemoteServer,

@@ -5,10 +5,10 @@
 
 Waiting rules. `generate` waits for a place (router) and then for the door, which is closed while weights
 are swapped: nothing is submitted in between, so a request is stamped with the version it was submitted
-under. One keeper task per server waits for its end, then stops what is left of it, starts it again
-(local servers; remote ones are waited for) and gives it the current weights before it serves. The swap
-lock makes joining and swapping exclude each other: no server serves anything but the current version.
-A server that comes too late for the current version waits as a joiner for the next one.
+under. One keeper (keeper.py) per server starts it again when it ends (local servers; remote ones are waited
+for); a new life gets the current weights before it serves. The swap lock makes joining and swapping exclude
+each other: no server serves anything but the current version. A server that comes too late for the current
+version waits as a joiner for the next one.
 
 Old prefix KV is unreachable: every request carries a cache salt that changes with each swap. Requests in
 flight keep the KV they have, unless the pool is told to have it recomputed.
@@ -20,13 +20,14 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
-from typing import Any, Protocol, Self
+from typing import Any, Self
 from uuid import uuid4
 
 import msgspec
 
-from apriel_mcore.errors import AprielError, PoolError
-from apriel_mcore.rollout.client import ServerFailed, VllmClient
+from apriel_mcore.errors import PoolError
+from apriel_mcore.rollout.client import ServerFailed
+from apriel_mcore.rollout.keeper import Endpoint, Keeper, Life, Patience, State
 from apriel_mcore.rollout.router import Router
 from apriel_mcore.seams import Ack, Completion, Offer, Sampling, Sent
 
@@ -34,36 +35,6 @@ _log = logging.getLogger(__name__)
 
 
 _ARRIVAL_POLL_S = 0.05
-
-
-class Endpoint(Protocol):
-    """A server's process, or the address of somebody else's."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def url(self) -> str: ...
-    @property
-    def alive(self) -> bool: ...
-    def start(self) -> None: ...
-    async def wait_ready(self, timeout_s: float) -> None: ...
-    async def stop(self) -> None: ...
-    def forget(self) -> None: ...
-
-
-class Patience(msgspec.Struct, frozen=True, kw_only=True):
-    """How long the pool puts up with failing servers."""
-
-    start_timeout_s: float
-    request_attempts: int = 5
-    restarts: int = 5
-    """Of one server in a row; one that served for `forgiven_after_s` starts with a clean slate."""
-    forgiven_after_s: float = 600.0
-    backoff_s: float = 1.0
-    """Before the first restart; doubles with each."""
-    watch_s: float = 2.0
-    """Between two looks at a server."""
-    missed_looks: int = 3
 
 
 class Weights(msgspec.Struct, frozen=True):
@@ -79,45 +50,36 @@ class Weights(msgspec.Struct, frozen=True):
         return self.offers[-1].version if self.offers else -1
 
 
-class _Serving:
-    """One life of a server, from its start to its end. Compared by identity."""
-
-    def __init__(self, endpoint: Endpoint, client: VllmClient) -> None:
-        self.endpoint = endpoint
-        self.client = client
-        self.life = f"{endpoint.name}/{uuid4().hex}"
-        self.version = -1
-        """Of the weights it has; -1 for the checkpoint that it started from."""
-        self.joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.ended = asyncio.Event()
-        self.since = time.monotonic()
-
-
 class ServerPool:
     """seams.Pool over vLLM servers. Use as `async with`; everything runs on that event loop."""
 
     def __init__(
         self, endpoints: Sequence[Endpoint], *, places: int, recompute_kv: bool, patience: Patience
     ) -> None:
-        self._endpoints = endpoints
+        self._keepers = [Keeper(endpoint, self, patience) for endpoint in endpoints]
         self._recompute_kv = recompute_kv
         self._patience = patience
-        self._router: Router[_Serving] = Router(places)
+        self._router: Router[Life] = Router(places)
         self._weights = Weights((), uuid4().hex)
         self._acks: dict[str, Ack] = {}
         self._read_R: tuple[Sent, ...] = ()
         """What the first server read of the current version; whoever comes later must have read the same."""
-        self._joiners: list[_Serving] = []
+        self._joiners: list[Life] = []
         self._swap = asyncio.Lock()
         self._door = asyncio.Event()
         self._door.set()
-        self._keepers: list[asyncio.Task[None]] = []
+        self._keeping: list[asyncio.Task[None]] = []
         self._counts: Counter[str] = Counter()
 
     @property
     def version(self) -> int:
         """Version that newly submitted requests are answered with; -1 before the first update."""
         return self._weights.version
+
+    @property
+    def states(self) -> dict[str, State]:
+        """Of every server, by name."""
+        return {keeper.endpoint.name: keeper.state for keeper in self._keepers}
 
     @property
     def urls(self) -> list[str]:
@@ -128,18 +90,18 @@ class ServerPool:
         """Start every server and wait for all; the first failure ends the others and is raised."""
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._stop_all)
-            lives = [asyncio.create_task(self._raise_up(endpoint)) for endpoint in self._endpoints]
+            lives = [asyncio.create_task(keeper.raise_up()) for keeper in self._keepers]
             undo.push_async_callback(_cancel, lives)
             servers = await asyncio.gather(*lives)
             undo.pop_all()
-        self._keepers = [asyncio.create_task(self._keep(server)) for server in servers]
-        for keeper in self._keepers:
-            keeper.add_done_callback(self._note_end)
+        for keeper, server in zip(self._keepers, servers, strict=True):
+            self._keeping.append(asyncio.create_task(keeper.keep(server)))
+            self._keeping[-1].add_done_callback(self._note_end)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stop every local server; requests still in flight fail."""
-        await _cancel(self._keepers)
+        await _cancel(self._keeping)
         await self._stop_all()
         self._router.fail(PoolError("the rollout pool is closed"))
 
@@ -194,11 +156,11 @@ class ServerPool:
         while not (members := self._members()):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._router.until_serving(), self._patience.watch_s)
-        return [server.life for server in members]
+        return [server.name for server in members]
 
     async def receive(self, offer: Offer) -> None:
         """The offer's members begin to receive it; PoolError at once when one of them is not there."""
-        servers = {server.life: server for server in self._members()}
+        servers = {server.name: server for server in self._members()}
         missing = [life for life in offer.members if life not in servers]
         if missing:
             raise PoolError(f"version {offer.version}: gone before it was sent: {', '.join(missing)}")
@@ -249,8 +211,9 @@ class ServerPool:
             "pool.running": self._router.num_running,
             "pool.waiting": self._router.num_waiting,
         }
-        names = ("requests", "tokens", "failed_requests", "aborted_requests", "retired", "restarts")
+        names = ("requests", "tokens", "failed_requests", "aborted_requests", "retired")
         counts = {f"pool.{name}": self._counts[name] for name in names}
+        counts["pool.restarts"] = sum(keeper.num_restarts for keeper in self._keepers)
         return {name: float(value) for name, value in (levels | counts).items()}
 
     # --- one server ------------------------------------------------------------------------------
@@ -259,7 +222,7 @@ class ServerPool:
         while not self._door.is_set():
             await self._door.wait()
 
-    async def _score(self, server: _Serving, tokens_T: Sequence[int]) -> list[float]:
+    async def _score(self, server: Life, tokens_T: Sequence[int]) -> list[float]:
         """The server's log-probs; empty when it failed."""
         try:
             return await server.client.score(tokens_T)
@@ -267,14 +230,14 @@ class ServerPool:
             await self._suspect(server, str(error))
             return []
 
-    def _members(self) -> list[_Serving]:
+    def _members(self) -> list[Life]:
         return [*self._router.servers, *self._joiners]
 
-    def _taking(self, offer: Offer) -> list[_Serving]:
+    def _taking(self, offer: Offer) -> list[Life]:
         """Who takes an offer: all, unless it had to be received."""
-        return [s for s in self._members() if not offer.receive or s.life in offer.members]
+        return [s for s in self._members() if not offer.receive or s.name in offer.members]
 
-    async def _receive(self, offer: Offer, member: int, server: _Serving) -> str:
+    async def _receive(self, offer: Offer, member: int, server: Life) -> str:
         """Have a server begin to receive, or part with it; why."""
         try:
             await server.client.receive(offer, member=member)
@@ -283,7 +246,7 @@ class ServerPool:
             return str(error)
         return ""
 
-    async def _until_arrived(self, offer: Offer, server: _Serving) -> None:
+    async def _until_arrived(self, offer: Offer, server: Life) -> None:
         """Requests go on meanwhile: the swap alone is what they wait for."""
         try:
             while offer.arrived and not await server.client.has_arrived(offer):
@@ -291,7 +254,7 @@ class ServerPool:
         except ServerFailed as error:
             self._part_with(server, str(error))
 
-    async def _update(self, server: _Serving) -> str:
+    async def _update(self, server: Life) -> str:
         """Swap a server's weights, or part with it; why, if it is healthy and refused."""
         try:
             await self._load(server)
@@ -303,22 +266,22 @@ class ServerPool:
             self._admit(server)
         return ""
 
-    def _part_with(self, server: _Serving, reason: str) -> None:
+    def _part_with(self, server: Life, reason: str) -> None:
         """A joiner's keeper hears of it from the future that it awaits, a serving one's from its end."""
         if server in self._joiners:
             self._joiners.remove(server)
             server.joined.set_exception(ServerFailed(reason))
         else:
-            self._retire(server, reason)
+            self.retire(server, reason)
 
-    def _admit(self, server: _Serving) -> None:
+    def _admit(self, server: Life) -> None:
         """It has the current weights: it serves from now on."""
         if server in self._joiners:
             self._joiners.remove(server)
         server.joined.set_result(None)
         self._router.add(server)
 
-    async def _load(self, server: _Serving) -> None:
+    async def _load(self, server: Life) -> None:
         """Have a server take the current offer; only under the swap lock."""
         name = server.endpoint.name
         ack = await server.client.take(self._weights.offers[-1], name=name)
@@ -330,74 +293,33 @@ class ServerPool:
         self._acks[name] = ack
         server.version = ack.version
 
-    async def _suspect(self, server: _Serving, reason: str) -> None:
+    async def _suspect(self, server: Life, reason: str) -> None:
         """A request failed: retire the server unless it is well."""
         if server in self._router.servers and not await server.client.is_healthy():
-            self._retire(server, reason)
+            self.retire(server, reason)
 
-    def _retire(self, server: _Serving, reason: str) -> None:
-        if server.ended.is_set():
+    def retire(self, life: Life, reason: str) -> None:
+        """keeper.Home: nothing is asked of the server any more."""
+        if life.ended.is_set():
             return
-        server.ended.set()
-        self._router.remove(server)
-        self._acks.pop(server.endpoint.name, None)
+        life.ended.set()
+        self._router.remove(life)
+        self._acks.pop(life.endpoint.name, None)
         self._counts["retired"] += 1
-        _log.warning("%s leaves the pool: %s", server.endpoint.name, reason)
+        _log.warning("%s leaves the pool: %s", life.endpoint.name, reason)
 
     # --- the lives of a server -------------------------------------------------------------------
 
-    async def _keep(self, server: _Serving) -> None:
-        """Watch a server to its end, and raise its successor, for as long as patience lasts."""
-        endpoint, failures = server.endpoint, 0
-        while True:
-            await self._watch(server)
-            await server.client.close()
-            if time.monotonic() - server.since > self._patience.forgiven_after_s:
-                failures = 0
-            while True:
-                await endpoint.stop()
-                if failures == self._patience.restarts:
-                    _log.error("%s is given up after %d restarts", endpoint.name, failures)
-                    return
-                await asyncio.sleep(self._patience.backoff_s * 2**failures)
-                failures += 1
-                self._counts["restarts"] += 1
-                try:
-                    server = await self._raise_up(endpoint)
-                    break
-                except (ServerFailed, AprielError) as error:
-                    _log.warning("%s could not be restarted: %s", endpoint.name, error)
+    async def welcome(self, life: Life) -> None:
+        """keeper.Home: the server serves as soon as it has the current weights, maybe the next ones."""
+        async with self._swap:
+            if await self._is_up_to_date(life):
+                self._admit(life)
+            else:
+                self._joiners.append(life)
+        await self._until_joined(life)
 
-    async def _watch(self, server: _Serving) -> None:
-        """Returns when the server has ended; retires it first if nobody else did."""
-        misses = 0
-        while not server.ended.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(server.ended.wait(), self._patience.watch_s)
-            if not server.endpoint.alive:
-                self._retire(server, "its process ended")
-                return
-            misses = 0 if await server.client.is_healthy() else misses + 1
-            if misses == self._patience.missed_looks:
-                self._retire(server, f"it did not answer {misses} times")
-
-    async def _raise_up(self, endpoint: Endpoint) -> _Serving:
-        """Start a server, see that it has the current weights, let it serve."""
-        endpoint.start()
-        await endpoint.wait_ready(self._patience.start_timeout_s)
-        server = _Serving(endpoint, VllmClient(endpoint.url))
-        async with AsyncExitStack() as undo:
-            undo.push_async_callback(server.client.close)
-            async with self._swap:
-                if await self._is_up_to_date(server):
-                    self._admit(server)
-                else:
-                    self._joiners.append(server)
-            await self._until_joined(server)
-            undo.pop_all()
-        return server
-
-    async def _until_joined(self, server: _Serving) -> None:
+    async def _until_joined(self, server: Life) -> None:
         """ServerFailed when no version came that it could take."""
         try:
             await asyncio.wait_for(asyncio.shield(server.joined), self._patience.start_timeout_s)
@@ -405,7 +327,7 @@ class ServerPool:
             self._part_with(server, "no version was sent that it could have joined with")
             await server.joined
 
-    async def _is_up_to_date(self, server: _Serving) -> bool:
+    async def _is_up_to_date(self, server: Life) -> bool:
         """Whether a new server has the current weights, by now; only under the swap lock.
 
         What had to be received it may still have from the life before, on the same host.
@@ -427,15 +349,15 @@ class ServerPool:
             return
         if error := keeper.exception():
             self._router.fail(PoolError(f"the pool broke: {error!r}"))
-        elif all(other.done() for other in self._keepers):
+        elif all(other.done() for other in self._keeping):
             self._router.fail(PoolError("no rollout server is left; see the servers' logs"))
 
     async def _stop_all(self) -> None:
         for server in self._router.servers:
             await server.client.close()
-        await asyncio.gather(*(endpoint.stop() for endpoint in self._endpoints))
-        for endpoint in self._endpoints:
-            endpoint.forget()
+        await asyncio.gather(*(keeper.endpoint.stop() for keeper in self._keepers))
+        for keeper in self._keepers:
+            keeper.endpoint.forget()
 
 
 async def _cancel(tasks: "Sequence[asyncio.Task[Any]]") -> None:

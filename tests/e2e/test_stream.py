@@ -21,7 +21,8 @@ from apriel_mcore.bridge.stream import Route
 from apriel_mcore.bridge.stream_transport import Place, StreamTransport
 from apriel_mcore.config.schema import LocalServers, Parallel
 from apriel_mcore.rollout.feed import EventLoopThread
-from apriel_mcore.rollout.pool import Patience, ServerPool
+from apriel_mcore.rollout.keeper import Patience
+from apriel_mcore.rollout.pool import ServerPool
 from apriel_mcore.rollout.server import ServerProcess, ServerSpec
 from apriel_mcore.seams import Ack, Offer, Sampling
 

@@ -8,7 +8,8 @@ import pytest
 from aiohttp import web
 
 from apriel_mcore.errors import PoolError
-from apriel_mcore.rollout.pool import Patience, ServerPool
+from apriel_mcore.rollout.keeper import Patience
+from apriel_mcore.rollout.pool import ServerPool
 from apriel_mcore.seams import Ack, Offer, Sampling, arena_offer
 
 SAMPLING = Sampling(max_tokens=4, temperature=1.0, stop=("\n",))
@@ -296,6 +297,9 @@ def test_an_idle_death_and_a_hung_server_are_noticed() -> None:
         other = asyncio.create_task(pool.generate((2,), SAMPLING))
         await asyncio.sleep(0.02)
         fakes[1].healthy = False
+        await _until(lambda: pool.states["server-1"] == "suspect")
+        assert pool.states["server-0"] == "serving"
+        await _until(lambda: pool.states["server-1"] in ("dead", "restarting"))
         await _until(lambda: fakes[1].starts == 2)
         fakes[1].healthy = True
         fakes[1].gate.set()
