@@ -26,6 +26,7 @@ from apriel_mcore.bridge.tensorfile import Dtype
 from apriel_mcore.checkpoints import Checkpoints
 from apriel_mcore.config.schema import ArenaPublish, RunConfig, StreamPublish
 from apriel_mcore.data import constant, model_files, problems
+from apriel_mcore.data.controllers import controller_of
 from apriel_mcore.data.problems import Dataset
 from apriel_mcore.data.prompts import Renderer
 from apriel_mcore.data.sampler import DomainScheduler
@@ -130,7 +131,7 @@ def _first_rank(rank: _Rank, attempt: int) -> Parts:
         log=StepLog(
             log,
             rollouts=run_dir.rollouts,
-            targets=config.ratios,
+            targets=lambda: own_feed.targets,
             feed_metrics=lambda: own_feed.metrics() | backstage.pool.metrics(),
             past=done,
         ),
@@ -252,6 +253,7 @@ def _feed(rank: _Rank, dataset: Dataset, backstage: Backstage, state: dict[str, 
     feed = RolloutFeed(
         config,
         scheduler=_scheduler(config, dataset),
+        controller=controller_of(config),
         problems={problem.id: problem for part in dataset.train.values() for problem in part},
         asker=backstage.asker,
         journal=Journal(run_dir.rollouts),

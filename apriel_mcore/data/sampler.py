@@ -202,6 +202,11 @@ class DomainScheduler:
         self._taken = 0
         self._advance(self._composed + 1)
 
+    @property
+    def ratios(self) -> dict[str, float]:
+        """Current targets, by domain."""
+        return dict(zip(self._names, self._mixture.weights_D, strict=True))
+
     def set_ratios(self, ratios: Mapping[str, float]) -> None:
         """New targets from the next dispatch on; the past mixture is not paid back.
 

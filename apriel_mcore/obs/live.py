@@ -71,7 +71,7 @@ class LiveView:
                 name,
                 _number(step, f"reward.{name}"),
                 _number(step, f"trained_share.{name}", ".3f"),
-                f"{target:.3f}",
+                f"{step.get(f'target_share.{name}', target):.3f}",
                 _number(step, f"tokens_mean.{name}", ".1f"),
                 _number(evaluation, f"accuracy.{name}"),
             )

@@ -21,6 +21,8 @@ def step_event(
 ) -> dict[str, object]:
     """The fields of contract `step`; `trained_before` counts groups of earlier steps by domain.
 
+    `targets` is what the share of all groups trained so far should be.
+
     `seconds` holds the spans wait, train, publish since the last step; `tokens_per_s` is over all of them
     and counts prompts too, `tokens_trained` only what the loss sees.
     """

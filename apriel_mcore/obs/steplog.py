@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import zstandard
@@ -14,14 +15,17 @@ from apriel_mcore.types import Batch, Group, StepStats
 
 
 class StepLog:
-    """Writes a step on the first rank; `rollouts` is where the trained groups go."""
+    """Writes a step on the first rank; `rollouts` is where the trained groups go.
+
+    `targets` is the mixture that the groups of the step were composed for.
+    """
 
     def __init__(
         self,
         run_log: RunLog,
         *,
         rollouts: Path,
-        targets: Mapping[str, float],
+        targets: Callable[[], Mapping[str, float]],
         feed_metrics: Callable[[], Mapping[str, float]],
         past: Iterable[Event] = (),
     ) -> None:
@@ -29,19 +33,27 @@ class StepLog:
         self._rollouts = rollouts
         self._targets = targets
         self._feed_metrics = feed_metrics
-        self._trained = trained_groups(past, targets)
+        steps = [event for event in past if event["event"] == "step"]
+        self._trained = trained_groups(steps)
+        self._mean_targets = _by_domain(steps[-1], "target_share") if steps else {}
+        """Over the steps so far: what the share of all groups trained is to be compared with."""
+        self._num_steps = len(steps)
 
     def write(
         self, step: int, groups: Sequence[Group], shaped_P_G: Shaped, batch: Batch, stats: StepStats
     ) -> None:
         """One step event, one rollouts file."""
+        self._num_steps += 1
+        for name, target in self._targets().items():
+            mean = self._mean_targets.get(name, 0.0)
+            self._mean_targets[name] = mean + (target - mean) / self._num_steps
         event = step_event(
             step=step,
             groups=groups,
             shaped_P_G=shaped_P_G,
             batch=batch,
             stats=stats,
-            targets=self._targets,
+            targets=self._mean_targets,
             trained_before=self._trained,
             seconds=spans.drain(),
         )
@@ -63,14 +75,18 @@ class SilentStepLog(StepLog):
         spans.drain()
 
 
-def trained_groups(events: Iterable[Event], domains: Iterable[str]) -> Counter[str]:
-    """Groups trained so far by domain, from a run's earlier step events."""
+def trained_groups(steps: Iterable[Event]) -> Counter[str]:
+    """Groups trained by domain, from step events."""
     trained: Counter[str] = Counter()
-    names = list(domains)
-    for event in events:
-        if event["event"] == "step":
-            trained.update({name: event[f"trained_groups.{name}"] for name in names})
+    for event in steps:
+        trained.update(_by_domain(event, "trained_groups"))
     return trained
+
+
+def _by_domain(event: Event, field: str) -> dict[str, Any]:
+    """The values of `FIELD.DOMAIN`, by domain."""
+    prefix = f"{field}."
+    return {key.removeprefix(prefix): value for key, value in event.items() if key.startswith(prefix)}
 
 
 def write_groups(path: Path, groups: Sequence[Group]) -> None:

@@ -17,11 +17,13 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Mapping
+from statistics import fmean
 from typing import Any
 
 import msgspec
 
 from apriel_mcore.config.schema import RunConfig
+from apriel_mcore.data.controllers import Controller
 from apriel_mcore.data.sampler import Composition, DomainScheduler, Ticket
 from apriel_mcore.errors import InputError
 from apriel_mcore.loss.advantage import keeps
@@ -49,6 +51,13 @@ class WeightsWanted(Exception):
     """No server serves, and one would if the current version were published again."""
 
 
+class TakenBatch(msgspec.Struct, frozen=True):
+    """The groups of one step, and the mixture that they were composed for."""
+
+    groups: list[Group]
+    targets: dict[str, float]
+
+
 class RolloutFeed:
     """The feed on the rank that owns the pool. `take`, `settle` and `snapshot` block their caller."""
 
@@ -57,6 +66,7 @@ class RolloutFeed:
         config: RunConfig,
         *,
         scheduler: DomainScheduler,
+        controller: Controller,
         problems: Mapping[str, Problem],
         asker: Asker,
         journal: Journal,
@@ -67,6 +77,9 @@ class RolloutFeed:
     ) -> None:
         self._config = config
         self._scheduler = scheduler
+        self._controller = controller
+        self._aim = controller.ratios
+        """What the scheduler was told last; it rescales what it is told."""
         self._problems = problems
         self._asker = asker
         self._journal = journal
@@ -77,8 +90,10 @@ class RolloutFeed:
         self._signals: Counter[str] = Counter()
         """Groups that completed in this attempt, and those with a signal in either reward, by domain."""
         self._ready: dict[int, Group] = {}
-        self._recorded: deque[list[Group]] = deque()
+        self._recorded: deque[TakenBatch] = deque()
         """Batches that an earlier attempt composed, to be trained again as they were."""
+        self.targets = scheduler.ratios
+        """The mixture that the batch taken last was composed for."""
         self._version = 0
         self._settled = -1
         self._changed = asyncio.Event()
@@ -96,7 +111,9 @@ class RolloutFeed:
 
         Raises StopRequested, WeightsWanted, or what broke the background work.
         """
-        return self._run(self._take())
+        batch = self._run(self._take())
+        self.targets = batch.targets
+        return batch.groups
 
     def settle(self, version: int) -> None:
         """The pool serves `version`: the batch that led to it is done; generation goes on, or begins."""
@@ -129,14 +146,24 @@ class RolloutFeed:
     def fresh(self) -> dict[str, Any]:
         """The snapshot of a run that has not begun."""
         state = self._scheduler.state()
-        return {"segment": 0, "scheduler": state, "settled": -1, "ready": [], "recorded": []}
+        return {
+            "segment": 0,
+            "scheduler": state,
+            "controller": self._controller.state(),
+            "aim": self._aim,
+            "settled": -1,
+            "ready": [],
+            "recorded": [],
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from a checkpoint's snapshot and the journal written after it."""
         self._scheduler.load(state["scheduler"])
+        self._controller.load(state["controller"])
+        self._aim = state["aim"]
         self._settled = state["settled"]
         self._ready = {group.id: group for group in msgspec.convert(state["ready"], list[Group])}
-        self._recorded.extend(msgspec.convert(state["recorded"], list[list[Group]]))
+        self._recorded.extend(msgspec.convert(state["recorded"], list[TakenBatch]))
         for record in records_since(self._journal.folder, state["segment"]):
             self._replay(record)
         self._scheduler.requeue_in_flight()
@@ -164,8 +191,7 @@ class RolloutFeed:
                     )
                 self._recorded.append(self._claim(composition))
             case Settled():
-                self._scheduler.settle()
-                self._settled = record.version
+                self._free_places(record.version)
             case Restarted():
                 self._scheduler.requeue_in_flight()
 
@@ -225,7 +251,7 @@ class RolloutFeed:
         self._signals[f"shaped.{domain}"] += keeps(shaped_G, "shaped_reward")
         return keeps(shaped_G, self._config.advantage.filter_on)
 
-    async def _take(self) -> list[Group]:
+    async def _take(self) -> TakenBatch:
         if self._stop_requested():
             raise StopRequested
         if self._recorded:
@@ -236,14 +262,14 @@ class RolloutFeed:
             self._raise_failure()
             if self._stop_requested():
                 raise StopRequested
-            groups = self._compose(force=time.monotonic() > give_up)
-            if groups is not None:
-                return groups
+            batch = self._compose(force=time.monotonic() > give_up)
+            if batch is not None:
+                return batch
             if self._weights_wanted():
                 raise WeightsWanted
             await asyncio.sleep(0.02)
 
-    def _compose(self, *, force: bool) -> list[Group] | None:
+    def _compose(self, *, force: bool) -> TakenBatch | None:
         composition = self._scheduler.compose(self._version, force=force)
         if composition is None:
             return None
@@ -258,21 +284,38 @@ class RolloutFeed:
         self._changed.set()
         return self._claim(composition)
 
-    def _claim(self, composition: Composition) -> list[Group]:
+    def _claim(self, composition: Composition) -> TakenBatch:
         for stale in composition.stale:
             del self._ready[stale]
-        return [self._ready.pop(group_id) for group_id in composition.group_ids]
+        groups = [self._ready.pop(group_id) for group_id in composition.group_ids]
+        self._controller.observe(self._task_rewards(groups))
+        return TakenBatch(groups, self._scheduler.ratios)
+
+    def _task_rewards(self, groups: list[Group]) -> dict[str, float]:
+        """Mean unshaped reward of each domain in a batch."""
+        rewards: dict[str, list[float]] = {}
+        for group in groups:
+            shaped_G = shape_group(group, self._config)
+            rewards.setdefault(group.problem.domain, []).append(fmean(shaped.task for shaped in shaped_G))
+        return {domain: fmean(means) for domain, means in rewards.items()}
 
     async def _settle(self, version: int) -> None:
         self._version = version
         if version > self._settled:
-            self._settled = version
             self._journal.append(Settled(version=version))
-            self._scheduler.settle()
+            self._free_places(version)
         if self._dispatcher is None:
             self._dispatcher = asyncio.create_task(self._dispatch_forever())
             self._dispatcher.add_done_callback(self._note_failure)
         self._changed.set()
+
+    def _free_places(self, version: int) -> None:
+        """The batch in training is done; from here on the mixture that it led to is aimed at."""
+        self._settled = version
+        self._scheduler.settle()
+        if self._controller.ratios != self._aim:
+            self._aim = self._controller.ratios
+            self._scheduler.set_ratios(self._aim)
 
     async def _snapshot(self) -> dict[str, Any]:
         self._segments.append(self._journal.rotate())
@@ -281,6 +324,8 @@ class RolloutFeed:
         return {
             "segment": self._journal.segment,
             "scheduler": self._scheduler.state(),
+            "controller": self._controller.state(),
+            "aim": self._aim,
             "settled": self._settled,
             "ready": msgspec.to_builtins(list(self._ready.values())),
             "recorded": msgspec.to_builtins(list(self._recorded)),

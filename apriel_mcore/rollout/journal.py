@@ -19,6 +19,7 @@ from typing import BinaryIO, Literal
 
 import msgspec
 
+from apriel_mcore.errors import InputError
 from apriel_mcore.types import Group, Outcome
 
 
@@ -103,7 +104,13 @@ class Journal:
 
 
 def records_since(folder: Path, segment: int) -> list[Record]:
-    """Records of this and all later segments, in order of writing."""
+    """Records of this and all later segments, in order of writing. InputError when this one is gone."""
+    first = min(map(_number, _segments(folder)), default=segment)
+    if first > segment:
+        raise InputError(
+            f"{folder}: the checkpoint needs the journal from segment {segment} on, the oldest is {first}: "
+            "take a later checkpoint, or start in a new run directory"
+        )
     return [record for path in _segments(folder) if _number(path) >= segment for record in _records(path)]
 
 

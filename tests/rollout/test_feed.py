@@ -9,8 +9,9 @@ import pytest
 
 from apriel_mcore.config.load import load
 from apriel_mcore.config.schema import RunConfig
+from apriel_mcore.data.controllers import controller_of
 from apriel_mcore.data.sampler import DomainScheduler
-from apriel_mcore.errors import PoolError
+from apriel_mcore.errors import InputError, PoolError
 from apriel_mcore.fakes import FakeJudge, FakePool
 from apriel_mcore.rollout.ask import Asker
 from apriel_mcore.rollout.feed import EventLoopThread, RolloutFeed, StopRequested, WeightsWanted
@@ -75,6 +76,7 @@ class Harness:
         return RolloutFeed(
             config,
             scheduler=scheduler,
+            controller=controller_of(config),
             problems=problems,
             asker=Asker(config, self.pool, self.judge),
             journal=Journal(self.folder),
@@ -300,4 +302,37 @@ def test_wanted_weights_interrupt_the_wait_and_nothing_else(tmp_path: Path, loop
         harness.feed.take()
     harness.weights_wanted = False
     assert len(harness.feed.take()) == 20
+    harness.feed.stop()
+
+
+def test_a_moving_mixture_is_followed_and_replayed(tmp_path: Path, loop: EventLoopThread) -> None:
+    moving = recipe("mixture.kind=reward_gap", "mixture.every=2")
+    harness = Harness(moving, tmp_path, loop)
+    harness.feed.settle(0)
+    aims, shares = [], []
+    for version in range(6):
+        batch = harness.step(version)
+        aims.append(dict(harness.feed.targets))
+        shares.append(Counter(domain for _, domain in batch)["calls"] / len(batch))
+        if version == 1:
+            harness.checkpoint(2)
+    assert aims[0] == aims[1] == moving.ratios
+    assert aims[2] == aims[3] != aims[1]
+    assert aims[2]["calls"] > 0.15, "the domain that is solved least is owed more"
+    assert shares[2] == pytest.approx(aims[2]["calls"], abs=0.05)
+    harness.crash_and_restore(2)
+    again = [(harness.step(version), dict(harness.feed.targets)) for version in range(2, 6)]
+    assert [aim for _, aim in again] == aims[2:]
+    assert [Counter(domain for _, domain in batch)["calls"] / len(batch) for batch, _ in again] == shares[2:]
+    harness.feed.stop()
+
+
+def test_a_journal_that_no_longer_reaches_back_is_refused(tmp_path: Path, loop: EventLoopThread) -> None:
+    harness = Harness(recipe(), tmp_path, loop)
+    harness.feed.settle(0)
+    for version in range(4):
+        harness.step(version)
+        harness.checkpoint(version + 1)
+    with pytest.raises(InputError, match="segment 1 on, the oldest is 2"):
+        harness.crash_and_restore(1)
     harness.feed.stop()

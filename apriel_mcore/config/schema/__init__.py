@@ -14,6 +14,7 @@ from apriel_mcore.config.schema.data import (
     TemplateSource,
 )
 from apriel_mcore.config.schema.fields import Section
+from apriel_mcore.config.schema.mixture import ConstantMixture, MixtureTargets, RewardGapMixture
 from apriel_mcore.config.schema.model import FolderModel, WheelModel
 from apriel_mcore.config.schema.objective import (
     Advantage,
@@ -34,6 +35,7 @@ __all__ = [
     "ArenaPublish",
     "Checkpoint",
     "Cluster",
+    "ConstantMixture",
     "Data",
     "DifficultyAwareLengthPenalty",
     "Domain",
@@ -43,12 +45,14 @@ __all__ = [
     "LengthPenalty",
     "LocalServers",
     "Loss",
+    "MixtureTargets",
     "NoLengthPenalty",
     "Optimizer",
     "Parallel",
     "PuzzleSource",
     "RemoteServers",
     "Reward",
+    "RewardGapMixture",
     "RolloutSection",
     "RunConfig",
     "Sampler",

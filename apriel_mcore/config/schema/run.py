@@ -7,6 +7,7 @@ from msgspec import Meta
 
 from apriel_mcore.config.schema.data import Data, Domain, Sampler
 from apriel_mcore.config.schema.fields import Natural, NonNegative, Positive, PositiveFloat, Section
+from apriel_mcore.config.schema.mixture import ConstantMixture, MixtureTargets
 from apriel_mcore.config.schema.model import FolderModel, WheelModel
 from apriel_mcore.config.schema.objective import (
     Advantage,
@@ -58,6 +59,7 @@ class RunConfig(Section, frozen=True, kw_only=True):
     seed: Natural = 0
     model: WheelModel | FolderModel
     domains: dict[str, Domain]
+    mixture: MixtureTargets = ConstantMixture()
     data: Data = Data()
     sampler: Sampler = Sampler()
     rollout: RolloutSection

@@ -1,0 +1,21 @@
+"""The recipe's ratios, from first to last."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class Constant:
+    """controllers.Controller that never moves."""
+
+    def __init__(self, ratios: Mapping[str, float]) -> None:
+        self.ratios = dict(ratios)
+
+    def observe(self, rewards: Mapping[str, float]) -> None:
+        """Nothing is learnt from rewards."""
+
+    def state(self) -> dict[str, Any]:
+        """There is none."""
+        return {}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """There is none."""
