@@ -32,7 +32,7 @@ class Backstage:
         self.log = run_log(config, run_dir)
         self.judge = VerifierPool(config.verify)
         self.pool: ServerPool = server_pool(config, model=model, logs=run_dir.logs, run=run_dir.digest)
-        self.asker = Asker(config, self.pool, self.judge)
+        self.asker = Asker(self.pool, self.judge)
         self._open = AsyncExitStack()
         self.run(self._open.enter_async_context(self.judge))
         self._starting = self.run(self._start())

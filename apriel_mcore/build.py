@@ -93,7 +93,7 @@ def build(config: RunConfig, run_dir: RunDir, *, attempt: int, resources: ExitSt
 def _other_rank(rank: _Rank) -> Parts:
     learner, state = _learner(rank)
     publisher = _publisher(rank, learner, NoServers())
-    feed = ListeningFeed(rank.ranks, lambda: publisher.publish(learner.step))
+    feed = ListeningFeed(rank.config.stages(), rank.ranks, lambda: publisher.publish(learner.step))
     return Parts(
         learner=learner,
         publisher=publisher,
@@ -121,7 +121,7 @@ def _first_rank(rank: _Rank, attempt: int) -> Parts:
     publisher = _publisher(rank, learner, backstage)
     log.event("phase", message="publishing the first weights")
     own_feed = _feed(rank, dataset, backstage, state)
-    feed = FirstRankFeed(own_feed, rank.ranks, lambda: publisher.publish(learner.step))
+    feed = FirstRankFeed(own_feed, config.stages(), rank.ranks, lambda: publisher.publish(learner.step))
     done = [event for event in past if event.get("step", 0) <= learner.step]
     return Parts(
         learner=learner,

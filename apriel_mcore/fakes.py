@@ -16,6 +16,7 @@ class FakePool:
         self._random = random.Random(seed)
         self._mean_delay_s = mean_delay_s
         self.served = 0
+        self.asked: list[Sampling] = []
         self.alive = True
         self._version = 0
 
@@ -26,6 +27,7 @@ class FakePool:
 
     async def generate(self, prompt_T: Sequence[int], sampling: Sampling) -> Completion:
         """One made-up answer; PoolError once `alive` is False."""
+        self.asked.append(sampling)
         version = self._version
         if self._mean_delay_s:
             await asyncio.sleep(self._random.expovariate(1 / self._mean_delay_s))

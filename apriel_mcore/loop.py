@@ -30,16 +30,17 @@ def run(
     evaluator.run_if_due(learner.step)
 
     while learner.step < config.train.num_steps:
-        groups = feed.take()  # oldest first, in the mixture's proportions, each with a learning signal
+        # Oldest first, in the mixture's proportions, each with a learning signal; and their stage's recipe.
+        groups, recipe = feed.take()
 
         # Verdict to reward, minus length where the group finds it easy; then better or worse than siblings.
-        shaped_P_G = [shape_group(group, config) for group in groups]
+        shaped_P_G = [shape_group(group, recipe) for group in groups]
         samples = [
             sample
             for group, shaped_G in zip(groups, shaped_P_G, strict=True)
-            for sample in to_samples(group, shaped_G, config.advantage)
+            for sample in to_samples(group, shaped_G, recipe.advantage)
         ]
-        batch = pack_step(samples, config, num_data_ranks=learner.num_data_ranks)
+        batch = pack_step(samples, recipe, num_data_ranks=learner.num_data_ranks)
 
         stats = learner.train_step(batch)
         publisher.publish(learner.step)

@@ -4,10 +4,11 @@ Real ones are chosen in build.py; fakes.py holds the same for unit tests.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
+from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.types import Batch, Finish, Group, Problem, StepStats, Verdict
 
 
@@ -132,11 +133,19 @@ class Publisher(Protocol):
         ...
 
 
+class Taken(NamedTuple):
+    """What one optimizer step is made of."""
+
+    groups: list[Group]
+    recipe: RunConfig
+    """Of the stage that the groups belong to; the run's own where it has no stages."""
+
+
 class Feed(Protocol):
     """Finished groups with a learning signal, in the mixture's proportions; the same on every rank."""
 
-    def take(self) -> list[Group]:
-        """The groups of the next optimizer step; waits for them."""
+    def take(self) -> Taken:
+        """The groups of the next optimizer step and their recipe; waits for them."""
         ...
 
     def settle(self, version: int) -> None:

@@ -3,20 +3,18 @@
 import difflib
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import msgspec
 
 from apriel_mcore.config.schema import RunConfig
-
-Tree = dict[str, Any]
+from apriel_mcore.config.tree import Tree
 
 
 def explain(message: str, tree: Tree) -> str:
     """A complaint of msgspec about `tree` in our words: key path, what was found, what to do."""
     text, _, path = message.partition(" - at `")
     key_path = path.rstrip("`").removeprefix("$").lstrip(".")
-    unknown = re.search(r"unknown field `([^`]+)`", text)
+    unknown = re.match(r"Object contains unknown field `([^`]+)`", text)
     if unknown:
         key = unknown.group(1)
         key_path = _locate(tree, key_path, key)

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 import tomli_w
 
-from apriel_mcore.config.complaint import Tree, explain
+from apriel_mcore.config.complaint import explain
 from apriel_mcore.config.schema import RunConfig
+from apriel_mcore.config.tree import Tree, leaves, merge
 from apriel_mcore.errors import ConfigError
 
 
@@ -41,21 +42,6 @@ def read_tree(recipe: Path, *, seen: tuple[Path, ...] = ()) -> Tree:
     if not parent:
         return tree
     return merge(read_tree(recipe.parent / parent, seen=(*seen, recipe.resolve())), tree)
-
-
-def merge(base: Tree, over: Tree) -> Tree:
-    """`over` on top of `base`; a table whose `kind` changes replaces the base table whole."""
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        if (
-            isinstance(old, dict)
-            and isinstance(value, dict)
-            and value.get("kind", old.get("kind")) == old.get("kind")
-        ):
-            value = merge(old, value)
-        merged[key] = value
-    return merged
 
 
 def parse_override(text: str) -> Tree:
@@ -89,15 +75,6 @@ def resolved(config: RunConfig) -> Tree:
 def dump(config: RunConfig) -> str:
     """resolved.toml: loads back to an equal config."""
     return tomli_w.dumps(resolved(config))
-
-
-def leaves(tree: Tree, prefix: str = "") -> dict[str, object]:
-    """Dotted key -> value of every leaf."""
-    flat: dict[str, object] = {}
-    for key, value in tree.items():
-        path = f"{prefix}.{key}".lstrip(".")
-        flat |= leaves(value, path) if isinstance(value, dict) and value else {path: value}
-    return flat
 
 
 def diff(a: RunConfig, b: RunConfig) -> dict[str, tuple[object, object]]:

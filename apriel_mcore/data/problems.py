@@ -46,7 +46,7 @@ def load(config: RunConfig, renderer: RendersChat) -> Dataset:
     held_out: dict[str, tuple[Problem, ...]] = {}
     rejected: dict[str, dict[str, int]] = {}
     for name, domain in config.domains.items():
-        longest = room - config.budget_of(name)
+        longest = room - max(stage.budget_of(name) for stage in config.stages())
         kept, dropped = _admit(_candidates(name, domain, renderer), longest)
         is_held_out = [_position(problem) < config.data.held_out for problem in kept]
         train[name] = tuple(p for p, is_out in zip(kept, is_held_out, strict=True) if not is_out)

@@ -7,6 +7,7 @@ import asyncio
 from collections import Counter
 
 from apriel_mcore.config.schema import RunConfig
+from apriel_mcore.data.sampler import Ticket
 from apriel_mcore.errors import VerifierError
 from apriel_mcore.seams import Judge, Pool, Sampling
 from apriel_mcore.types import Group, Problem, Rollout
@@ -15,16 +16,15 @@ from apriel_mcore.types import Group, Problem, Rollout
 class Asker:
     """Turns tickets into groups; counts what was lost on the way, by cause."""
 
-    def __init__(self, config: RunConfig, pool: Pool, judge: Judge) -> None:
-        self._config = config
+    def __init__(self, pool: Pool, judge: Judge) -> None:
         self._pool = pool
         self._judge = judge
         self.lost: Counter[str] = Counter()
 
-    async def group(self, group_id: int, problem: Problem, attempt: int) -> Group | None:
+    async def group(self, ticket: Ticket, problem: Problem, recipe: RunConfig) -> Group | None:
         """The finished group, or None when too few rollouts survived (rollout.min_group)."""
-        rollout_config = self._config.rollout
-        sampling = self.sampling(problem.domain)
+        rollout_config = recipe.rollout
+        sampling = training_sampling(recipe, problem.domain)
         tasks = [
             asyncio.create_task(self.rollout(problem, sampling)) for _ in range(rollout_config.group_size)
         ]
@@ -40,14 +40,12 @@ class Asker:
         if len(rollouts_G) < rollout_config.fewest_survivors:
             return None
         oldest = min(rollout.version_first for rollout in rollouts_G)
-        return Group(id=group_id, problem=problem, rollouts_G=rollouts_G, version=oldest, attempt=attempt)
-
-    def sampling(self, domain: str) -> Sampling:
-        """Training-time sampling of a domain: its own budget, no top-p."""
-        return Sampling(
-            max_tokens=self._config.budget_of(domain),
-            temperature=self._config.rollout.temperature,
-            stop=tuple(self._config.rollout.stop),
+        return Group(
+            id=ticket.group_id,
+            problem=problem,
+            rollouts_G=rollouts_G,
+            version=oldest,
+            attempt=ticket.attempt,
         )
 
     async def rollout(self, problem: Problem, sampling: Sampling) -> Rollout:
@@ -74,6 +72,15 @@ class Asker:
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
+
+
+def training_sampling(recipe: RunConfig, domain: str) -> Sampling:
+    """How a domain is sampled for training: its own budget, no top-p."""
+    return Sampling(
+        max_tokens=recipe.budget_of(domain),
+        temperature=recipe.rollout.temperature,
+        stop=tuple(recipe.rollout.stop),
+    )
 
 
 async def _cancel(tasks: "list[asyncio.Task[Rollout]]") -> None:

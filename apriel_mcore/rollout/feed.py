@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from apriel_mcore.config.schema import RunConfig
-from apriel_mcore.data.controllers import Controller
+from apriel_mcore.data.controllers import Aim, Controller
 from apriel_mcore.data.sampler import Composition, DomainScheduler, Ticket
 from apriel_mcore.errors import InputError
 from apriel_mcore.loss.advantage import keeps
@@ -52,10 +52,10 @@ class WeightsWanted(Exception):
 
 
 class TakenBatch(msgspec.Struct, frozen=True):
-    """The groups of one step, and the mixture that they were composed for."""
+    """The groups of one step, and what they were composed for."""
 
     groups: list[Group]
-    targets: dict[str, float]
+    aim: Aim
 
 
 class RolloutFeed:
@@ -76,10 +76,11 @@ class RolloutFeed:
         alarm: Callable[[str], None],
     ) -> None:
         self._config = config
+        self._stages = config.stages()
         self._scheduler = scheduler
         self._controller = controller
-        self._aim = controller.ratios
-        """What the scheduler was told last; it rescales what it is told."""
+        self._aim = controller.aim
+        """What the next batch is generated for and composed to."""
         self._problems = problems
         self._asker = asker
         self._journal = journal
@@ -106,14 +107,14 @@ class RolloutFeed:
     # --- called by the trainer thread ------------------------------------------------------------
 
     @span("wait")
-    def take(self) -> list[Group]:
+    def take(self) -> TakenBatch:
         """The groups of the next step.
 
         Raises StopRequested, WeightsWanted, or what broke the background work.
         """
         batch = self._run(self._take())
-        self.targets = batch.targets
-        return batch.groups
+        self.targets = batch.aim.ratios
+        return batch
 
     def settle(self, version: int) -> None:
         """The pool serves `version`: the batch that led to it is done; generation goes on, or begins."""
@@ -122,6 +123,11 @@ class RolloutFeed:
     def snapshot(self) -> dict[str, Any]:
         """State that belongs to a checkpoint; the journal goes on in a new segment."""
         return self._run(self._snapshot())
+
+    @property
+    def _recipe(self) -> RunConfig:
+        """The recipe of the current stage."""
+        return self._stages[self._aim.stage]
 
     def metrics(self) -> dict[str, float]:
         """Scheduler's numbers, what the asker lost, and what each reward would have kept."""
@@ -150,7 +156,7 @@ class RolloutFeed:
             "segment": 0,
             "scheduler": state,
             "controller": self._controller.state(),
-            "aim": self._aim,
+            "aim": msgspec.to_builtins(self._aim),
             "settled": -1,
             "ready": [],
             "recorded": [],
@@ -160,7 +166,7 @@ class RolloutFeed:
         """Continue from a checkpoint's snapshot and the journal written after it."""
         self._scheduler.load(state["scheduler"])
         self._controller.load(state["controller"])
-        self._aim = state["aim"]
+        self._aim = msgspec.convert(state["aim"], Aim)
         self._settled = state["settled"]
         self._ready = {group.id: group for group in msgspec.convert(state["ready"], list[Group])}
         self._recorded.extend(msgspec.convert(state["recorded"], list[TakenBatch]))
@@ -226,7 +232,7 @@ class RolloutFeed:
         task.add_done_callback(self._landed)
 
     async def _answer(self, ticket: Ticket) -> None:
-        group = await self._asker.group(ticket.group_id, self._problems[ticket.problem_id], ticket.attempt)
+        group = await self._asker.group(ticket, self._problems[ticket.problem_id], self._recipe)
         outcome: Outcome = "failed" if group is None else "kept" if self._keeps(group) else "filtered"
         loss_tokens = sum(len(rollout.tokens_T) for rollout in group.rollouts_G) if group else 0
         kept = group if group and outcome == "kept" else "dropped"
@@ -245,11 +251,11 @@ class RolloutFeed:
         self._changed.set()
 
     def _keeps(self, group: Group) -> bool:
-        shaped_G, domain = shape_group(group, self._config), group.problem.domain
+        shaped_G, domain = shape_group(group, self._recipe), group.problem.domain
         self._signals[f"completed.{domain}"] += 1
         self._signals[f"task.{domain}"] += keeps(shaped_G, "task_reward")
         self._signals[f"shaped.{domain}"] += keeps(shaped_G, "shaped_reward")
-        return keeps(shaped_G, self._config.advantage.filter_on)
+        return keeps(shaped_G, self._recipe.advantage.filter_on)
 
     async def _take(self) -> TakenBatch:
         if self._stop_requested():
@@ -289,13 +295,13 @@ class RolloutFeed:
             del self._ready[stale]
         groups = [self._ready.pop(group_id) for group_id in composition.group_ids]
         self._controller.observe(self._task_rewards(groups))
-        return TakenBatch(groups, self._scheduler.ratios)
+        return TakenBatch(groups, self._aim)
 
     def _task_rewards(self, groups: list[Group]) -> dict[str, float]:
         """Mean unshaped reward of each domain in a batch."""
         rewards: dict[str, list[float]] = {}
         for group in groups:
-            shaped_G = shape_group(group, self._config)
+            shaped_G = shape_group(group, self._recipe)
             rewards.setdefault(group.problem.domain, []).append(fmean(shaped.task for shaped in shaped_G))
         return {domain: fmean(means) for domain, means in rewards.items()}
 
@@ -313,9 +319,9 @@ class RolloutFeed:
         """The batch in training is done; from here on the mixture that it led to is aimed at."""
         self._settled = version
         self._scheduler.settle()
-        if self._controller.ratios != self._aim:
-            self._aim = self._controller.ratios
-            self._scheduler.set_ratios(self._aim)
+        if self._controller.aim != self._aim:
+            self._aim = self._controller.aim
+            self._scheduler.set_ratios(self._aim.ratios)
 
     async def _snapshot(self) -> dict[str, Any]:
         self._segments.append(self._journal.rotate())
@@ -325,7 +331,7 @@ class RolloutFeed:
             "segment": self._journal.segment,
             "scheduler": self._scheduler.state(),
             "controller": self._controller.state(),
-            "aim": self._aim,
+            "aim": msgspec.to_builtins(self._aim),
             "settled": self._settled,
             "ready": msgspec.to_builtins(list(self._ready.values())),
             "recorded": msgspec.to_builtins(list(self._recorded)),

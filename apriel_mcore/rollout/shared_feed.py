@@ -1,12 +1,14 @@
 """The same groups on every rank: one rank feeds, the others listen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
+from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.errors import AprielError
 from apriel_mcore.rollout.feed import RolloutFeed, StopRequested, WeightsWanted
+from apriel_mcore.seams import Taken
 from apriel_mcore.types import Group
 
 
@@ -29,6 +31,7 @@ class Ranks(Protocol):
 
 class _Taken(msgspec.Struct, frozen=True, tag="groups"):
     groups: list[Group]
+    stage: int
 
 
 class _Stop(msgspec.Struct, frozen=True, tag="stop"):
@@ -43,6 +46,9 @@ class _Broken(msgspec.Struct, frozen=True, tag="broken"):
     message: str
 
 
+type Stages = Sequence[RunConfig]
+"""The recipe as each of its stages has it."""
+
 type _Word = _Taken | _Stop | _Publish | _Broken
 
 _decoder: msgspec.msgpack.Decoder[_Word] = msgspec.msgpack.Decoder(_Taken | _Stop | _Publish | _Broken)
@@ -51,19 +57,23 @@ _decoder: msgspec.msgpack.Decoder[_Word] = msgspec.msgpack.Decoder(_Taken | _Sto
 class FirstRankFeed:
     """seams.Feed on the first rank: takes groups and tells the others."""
 
-    def __init__(self, feed: RolloutFeed, ranks: Ranks, publish_again: Callable[[], object]) -> None:
+    def __init__(
+        self, feed: RolloutFeed, stages: Stages, ranks: Ranks, publish_again: Callable[[], object]
+    ) -> None:
         self._feed = feed
+        self._stages = stages
         self._ranks = ranks
         self._publish_again = publish_again
 
-    def take(self) -> list[Group]:
-        """Groups of the next step; whatever stops the feed is told to every rank before it is raised.
+    def take(self) -> Taken:
+        """Groups and recipe of the next step.
 
+        Whatever stops the feed is told to every rank before it is raised.
         Servers that came back without weights have them published again meanwhile, by all ranks together.
         """
         while True:
             try:
-                groups = self._feed.take()
+                batch = self._feed.take()
             except WeightsWanted:
                 self._tell(_Publish())
                 self._publish_again()
@@ -74,8 +84,8 @@ class FirstRankFeed:
             except AprielError as error:
                 self._tell(_Broken(message=str(error)))
                 raise
-            self._tell(_Taken(groups=groups))
-            return groups
+            self._tell(_Taken(groups=batch.groups, stage=batch.aim.stage))
+            return Taken(batch.groups, self._stages[batch.aim.stage])
 
     def settle(self, version: int) -> None:
         """Free the places of the groups taken last."""
@@ -92,17 +102,18 @@ class FirstRankFeed:
 class ListeningFeed:
     """seams.Feed on every other rank."""
 
-    def __init__(self, ranks: Ranks, publish_again: Callable[[], object]) -> None:
+    def __init__(self, stages: Stages, ranks: Ranks, publish_again: Callable[[], object]) -> None:
+        self._stages = stages
         self._ranks = ranks
         self._publish_again = publish_again
 
-    def take(self) -> list[Group]:
+    def take(self) -> Taken:
         """What the first rank took; raises what it raised."""
         while True:
             word = _decoder.decode(self._ranks.broadcast(b""))
             match word:
                 case _Taken():
-                    return word.groups
+                    return Taken(word.groups, self._stages[word.stage])
                 case _Publish():
                     self._publish_again()
                 case _Stop():

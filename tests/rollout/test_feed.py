@@ -78,7 +78,7 @@ class Harness:
             scheduler=scheduler,
             controller=controller_of(config),
             problems=problems,
-            asker=Asker(config, self.pool, self.judge),
+            asker=Asker(self.pool, self.judge),
             journal=Journal(self.folder),
             loop=self.loop.loop,
             stop_requested=lambda: self.stop,
@@ -88,7 +88,7 @@ class Harness:
 
     def step(self, version: int) -> list[tuple[int, str]]:
         """Take a batch, 'train' it, publish it."""
-        groups = self.feed.take()
+        groups = self.feed.take().groups
         self.pool._version = version + 1
         self.feed.settle(version + 1)
         return [(group.id, group.problem.domain) for group in groups]
@@ -117,7 +117,7 @@ def test_batches_meet_their_quotas_and_lag_stays_bounded(tmp_path: Path, loop: E
     harness.feed.settle(0)
     trained: Counter[str] = Counter()
     for version in range(12):
-        groups = harness.feed.take()
+        groups = harness.feed.take().groups
         assert all(version - group.version <= 2 for group in groups)
         trained.update(group.problem.domain for group in groups)
         harness.pool._version = version + 1
@@ -138,7 +138,7 @@ def test_max_lag_zero_is_strictly_on_policy(tmp_path: Path, loop: EventLoopThrea
     harness = Harness(recipe("rollout.max_lag=0"), tmp_path, loop)
     harness.feed.settle(0)
     for version in range(4):
-        groups = harness.feed.take()
+        groups = harness.feed.take().groups
         assert {r.version_first for g in groups for r in g.rollouts_G} == {version}
         harness.pool._version = version + 1
         harness.feed.settle(version + 1)
@@ -269,7 +269,7 @@ def test_judges_that_crash_lose_rollouts_and_never_score_them(tmp_path: Path, lo
     harness = Harness(recipe(), tmp_path, loop)
     harness.judge.crash_rate = 0.2
     harness.feed.settle(0)
-    groups = harness.feed.take()
+    groups = harness.feed.take().groups
     lost = harness.feed.metrics()["lost.judge"]
     harness.feed.stop()
     assert lost > 0
@@ -301,7 +301,7 @@ def test_wanted_weights_interrupt_the_wait_and_nothing_else(tmp_path: Path, loop
     with pytest.raises(WeightsWanted):
         harness.feed.take()
     harness.weights_wanted = False
-    assert len(harness.feed.take()) == 20
+    assert len(harness.feed.take().groups) == 20
     harness.feed.stop()
 
 
@@ -336,3 +336,29 @@ def test_a_journal_that_no_longer_reaches_back_is_refused(tmp_path: Path, loop: 
     with pytest.raises(InputError, match="segment 1 on, the oldest is 2"):
         harness.crash_and_restore(1)
     harness.feed.stop()
+
+
+def test_the_next_stage_has_its_own_mixture_and_budget(tmp_path: Path, loop: EventLoopThread) -> None:
+    ratios = {"math": 0.0, "code": 0.5, "logic": 0.5, "instruction": 0.0, "calls": 0.0}
+    staged = recipe(
+        "mixture.kind=stages",
+        "mixture.stages.all.steps=2",
+        "mixture.stages.two.steps=9",
+        "mixture.stages.two.settings.domains.code.max_output_tokens=40",
+        "mixture.stages.two.settings.domains.logic.max_output_tokens=40",
+        *(f"mixture.stages.two.settings.domains.{name}.ratio={ratio}" for name, ratio in ratios.items()),
+    )
+    harness = Harness(staged, tmp_path, loop)
+    harness.feed.settle(0)
+    stages, domains = [], []
+    for version in range(4):
+        batch = harness.feed.take()
+        stages.append(batch.aim.stage)
+        domains.append(Counter(group.problem.domain for group in batch.groups))
+        harness.pool._version = version + 1
+        harness.feed.settle(version + 1)
+    harness.feed.stop()
+    assert stages == [0, 0, 1, 1]
+    assert domains[1]["math"] == 8
+    assert domains[2] == domains[3] == {"code": 10, "logic": 10}
+    assert harness.pool.asked[-1].max_tokens == 40

@@ -3,13 +3,18 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from apriel_mcore.config.load import load
+from apriel_mcore.data.controllers import Aim
 from apriel_mcore.errors import AprielError, PoolError
-from apriel_mcore.rollout.feed import StopRequested, WeightsWanted
+from apriel_mcore.rollout.feed import StopRequested, TakenBatch, WeightsWanted
 from apriel_mcore.rollout.shared_feed import FirstRankFeed, ListeningFeed
+from apriel_mcore.seams import Taken
 
 
 class Wire:
@@ -39,28 +44,33 @@ class Rank:
         self._wire.both.wait(10)
 
 
+QUICKSTART = load(Path(__file__).parents[2] / "recipes" / "quickstart.toml")
+STAGES = (QUICKSTART, msgspec.structs.replace(QUICKSTART, name="second"))
+SECOND_STAGE = TakenBatch([], Aim(1, QUICKSTART.ratios))
+
+
 class ScriptedFeed:
     """Does one thing after another."""
 
-    def __init__(self, *script: list[Any] | Exception) -> None:
+    def __init__(self, *script: TakenBatch | Exception) -> None:
         self._script = list(script)
 
-    def take(self) -> list[Any]:
+    def take(self) -> TakenBatch:
         thing = self._script.pop(0)
         if isinstance(thing, Exception):
             raise thing
         return thing
 
 
-def outcomes(*script: list[Any] | Exception) -> tuple[list[Any], list[str]]:
+def outcomes(*script: TakenBatch | Exception) -> tuple[list[Any], list[str]]:
     """What `take` gave or raised on both ranks, and who published again."""
     wire = Wire()
     published: list[str] = []
     feed: Any = ScriptedFeed(*script)
-    first = FirstRankFeed(feed, Rank(wire, is_first=True), lambda: published.append("first"))
-    second = ListeningFeed(Rank(wire, is_first=False), lambda: published.append("second"))
+    first = FirstRankFeed(feed, STAGES, Rank(wire, is_first=True), lambda: published.append("first"))
+    second = ListeningFeed(STAGES, Rank(wire, is_first=False), lambda: published.append("second"))
 
-    def attempt(take: Callable[[], list[Any]]) -> Any:
+    def attempt(take: Callable[[], Taken]) -> Any:
         try:
             return take()
         except Exception as error:
@@ -71,12 +81,12 @@ def outcomes(*script: list[Any] | Exception) -> tuple[list[Any], list[str]]:
 
 
 def test_both_ranks_take_the_same_groups() -> None:
-    assert outcomes([]) == ([[], []], [])
+    assert outcomes(SECOND_STAGE) == ([Taken([], STAGES[1])] * 2, [])
 
 
 def test_wanted_weights_are_published_by_all_ranks_before_the_groups_come() -> None:
-    taken, published = outcomes(WeightsWanted(), WeightsWanted(), [])
-    assert taken == [[], []]
+    taken, published = outcomes(WeightsWanted(), WeightsWanted(), SECOND_STAGE)
+    assert taken == [Taken([], STAGES[1])] * 2
     assert published == ["first", "first", "second", "second"]
 
 

@@ -14,7 +14,13 @@ from apriel_mcore.config.schema.data import (
     TemplateSource,
 )
 from apriel_mcore.config.schema.fields import Section
-from apriel_mcore.config.schema.mixture import ConstantMixture, MixtureTargets, RewardGapMixture
+from apriel_mcore.config.schema.mixture import (
+    ConstantMixture,
+    MixtureTargets,
+    RewardGapMixture,
+    Stage,
+    StagedMixture,
+)
 from apriel_mcore.config.schema.model import FolderModel, WheelModel
 from apriel_mcore.config.schema.objective import (
     Advantage,
@@ -58,6 +64,8 @@ __all__ = [
     "Sampler",
     "Section",
     "Source",
+    "Stage",
+    "StagedMixture",
     "StandardLengthPenalty",
     "StreamPublish",
     "TemplateSource",

@@ -1,6 +1,9 @@
 """Which mixture is aimed at, and how does it move? The sampler delivers it exactly, whatever it is."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
 
 from apriel_mcore.config.schema.fields import Beta, NonNegative, Positive, PositiveFloat, Section
 
@@ -30,4 +33,21 @@ class RewardGapMixture(Section, frozen=True, kw_only=True, tag_field="kind", tag
     """Rewards as they are, in [0, 1], or as 2R - 1, for which the published temperatures were chosen."""
 
 
-MixtureTargets = ConstantMixture | RewardGapMixture
+class Stage(Section, frozen=True, kw_only=True):
+    """A stretch of a staged run; over when it has had its steps, or its reward if that comes first."""
+
+    steps: Positive
+    until_reward: float | Literal["off"] = "off"
+    """Mean task reward, of the last `reward_window` batches, that ends the stage."""
+    reward_window: Positive = 8
+    settings: dict[str, Any] = msgspec.field(default_factory=dict)
+    """What differs from the recipe, as it would stand there: domains.math.ratio = 1.0"""
+
+
+class StagedMixture(Section, frozen=True, kw_only=True, tag_field="kind", tag="stages"):
+    """One stage after the other, in the order of the recipe (Nemotron-Cascade, arXiv 2512.13607)."""
+
+    stages: Annotated[dict[str, Stage], Meta(min_length=1)]
+
+
+MixtureTargets = ConstantMixture | RewardGapMixture | StagedMixture

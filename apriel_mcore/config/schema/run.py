@@ -1,5 +1,6 @@
 """A whole run, and the rules across its sections."""
 
+import re
 from typing import Annotated, Literal
 
 import msgspec
@@ -7,7 +8,7 @@ from msgspec import Meta
 
 from apriel_mcore.config.schema.data import Data, Domain, Sampler
 from apriel_mcore.config.schema.fields import Natural, NonNegative, Positive, PositiveFloat, Section
-from apriel_mcore.config.schema.mixture import ConstantMixture, MixtureTargets
+from apriel_mcore.config.schema.mixture import ConstantMixture, MixtureTargets, StagedMixture
 from apriel_mcore.config.schema.model import FolderModel, WheelModel
 from apriel_mcore.config.schema.objective import (
     Advantage,
@@ -20,6 +21,7 @@ from apriel_mcore.config.schema.objective import (
 from apriel_mcore.config.schema.publish import ArenaPublish, StreamPublish
 from apriel_mcore.config.schema.rollout import LocalServers, RolloutSection
 from apriel_mcore.config.schema.train import Checkpoint, Cluster, Train
+from apriel_mcore.config.tree import Tree, leaves, merge
 
 
 class Eval(Section, frozen=True, kw_only=True):
@@ -51,6 +53,14 @@ class Track(Section, frozen=True, kw_only=True):
     project: str = "apriel"
 
 
+STAGE_KEYS = re.compile(
+    r"domains\.\w+\.(ratio|max_output_tokens|length_\w+)"
+    r"|rollout\.(max_output_tokens|stop|group_deadline_s|min_group)"
+    r"|(reward|advantage)\..+"
+)
+"""What a stage of a staged mixture may change; everything else is fixed when the engines start."""
+
+
 class RunConfig(Section, frozen=True, kw_only=True):
     """A whole run."""
 
@@ -78,6 +88,7 @@ class RunConfig(Section, frozen=True, kw_only=True):
         self._check_mixture()
         self._check_lengths()
         self._check_devices()
+        self.stages()
 
     def _check_mixture(self) -> None:
         total = sum(domain.ratio for domain in self.domains.values())
@@ -142,6 +153,26 @@ class RunConfig(Section, frozen=True, kw_only=True):
                 f"train.parallel needs {world} GPUs, which fill no whole number of nodes of "
                 f"cluster.gpus_per_node = {per_node}: change train.parallel.data"
             )
+
+    def stages(self) -> tuple["RunConfig", ...]:
+        """The recipe as each stage of its mixture has it; the recipe alone where there are none.
+
+        ValueError for a stage that changes what cannot change, or into what cannot be.
+        """
+        if not isinstance(self.mixture, StagedMixture):
+            return (self,)
+        return tuple(self._at(name, stage.settings) for name, stage in self.mixture.stages.items())
+
+    def _at(self, stage: str, settings: Tree) -> "RunConfig":
+        key = f"mixture.stages.{stage}.settings"
+        if fixed := [leaf for leaf in leaves(settings) if not STAGE_KEYS.fullmatch(leaf)]:
+            raise ValueError(f"{key}.{fixed[0]}: a stage cannot change it; set it for the whole run")
+        whole = msgspec.to_builtins(self) | {"mixture": {"kind": "constant"}}
+        try:
+            return msgspec.convert(merge(whole, settings), RunConfig)
+        except msgspec.ValidationError as error:
+            complaint, _, path = str(error).partition(" - at `$")
+            raise ValueError(f"{key}{path.rstrip('`')}: {complaint}") from None
 
     @property
     def ratios(self) -> dict[str, float]:

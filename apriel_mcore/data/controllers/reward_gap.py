@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from apriel_mcore.config.schema import RewardGapMixture
+from apriel_mcore.data.controllers.aim import Aim
 
 
 class RewardGapState(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +36,11 @@ class RewardGap:
         self._names = [name for name, ratio in ratios.items() if ratio > 0]
         self._running: dict[str, float] = {}
         self._batches = 0
+
+    @property
+    def aim(self) -> Aim:
+        """The current ratios; there is one stage."""
+        return Aim(0, self.ratios)
 
     def observe(self, rewards: Mapping[str, float]) -> None:
         """Move the running rewards; every `every` batches, also the ratios."""
