@@ -14,7 +14,7 @@ from apriel_mcore.errors import VerifierError
 from apriel_mcore.obs.runlog import EventWriter, JsonlWriter, RunLog, WandbWriter
 from apriel_mcore.rollout.ask import Asker
 from apriel_mcore.rollout.configured import server_pool
-from apriel_mcore.rollout.feed import EventLoopThread
+from apriel_mcore.rollout.event_loop import EventLoopThread
 from apriel_mcore.rollout.pool import ServerPool
 from apriel_mcore.rundir import RunDir
 from apriel_mcore.seams import Ack, Offer

@@ -13,7 +13,6 @@ generated again, what was in flight is asked again.
 """
 
 import asyncio
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Mapping
@@ -351,21 +350,3 @@ class RolloutFeed:
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
-
-
-class EventLoopThread:
-    """An event loop on a thread of its own, for the pool, the judges and the feed."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, name="feed", daemon=True)
-        self._thread.start()
-
-    def run[T](self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine there and wait for its result."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
-
-    def close(self) -> None:
-        """Stop the loop and join its thread."""
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(timeout=10)

@@ -20,7 +20,7 @@ from apriel_mcore.bridge.reshard import load_hf_weights
 from apriel_mcore.bridge.stream import Route
 from apriel_mcore.bridge.stream_transport import Place, StreamTransport
 from apriel_mcore.config.schema import LocalServers, Parallel
-from apriel_mcore.rollout.feed import EventLoopThread
+from apriel_mcore.rollout.event_loop import EventLoopThread
 from apriel_mcore.rollout.keeper import Patience
 from apriel_mcore.rollout.pool import ServerPool
 from apriel_mcore.rollout.server import ServerProcess, ServerSpec

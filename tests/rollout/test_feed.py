@@ -14,7 +14,8 @@ from apriel_mcore.data.sampler import DomainScheduler
 from apriel_mcore.errors import InputError, PoolError
 from apriel_mcore.fakes import FakeJudge, FakePool
 from apriel_mcore.rollout.ask import Asker
-from apriel_mcore.rollout.feed import EventLoopThread, RolloutFeed, StopRequested, WeightsWanted
+from apriel_mcore.rollout.event_loop import EventLoopThread
+from apriel_mcore.rollout.feed import RolloutFeed, StopRequested, WeightsWanted
 from apriel_mcore.rollout.journal import Journal
 from apriel_mcore.types import Message, Problem
 
