@@ -82,6 +82,11 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     """Weights version of the oldest token in the group."""
     attempt: int = 0
 
+    @property
+    def solve_rate(self) -> float:
+        """Share of the rollouts that the judge found right, truncated ones included."""
+        return sum(rollout.verdict.success for rollout in self.rollouts_G) / len(self.rollouts_G)
+
 
 class ShapedReward(msgspec.Struct, frozen=True, kw_only=True):
     """The reward of one rollout, its parts kept apart."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from apriel_mcore.data.curriculum import Curriculum
 from apriel_mcore.errors import InputError
 
 
@@ -32,13 +33,23 @@ class EpochState(msgspec.Struct, frozen=True, kw_only=True):
     cursor: int
     requeue: list[Turn]
     quarantined: list[str]
+    admitted: list[int]
+    """Positions of the epoch's problems, in order."""
+    curriculum: dict[str, float]
 
 
 class EpochOrder:
     """Problems of one domain; what was lost comes again before anything new."""
 
     def __init__(
-        self, domain: str, problem_ids: Sequence[str], *, seed: int, max_attempts: int, replacement: bool
+        self,
+        domain: str,
+        problem_ids: Sequence[str],
+        *,
+        seed: int,
+        max_attempts: int,
+        replacement: bool,
+        curriculum: Curriculum,
     ) -> None:
         if len(set(problem_ids)) != len(problem_ids):
             raise InputError(f"domain {domain}: two problems have the same id; remove the duplicate rows")
@@ -48,9 +59,10 @@ class EpochOrder:
         self._seed = seed
         self._max_attempts = max_attempts
         self._replacement = replacement
+        self._curriculum = curriculum
         self._requeue: deque[Turn] = deque()
         self._quarantined: dict[str, None] = {}  # a set that keeps its order in the checkpoint
-        self._begin_epoch(0, cursor=0)
+        self._begin_epoch(0)
 
     @property
     def num_quarantined(self) -> int:
@@ -66,11 +78,15 @@ class EpochOrder:
             self._quarantined.clear()
         while True:
             if self._cursor == len(self._order):
-                self._begin_epoch(self._epoch + 1, cursor=0)
+                self._begin_epoch(self._epoch + 1)
             problem_id = self._problem_ids[self._order[self._cursor]]
             self._cursor += 1
             if problem_id not in self._quarantined:
                 return Turn(problem_id=problem_id, epoch=self._epoch, attempt=0)
+
+    def observe(self, problem_id: str, solve_rate: float) -> None:
+        """A group of the problem was judged."""
+        self._curriculum.observe(problem_id, solve_rate)
 
     def put_back(self, turn: Turn) -> None:
         """Ask it again, after what already waits: its group was dropped, which is no fault of the problem."""
@@ -96,6 +112,8 @@ class EpochOrder:
             cursor=self._cursor,
             requeue=list(self._requeue),
             quarantined=list(self._quarantined),
+            admitted=self._order,
+            curriculum=self._curriculum.state(),
         )
 
     def check(self, state: EpochState) -> None:
@@ -111,11 +129,11 @@ class EpochOrder:
         self.check(state)
         self._requeue = deque(state.requeue)
         self._quarantined = dict.fromkeys(state.quarantined)
-        self._begin_epoch(state.epoch, cursor=state.cursor)
+        self._curriculum.load(state.curriculum)
+        self._epoch, self._cursor, self._order = state.epoch, state.cursor, list(state.admitted)
 
-    def _begin_epoch(self, epoch: int, *, cursor: int) -> None:
-        self._epoch = epoch
-        self._cursor = cursor
+    def _begin_epoch(self, epoch: int) -> None:
+        self._epoch, self._cursor = epoch, 0
         # A string seed is hashed with SHA-512: the same order on every platform and Python build.
         stream = random.Random(f"{self._seed}/{self._domain}/{epoch}")
         self._order = list(range(len(self._problem_ids)))
@@ -123,6 +141,8 @@ class EpochOrder:
             self._order = [stream.randrange(len(self._order)) for _ in self._order]
         else:
             stream.shuffle(self._order)
+        admitted = [i for i in self._order if self._curriculum.admits(self._problem_ids[i], epoch)]
+        self._order = admitted or self._order  # a domain is never emptied
 
 
 def _bare(turn: Turn) -> Turn:

@@ -27,6 +27,7 @@ import msgspec
 
 from apriel_mcore.config import schema
 from apriel_mcore.data.compose import makeshift_counts, oldest_counts, quota_counts
+from apriel_mcore.data.curriculum import curriculum_of
 from apriel_mcore.data.draws import DomainDraws
 from apriel_mcore.data.epochs import EpochOrder, EpochState
 from apriel_mcore.data.mixture import Mixture, MixtureState
@@ -101,6 +102,7 @@ class DomainScheduler:
                 seed=seed,
                 max_attempts=settings.max_attempts,
                 replacement=settings.kind != "deficit",
+                curriculum=curriculum_of(settings.curriculum, name, seed=seed),
             )
             for name in self._names
         ]
@@ -144,10 +146,13 @@ class DomainScheduler:
         """Optional: the group's first rollout began under `version`; its age counts from there."""
         self._ledger[group_id] = msgspec.structs.replace(self._ledger[group_id], version=version)
 
-    def resolve(self, group_id: int, outcome: Outcome, *, loss_tokens: int = 0) -> None:
+    def resolve(
+        self, group_id: int, outcome: Outcome, *, loss_tokens: int = 0, solve_rate: float = 0.5
+    ) -> None:
         """A dispatched group is done: kept, filtered (no learning signal), or failed (asked again).
 
-        `loss_tokens` are the response tokens of all its rollouts; the token units need them.
+        `loss_tokens` are the response tokens of all its rollouts, which the token units need; `solve_rate` is
+        the share of them that the judge found right, which a curriculum needs.
         """
         assert group_id in self._ledger, f"group {group_id} is not outstanding"
         ticket = self._ledger.pop(group_id)
@@ -158,6 +163,7 @@ class DomainScheduler:
             tally.failed += 1
             self._orders[domain].fail(ticket)
         else:
+            self._orders[domain].observe(ticket.problem_id, solve_rate)
             tally.observe_outcome(kept=outcome == "kept")
             self._mixture.observe_completed(domain, loss_tokens, kept=outcome == "kept")
         if outcome == "kept":

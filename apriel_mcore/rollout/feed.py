@@ -185,9 +185,7 @@ class RolloutFeed:
                         f"asks {asked}: the data or the sampler changed; start in a new run directory"
                     )
             case Resolved():
-                self._scheduler.resolve(record.group_id, record.outcome, loss_tokens=record.loss_tokens)
-                if isinstance(record.group, Group):
-                    self._ready[record.group_id] = record.group
+                self._resolve(record)
             case Composed():
                 composition = self._scheduler.compose(record.version, force=record.force)
                 if composition is None or composition.group_ids != record.group_ids:
@@ -233,16 +231,24 @@ class RolloutFeed:
     async def _answer(self, ticket: Ticket) -> None:
         group = await self._asker.group(ticket, self._problems[ticket.problem_id], self._recipe)
         outcome: Outcome = "failed" if group is None else "kept" if self._keeps(group) else "filtered"
-        loss_tokens = sum(len(rollout.tokens_T) for rollout in group.rollouts_G) if group else 0
-        kept = group if group and outcome == "kept" else "dropped"
-        self._journal.append(
-            Resolved(group_id=ticket.group_id, outcome=outcome, loss_tokens=loss_tokens, group=kept)
+        record = Resolved(
+            group_id=ticket.group_id,
+            outcome=outcome,
+            loss_tokens=sum(len(rollout.tokens_T) for rollout in group.rollouts_G) if group else 0,
+            solve_rate=group.solve_rate if group else 0.0,
+            group=group if group and outcome == "kept" else "dropped",
         )
-        self._scheduler.resolve(ticket.group_id, outcome, loss_tokens=loss_tokens)
-        if group and outcome == "kept":
-            self._ready[group.id] = group
+        self._journal.append(record)
+        self._resolve(record)
         for message in self._scheduler.alarms():
             self._alarm(message)
+
+    def _resolve(self, record: Resolved) -> None:
+        self._scheduler.resolve(
+            record.group_id, record.outcome, loss_tokens=record.loss_tokens, solve_rate=record.solve_rate
+        )
+        if isinstance(record.group, Group):
+            self._ready[record.group_id] = record.group
 
     def _landed(self, task: "asyncio.Task[None]") -> None:
         self._in_flight.discard(task)  # before the dispatcher looks again, or it would miss the free place

@@ -38,6 +38,7 @@ class Resolved(msgspec.Struct, frozen=True, tag="resolve"):
     group_id: int
     outcome: Outcome
     loss_tokens: int
+    solve_rate: float
     group: Group | Literal["dropped"]
 
 

@@ -7,16 +7,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apriel_mcore.config.schema import CurriculumSettings, NoCurriculum, SolveRateCurriculum
+from apriel_mcore.data.curriculum import curriculum_of
 from apriel_mcore.data.epochs import EpochOrder, EpochState
 from apriel_mcore.errors import InputError
 
+OFF = NoCurriculum()
 IDS = ["a", "b", "c", "d", "e"]
 
 
 def order_of(
-    ids: list[str] = IDS, *, seed: int = 0, domain: str = "math", replacement: bool = False
+    ids: list[str] = IDS,
+    *,
+    seed: int = 0,
+    domain: str = "math",
+    replacement: bool = False,
+    settings: CurriculumSettings = OFF,
 ) -> EpochOrder:
-    return EpochOrder(domain, ids, seed=seed, max_attempts=3, replacement=replacement)
+    curriculum = curriculum_of(settings, domain, seed=seed)
+    return EpochOrder(domain, ids, seed=seed, max_attempts=3, replacement=replacement, curriculum=curriculum)
 
 
 @given(count=st.integers(1, 40), seed=st.integers(0, 5))
@@ -102,3 +111,52 @@ def test_other_problems_are_refused():
         order_of(["a", "b"]).load(order_of(["a", "c"]).state())
     with pytest.raises(InputError, match="same id"):
         order_of(["a", "a"])
+
+
+def epoch_of(order: EpochOrder, epoch: int) -> list[str]:
+    """Problems of one epoch, from its first turn on."""
+    asked: list[str] = []
+    while True:
+        state = order.state()
+        turn = order.next()
+        if turn.epoch > epoch:
+            order.load(state)
+            return asked
+        if turn.epoch == epoch:
+            asked.append(turn.problem_id)
+
+
+def test_what_is_too_easy_or_too_hard_sits_out_and_comes_back_now_and_then():
+    ids = [str(number) for number in range(200)]
+    order = order_of(ids, settings=SolveRateCurriculum(readmit=0.2))
+    assert sorted(epoch_of(order, 0)) == sorted(ids), "what was never judged takes part"
+    rates = dict.fromkeys(ids[:50], 0.0) | dict.fromkeys(ids[50:100], 1.0) | dict.fromkeys(ids[100:], 0.5)
+    for problem_id, rate in rates.items():
+        order.observe(problem_id, rate)
+    second, third = epoch_of(order, 1), epoch_of(order, 2)
+    for asked in (second, third):
+        assert set(ids[100:]) <= set(asked)
+        assert 5 <= len(set(asked) & set(ids[:100])) <= 40
+    assert set(second) != set(third), "another epoch, another coin"
+    order.observe("3", 0.25)
+    assert "3" in epoch_of(order, 3)
+
+
+def test_a_restored_order_knows_the_solve_rates_and_its_epoch():
+    ids = [str(number) for number in range(30)]
+    settings = SolveRateCurriculum(readmit=0.3)
+    order, restored = order_of(ids, settings=settings), order_of(ids, settings=settings)
+    for number, problem_id in enumerate(ids):
+        order.observe(problem_id, number / 29)
+    for _ in range(40):
+        order.next()
+    restored.load(msgspec.convert(json.loads(json.dumps(msgspec.to_builtins(order.state()))), EpochState))
+    assert [order.next() for _ in range(90)] == [restored.next() for _ in range(90)]
+
+
+def test_a_curriculum_never_empties_a_domain():
+    order = order_of(["a", "b"], settings=SolveRateCurriculum(readmit=0.0))
+    epoch_of(order, 0)
+    order.observe("a", 1.0)
+    order.observe("b", 0.0)
+    assert sorted(epoch_of(order, 1)) == ["a", "b"]

@@ -5,11 +5,14 @@ types; rules across fields live in `__post_init__` of the smallest section that 
 """
 
 from apriel_mcore.config.schema.data import (
+    CurriculumSettings,
     Data,
     Domain,
     JsonlSource,
+    NoCurriculum,
     PuzzleSource,
     Sampler,
+    SolveRateCurriculum,
     Source,
     TemplateSource,
 )
@@ -42,6 +45,7 @@ __all__ = [
     "Checkpoint",
     "Cluster",
     "ConstantMixture",
+    "CurriculumSettings",
     "Data",
     "DifficultyAwareLengthPenalty",
     "Domain",
@@ -52,6 +56,7 @@ __all__ = [
     "LocalServers",
     "Loss",
     "MixtureTargets",
+    "NoCurriculum",
     "NoLengthPenalty",
     "Optimizer",
     "Parallel",
@@ -63,6 +68,7 @@ __all__ = [
     "RunConfig",
     "Sampler",
     "Section",
+    "SolveRateCurriculum",
     "Source",
     "Stage",
     "StagedMixture",

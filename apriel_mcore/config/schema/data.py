@@ -69,12 +69,36 @@ class Data(Section, frozen=True, kw_only=True):
     """Share of each domain kept for evaluation, by content hash: train and held-out never meet."""
 
 
+class NoCurriculum(Section, frozen=True, kw_only=True, tag_field="kind", tag="off"):
+    """Every problem in every epoch."""
+
+
+class SolveRateCurriculum(Section, frozen=True, kw_only=True, tag_field="kind", tag="solve_rate"):
+    """Problems that the policy always or never solves sit out, and are tried again now and then."""
+
+    too_hard: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    """A solve rate of at most this sits out."""
+    too_easy: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """A solve rate of at least this sits out."""
+    readmit: Fraction = 0.1
+    """Chance, in each epoch, of a problem that would sit out."""
+
+    def __post_init__(self) -> None:
+        if self.too_hard >= self.too_easy:
+            raise ValueError(f"too_hard = {self.too_hard} must be below too_easy = {self.too_easy}")
+
+
+CurriculumSettings = NoCurriculum | SolveRateCurriculum
+
+
 class Sampler(Section, frozen=True, kw_only=True):
     """Which domain next (recipe of the data layer: data/sampler.py)."""
 
     kind: Literal["deficit", "paper", "static"] = "deficit"
     unit: Literal["groups", "kept_groups", "tokens", "kept_tokens"] = "kept_groups"
     compose: Literal["quota", "fifo"] = "quota"
+    curriculum: CurriculumSettings = NoCurriculum()
+    """Which problems of a domain take part in an epoch."""
     max_attempts: Positive = 3
     quota_wait_s: PositiveFloat | Literal["forever"] = 1800.0
     """How long a batch may wait for its quotas before it is filled from the other domains."""
