@@ -5,7 +5,7 @@ Engine, which fuses each norm into the projection behind it). Megatron's names c
 in every model chunk; HF names count them through the whole model.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
@@ -21,7 +21,6 @@ from apriel_mcore.bridge.layouts import (
     Sizes,
 )
 from apriel_mcore.bridge.shape import ModelShape
-from apriel_mcore.errors import BridgeError
 
 Spec = Literal["local", "te"]
 
@@ -210,16 +209,6 @@ def hf_tensors(shape: ModelShape) -> dict[str, Sizes]:
         for parameter in parameters_of(shape, whole, "local")
         for name, sizes in zip(parameter.hf, parameter.layout.hf_sizes, strict=True)
     }
-
-
-def spec_of(parameter_names: Iterable[str]) -> Spec:
-    """Which layer spec a chunk was built with, told by the name of its first attention norm."""
-    names = set(parameter_names)
-    if "decoder.layers.0.input_layernorm.weight" in names:
-        return "local"
-    if "decoder.layers.0.self_attention.linear_qkv.layer_norm_weight" in names:
-        return "te"
-    raise BridgeError(f"neither layer spec's norms among the parameters, which start {sorted(names)[:3]}")
 
 
 _DECODER_PREFIXES = ("language_model.model.", "model.language_model.")

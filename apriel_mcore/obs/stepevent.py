@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
+from apriel_mcore.data.packing import balance
 from apriel_mcore.types import Batch, Group, ShapedReward, StepStats
 
 Shaped = Sequence[Sequence[ShapedReward]]
@@ -49,6 +50,7 @@ def step_event(
         "tokens_trained": stats.tokens_trained,
         "tokens_generated": tokens_generated,
         "packing_fill": stats.packing_fill,
+        "packing_balance": balance(batch),
         "samples": len(batch.samples),
         "time_wait_s": seconds.get("wait", 0.0),
         "time_train_s": seconds.get("train", 0.0),

@@ -20,7 +20,7 @@ STATS = StepStats(
 SAMPLE = Sample(
     domain="math", prompt_T=(1,) * 40, response_T=(1,) * 10, logprobs_T=(-1.0,) * 10, advantage=1.0, version=0
 )
-BATCH = Batch(samples=(SAMPLE,), rows=(), num_rollouts=4, num_response_tokens=50, pad_multiple=1)
+BATCH = Batch(samples=(SAMPLE,), rows=((),), num_rollouts=4, num_response_tokens=50, pad_multiple=1)
 
 
 def group(domain: str, *, version: int, lengths: tuple[int, ...]) -> Group:
