@@ -24,7 +24,8 @@ import numpy as np
 
 from apriel_mcore.config import schema
 from apriel_mcore.data.sampler import DomainScheduler
-from apriel_mcore.errors import InputError, TrainingError
+from apriel_mcore.errors import InputError
+from apriel_mcore.planning.simulation import Limits, Simulation, Step, Trace
 
 DOMAINS = ("math", "code", "logic", "instruction", "calls")
 TARGETS_D = (0.35, 0.25, 0.15, 0.15, 0.10)
@@ -36,7 +37,7 @@ GROUPS_PER_STEP = 128
 QUEUED_GROUPS = 64
 PROBLEMS_PER_DOMAIN = 2000
 NUM_STEADY_FROM = 10
-TRAINER_DONE = -1
+UNLIMITED = 10**9
 
 SCHEMES = {
     "static_fifo": schema.Sampler(kind="static", compose="fifo"),
@@ -66,137 +67,61 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
 
 
-class Trace(msgspec.Struct, kw_only=True):
-    """What a simulated run trained."""
+class Slots:
+    """A pool of equal places: a rollout holds one for its latency."""
 
-    groups_B_D: list[list[int]] = []
-    """Trained groups per batch and domain."""
-    lags: list[int] = []
-    """Per trained group, in versions."""
-    seconds: float = 0.0
-    num_stale: int = 0
-    num_picks: int = 0
+    def __init__(self, num_slots: int) -> None:
+        self._free = num_slots
+        self._ends: list[tuple[float, int, int]] = []
+        self._num_started = 0
+
+    def has_room(self) -> bool:
+        """Whether a place is free."""
+        return self._free > 0
+
+    def start(self, group_id: int, work: float, now: float) -> None:
+        """`work` is the latency in seconds."""
+        self._free -= 1
+        self._num_started += 1
+        heapq.heappush(self._ends, (now + work, self._num_started, group_id))
+
+    def next_end(self) -> float:
+        """Infinity when idle."""
+        return self._ends[0][0] if self._ends else math.inf
+
+    def end(self) -> int:
+        """The group whose rollout ends next."""
+        self._free += 1
+        return heapq.heappop(self._ends)[2]
 
 
-class Simulation:
-    """One pool, one trainer, one scheduler, and a heap of what ends when."""
+class Latencies:
+    """Lognormal latencies and keep rates by domain."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self.scheduler = build_scheduler(setup)
-        self.trace = Trace()
         self._random = np.random.default_rng(setup.seed)
-        self._version = 0
-        self._training = False
-        self._now = 0.0
-        self._free_slots = setup.slots
-        self._queue: deque[int] = deque()
-        self._unstarted: dict[int, list[float]] = {}
-        self._unfinished: dict[int, int] = {}
-        self._domain_of: dict[int, int] = {}
-        self._started_at: dict[int, int] = {}
-        self._events: list[tuple[float, int, int]] = []
-        self._num_events = 0
         variance = setup.sigma**2
         self._mu_D = [math.log(mean) - variance / 2 for mean in setup.latency_D]
 
-    def run(self) -> Trace:
-        """Simulate the steps. TrainingError if everybody waits for everybody."""
-        while len(self.trace.groups_B_D) < self._setup.num_steps:
-            self._fill_queue()
-            self._fill_slots()
-            if not self._events:
-                raise TrainingError(
-                    f"the sampler stopped at step {self._version}: no group is in flight, none may be asked, "
-                    "and the batch is incomplete"
-                )
-            self._advance()
-        self.trace.seconds = self._now
-        return self.trace
+    def rollouts(self, domain: str) -> list[float]:
+        """Seconds of each."""
+        mu = self._mu_D[DOMAINS.index(domain)]
+        return self._random.lognormal(mu, self._setup.sigma, self._setup.group_size).tolist()
 
-    def _fill_queue(self) -> None:
-        while len(self._queue) < QUEUED_GROUPS:
-            ticket = self.scheduler.dispatch(self._version)
-            if ticket is None:
-                return
-            domain = DOMAINS.index(ticket.domain)
-            setup = self._setup
-            latencies = self._random.lognormal(self._mu_D[domain], setup.sigma, setup.group_size)
-            self._unstarted[ticket.group_id] = latencies.tolist()
-            self._domain_of[ticket.group_id] = domain
-            self._queue.append(ticket.group_id)
-            self.trace.num_picks += 1
+    def keeps(self, domain: str) -> bool:
+        """By the domain's rate."""
+        return self._random.random() < self._setup.keep_D[DOMAINS.index(domain)]
 
-    def _fill_slots(self) -> None:
-        """Free slots take the rollouts of the front group one by one; a group may start in part."""
-        while self._free_slots and self._queue:
-            group_id = self._queue[0]
-            latencies = self._unstarted[group_id]
-            if group_id not in self._started_at:
-                self._started_at[group_id] = self._version
-                self._unfinished[group_id] = self._setup.group_size
-                self.scheduler.start(group_id, self._version)
-            while latencies and self._free_slots:
-                self._at(self._now + latencies.pop(), group_id)
-                self._free_slots -= 1
-            if not latencies:
-                self._queue.popleft()
-                del self._unstarted[group_id]
+    def train_seconds(self, works: list[list[float]]) -> float:
+        """The same for every batch."""
+        return self._setup.train_time
 
-    def _advance(self) -> None:
-        """To the next event that the scheduler sees, or that leaves a slot to a waiting group."""
-        while self._events:
-            self._now, _, group_id = heapq.heappop(self._events)
-            if group_id == TRAINER_DONE:
-                self._finish_step()
-                break
-            self._free_slots += 1
-            self._unfinished[group_id] -= 1
-            if self._unfinished[group_id] == 0:
-                self._deliver(group_id)
-                break
-            if self._queue:
-                break
-        self._train()
 
-    def _deliver(self, group_id: int) -> None:
-        del self._unfinished[group_id]
-        kept = self._random.random() < self._setup.keep_D[self._domain_of[group_id]]
-        self.scheduler.resolve(group_id, "kept" if kept else "filtered", loss_tokens=1)
-        if not kept:
-            self._forget(group_id)
-
-    def _train(self) -> None:
-        """The trainer takes batches while it is free and one can be composed."""
-        while not self._training and len(self.trace.groups_B_D) < self._setup.num_steps:
-            batch = self.scheduler.compose(self._version)
-            if batch is None:
-                return
-            groups_D = [0] * len(DOMAINS)
-            for group_id in batch.group_ids:
-                groups_D[self._domain_of[group_id]] += 1
-                self.trace.lags.append(self._version - self._started_at[group_id])
-            for group_id in (*batch.group_ids, *batch.stale):
-                self._forget(group_id)
-            self.trace.groups_B_D.append(groups_D)
-            self.trace.num_stale += len(batch.stale)
-            self._training = True
-            if self._setup.train_time > 0:
-                self._at(self._now + self._setup.train_time, TRAINER_DONE)
-            else:
-                self._finish_step()
-
-    def _finish_step(self) -> None:
-        self._training = False
-        self._version += 1
-        self.scheduler.settle()
-
-    def _forget(self, group_id: int) -> None:
-        del self._domain_of[group_id], self._started_at[group_id]
-
-    def _at(self, when: float, group_id: int) -> None:
-        self._num_events += 1
-        heapq.heappush(self._events, (when, self._num_events, group_id))
+def simulate(setup: Setup) -> Trace:
+    """One run; TrainingError if everybody waits for everybody."""
+    limits = Limits(num_steps=setup.num_steps, max_queued=QUEUED_GROUPS, max_in_flight=UNLIMITED)
+    return Simulation(build_scheduler(setup), Slots(setup.slots), Latencies(setup), limits).run()
 
 
 def build_scheduler(setup: Setup) -> DomainScheduler:
@@ -221,10 +146,11 @@ def l1(groups_D: list[int], targets_D: tuple[float, ...]) -> float:
 
 def summary(traces: list[Trace], setup: Setup) -> dict[str, float]:
     """The numbers of one scheme over its repeats; `batches_per_s` is in simulated seconds."""
-    errors = [l1(groups_D, setup.targets_D) for trace in traces for groups_D in trace.groups_B_D]
-    steady = [l1(groups_D, setup.targets_D) for t in traces for groups_D in t.groups_B_D[NUM_STEADY_FROM:]]
-    totals = [[sum(column) for column in zip(*trace.groups_B_D, strict=True)] for trace in traces]
-    lags = [lag for trace in traces for lag in trace.lags]
+    batches = [[_groups_D(step) for step in trace.steps] for trace in traces]
+    errors = [l1(groups_D, setup.targets_D) for batch in batches for groups_D in batch]
+    steady = [l1(groups_D, setup.targets_D) for batch in batches for groups_D in batch[NUM_STEADY_FROM:]]
+    totals = [[sum(column) for column in zip(*batch, strict=True)] for batch in batches]
+    lags = [lag for trace in traces for step in trace.steps for lag in step.lags]
     stale = sum(trace.num_stale for trace in traces)
     return {
         "l1_mean": statistics.fmean(errors),
@@ -235,8 +161,12 @@ def summary(traces: list[Trace], setup: Setup) -> dict[str, float]:
         "lag_p95": float(np.percentile(lags, 95)),
         "lag_max": float(max(lags)),
         "stale_fraction": stale / (stale + len(lags)),
-        "batches_per_s": statistics.fmean(len(trace.groups_B_D) / trace.seconds for trace in traces),
+        "batches_per_s": statistics.fmean(len(trace.steps) / trace.seconds for trace in traces),
     }
+
+
+def _groups_D(step: Step) -> list[int]:
+    return [step.domains.count(domain) for domain in DOMAINS]
 
 
 def picks_per_s(*, seconds: float = 0.2, repeats: int = 5) -> float:
@@ -316,7 +246,7 @@ def _schemes(base: Setup, suffix: str, seed: int, repeats: int) -> dict[str, flo
         setups = [
             msgspec.structs.replace(base, settings=settings, seed=seed + repeat) for repeat in range(repeats)
         ]
-        results[scheme] = summary([Simulation(setup).run() for setup in setups], base)
+        results[scheme] = summary([simulate(setup) for setup in setups], base)
     reference = results["static_fifo"]["batches_per_s"]
     for numbers in results.values():
         numbers["rate"] = numbers["batches_per_s"] / reference

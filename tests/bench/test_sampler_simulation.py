@@ -14,7 +14,7 @@ QUOTA = bench.SCHEMES["deficit_quota"]
 
 def simulate(settings: Sampler = QUOTA, **options: Any) -> dict[str, float]:
     setup = bench.Setup(settings=settings, **({"num_steps": 60} | options))
-    return bench.summary([bench.Simulation(setup).run()], setup)
+    return bench.summary([bench.simulate(setup)], setup)
 
 
 def parse(*argv: str) -> argparse.Namespace:
