@@ -61,6 +61,14 @@ def parser() -> argparse.ArgumentParser:
     _to_mcore_command(directions)
     _to_hf_command(directions)
 
+    plan = _recipe_command(commands, "plan", "best split of N GPUs: step time, lag, cost", _plan)
+    _plan_arguments(plan)
+    calibrate = commands.add_parser("calibrate", help="what stands behind `apriel plan`")
+    kinds = calibrate.add_subparsers(required=True, metavar="KIND")
+    kinds.add_parser("published", help="fit three published H100 rows, judge by all others").set_defaults(
+        door=_calibrate_published
+    )
+
     bench = commands.add_parser("bench", help="measure one part of the system")
     names = bench.add_subparsers(required=True, metavar="NAME")
     for name in BENCHES:
@@ -100,6 +108,17 @@ def _conversion_command(directions: Commands, name: str, summary: str) -> argpar
     command.add_argument("--dtype", choices=("bf16", "fp32"), help="default: that of SRC")
     command.add_argument("--no-probe", action="store_true", help="leave out the parity check of log-probs")
     return command
+
+
+def _plan_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--gpus", type=int, nargs="+", required=True, help="one plan for each number")
+    parser.add_argument("--profile", default="h100", help="what ships, or a file (default: h100)")
+    parser.add_argument("--lengths", type=Path, help="TOML: a table a domain with mean, sigma, keep, prompt")
+    parser.add_argument("--weak", type=int, default=0, metavar="N", help="batch in proportion, recipe's at N")
+    parser.add_argument(
+        "--skew", type=float, nargs="+", default=[], help="also with these sigmas, last --gpus"
+    )
+    parser.add_argument("--html", type=Path, help="write a page with charts")
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -191,6 +210,18 @@ def _mcore_to_hf(args: argparse.Namespace) -> None:
     from apriel_mcore.convert import door
 
     door.mcore_to_hf(args)
+
+
+def _plan(args: argparse.Namespace) -> None:
+    from apriel_mcore.planning import door
+
+    door.plan(args)
+
+
+def _calibrate_published(args: argparse.Namespace) -> None:
+    from apriel_mcore.planning import door
+
+    door.calibrate_published(args)
 
 
 def _bench(args: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
 """Does the trainer's model reproduce what others published? Three rows fit it, all others judge it.
 
-    published_h100.toml --fit rows--> Efficiency --every row--> predicted against published tokens/s a GPU
+published_h100.toml --fit rows--> Efficiency --every row--> predicted against published tokens/s a GPU
 """
 
 import tomllib

@@ -1,6 +1,6 @@
 """Which split and layout of N GPUs is fastest, and what would the run look like?
 
-    recipe + N --> layouts that fit (memory.py) x servers that fit --> fastest by closed form --> simulation
+recipe + N --> layouts that fit (memory.py) x servers that fit --> fastest by closed form --> simulation
 """
 
 from collections.abc import Iterator, Mapping
@@ -310,7 +310,8 @@ def best(question: Question, num_gpus: int, *, num_steps: int) -> Outcome:
     """For several bounds on the lag the fastest splits by closed form, one of each server size, simulated:
     the least bound within 3% of the shortest step."""
     found = [
-        min(_candidates(question, num_gpus, max_lag, num_steps), key=lambda one: one.step_s) for max_lag in LAGS
+        min(_candidates(question, num_gpus, max_lag, num_steps), key=lambda one: one.step_s)
+        for max_lag in LAGS
     ]
     shortest = min(outcome.step_s for outcome in found)
     return next(outcome for outcome in found if outcome.step_s <= 1.03 * shortest)

@@ -88,9 +88,7 @@ class Trace(msgspec.Struct, kw_only=True):
 class Simulation:
     """One pool, one trainer, one scheduler. `scheduler` is real; nothing else is."""
 
-    def __init__(
-        self, scheduler: DomainScheduler, pool: Pool, workload: Workload, limits: Limits
-    ) -> None:
+    def __init__(self, scheduler: DomainScheduler, pool: Pool, workload: Workload, limits: Limits) -> None:
         self.scheduler = scheduler
         self.trace = Trace()
         self._pool = pool

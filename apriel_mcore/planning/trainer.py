@@ -75,7 +75,12 @@ def step_time(decoder: Decoder, layout: Layout, load: Load, profile: Profile) ->
     matmul = rows * layers * tokens * _matmul(decoder, layout, profile)
     attention = rows * layers * tokens * _attention(decoder, layout, load, profile)
     elementwise = (
-        rows * layers * tokens * elementwise_bytes(decoder, fp8=layout.fp8) / layout.tensor / _bandwidth(profile)
+        rows
+        * layers
+        * tokens
+        * elementwise_bytes(decoder, fp8=layout.fp8)
+        / layout.tensor
+        / _bandwidth(profile)
     )
     head = rows * tokens * _head(decoder, layout, profile)
     tensor = rows * layers * tokens * _tensor(decoder, layout, profile)

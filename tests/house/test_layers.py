@@ -31,7 +31,7 @@ FLOORS: list[list[str]] = [
     ["verify"],
     ["data.constant", "data.templates", "data.problems", "data.fetch"],
     ["seams", "fakes", "bridge", "mcore", "rollout", "obs.steplog"],
-    ["checkpoints", "evaluate", "loop"],
+    ["checkpoints", "evaluate", "loop", "planning"],
     [
         "rundir",
         "preflight",
