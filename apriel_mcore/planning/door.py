@@ -13,7 +13,6 @@ from apriel_mcore.errors import InputError
 from apriel_mcore.planning import hardware, published, report, search
 from apriel_mcore.planning.workload import ASSUMED, DomainLengths
 
-_STEPS = 9
 _LENGTHS_ORIGIN = "assumed: no run of this recipe was measured (give --lengths FILE)"
 
 
@@ -23,9 +22,8 @@ def plan(args: argparse.Namespace) -> None:
         raise InputError(f"--gpus {min(args.gpus)}: a trainer and a server need two GPUs at least")
     question = _question(args)
     outcomes = {num_gpus: _best(question, num_gpus, weak_from=args.weak) for num_gpus in args.gpus}
-    skews = {
-        sigma: _best(_skewed(question, sigma), args.gpus[-1], weak_from=args.weak) for sigma in args.skew
-    }
+    last = args.gpus[-1]
+    skews = {sigma: _best(_skewed(question, sigma), last, weak_from=args.weak) for sigma in args.skew}
     origin = str(args.lengths) if args.lengths else _LENGTHS_ORIGIN
     print("\n".join(report.lines(outcomes, skews, question, origin=origin)))
     if args.html:
@@ -47,7 +45,7 @@ def _best(question: search.Question, num_gpus: int, *, weak_from: int) -> search
         changed = msgspec.structs.replace(train, groups_per_step=groups)
         config = msgspec.structs.replace(question.config, train=changed)
         question = msgspec.structs.replace(question, config=config)
-    return search.best(question, num_gpus, num_steps=_STEPS)
+    return search.best(question, num_gpus)
 
 
 def _question(args: argparse.Namespace) -> search.Question:

@@ -1,7 +1,7 @@
 """How much arithmetic and memory traffic is one token, by kind? Of a dense decoder, layer by layer.
 
-Symbols as in docs/memory.md: h hidden size, q = heads x head size, k = groups x head size, f feed-forward width,
-V vocabulary, s tokens of a sequence. A multiply-add is two FLOPs; attention is counted causally.
+Symbols as in docs/memory.md: h hidden size, q = heads x head size, k = groups x head size, f feed-forward
+width, V vocabulary, s tokens of a sequence. A multiply-add is two FLOPs; attention is counted causally.
 """
 
 import msgspec
@@ -10,7 +10,7 @@ from apriel_mcore.bridge.shape import ModelShape
 
 
 class Decoder(msgspec.Struct, frozen=True, kw_only=True):
-    """What costs time in a dense decoder; wider than ModelShape, so that published models without gate fit."""
+    """What costs time in a dense decoder; published models without a gate fit too."""
 
     num_layers: int
     hidden: int

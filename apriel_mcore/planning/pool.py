@@ -38,7 +38,7 @@ class Decode(msgspec.Struct, frozen=True, kw_only=True):
 def decode(
     shape: ModelShape, memory: ServerMemory, profile: Profile, *, tensor: int, prompt: float, group_size: int
 ) -> Decode:
-    """Of a server of `tensor` devices: a roofline with additive parts, or what `apriel calibrate` measured."""
+    """Of a server of `tensor` devices: a roofline with additive parts, or what was measured."""
     found = profile.decode
     if isinstance(found, MeasuredDecode):
         return Decode(

@@ -86,7 +86,7 @@ def read() -> Table:
 
 
 def fit(table: Table, profile: Profile) -> Profile:
-    """gemm_bf16, tensor_exposed and gemm_fp8 such that the three fit rows come out; nothing else is looked at.
+    """gemm_bf16, tensor_exposed and gemm_fp8 such that the three fit rows come out, blind to all others.
 
     The rows are bf16 without tensor ranks, bf16 with them and FP8 with them, so each decides one number.
     """

@@ -112,7 +112,7 @@ def splits(question: Question, num_gpus: int, *, max_lag: float) -> list[Split]:
     ]
     if not found:
         raise InputError(
-            f"--gpus {num_gpus}: no layout of the model leaves room for a server; give more GPUs or larger ones"
+            f"--gpus {num_gpus}: no layout of the model leaves room for a server; give more or larger GPUs"
         )
     return sorted(found, key=lambda split: (split.step_s, split.parallel.world_size))
 
@@ -306,20 +306,18 @@ def _outcome(question: Question, split: Split, trace: Trace, max_lag: float) -> 
     )
 
 
-def best(question: Question, num_gpus: int, *, num_steps: int) -> Outcome:
+def best(question: Question, num_gpus: int) -> Outcome:
     """For several bounds on the lag the fastest splits by closed form, one of each server size, simulated:
     the least bound within 3% of the shortest step."""
-    found = [
-        min(_candidates(question, num_gpus, max_lag, num_steps), key=lambda one: one.step_s)
-        for max_lag in LAGS
-    ]
+    found = [min(_candidates(question, num_gpus, max_lag), key=lambda one: one.step_s) for max_lag in LAGS]
     shortest = min(outcome.step_s for outcome in found)
     return next(outcome for outcome in found if outcome.step_s <= 1.03 * shortest)
 
 
-def _candidates(question: Question, num_gpus: int, max_lag: float, num_steps: int) -> Iterator[Outcome]:
+def _candidates(question: Question, num_gpus: int, max_lag: float) -> Iterator[Outcome]:
     fastest: dict[int, Split] = {}
     for split in splits(question, num_gpus, max_lag=max_lag):
         fastest.setdefault(split.server_tensor, split)
+    num_steps = int(6 + 3 * max_lag)  # the first third, in which the lag grows, is not counted
     few = sorted(fastest.values(), key=lambda split: split.step_s)[:2]
     return (simulate(question, split, max_lag=max_lag, num_steps=num_steps, seed=0) for split in few)

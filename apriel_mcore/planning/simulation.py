@@ -1,4 +1,4 @@
-"""When does what happen in the asynchronous loop? The product's scheduler among simulated servers and trainer.
+"""When does what happen in the asynchronous loop? The real scheduler, simulated servers and trainer.
 
     DomainScheduler.dispatch -> queue -> Pool -> resolve -> compose -> trainer -> settle
 

@@ -22,7 +22,7 @@ class DomainLengths(msgspec.Struct, frozen=True, kw_only=True):
     prompt: float = 300.0
 
 
-# Nobody published per-domain lengths of this recipe: chosen so that the mixture's mean is some 5K of 16K tokens.
+# Nobody published lengths by domain of this recipe: chosen for a mean of some 5K of 16K tokens.
 ASSUMED: dict[str, DomainLengths] = {
     "math": DomainLengths(mean=7000, sigma=0.8, keep=0.55),
     "code": DomainLengths(mean=6500, sigma=0.8, keep=0.45),
