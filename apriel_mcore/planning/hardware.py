@@ -1,6 +1,6 @@
 """What can one device and the wires around it do, and who says so?
 
-    profiles/NAME.toml or a file of `apriel calibrate machine` --load--> Profile
+    profiles/NAME.toml or a file like it --load--> Profile
 
 Every section names its source and whether it was measured on devices of that kind running this program; what
 was not is marked wherever its numbers are printed.
@@ -148,8 +148,8 @@ def load(name: str) -> Profile:
         text, where = path.read_text(encoding="utf-8"), str(path)
     else:
         raise InputError(
-            f"--profile {name}: neither a profile that ships nor a file; give h100, or what "
-            "`apriel calibrate machine` wrote"
+            f"--profile {name}: neither a profile that ships nor a file; give h100, or a "
+            "TOML file like profiles/h100.toml"
         )
     try:
         tree: dict[str, Any] = tomllib.loads(text)
