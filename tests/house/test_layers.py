@@ -30,6 +30,7 @@ FLOORS: list[list[str]] = [
     ],
     ["verify"],
     ["data.constant", "data.templates", "data.problems", "data.fetch"],
+    ["checkpoint_folder"],
     ["seams", "fakes", "bridge", "mcore", "rollout", "obs.steplog"],
     ["checkpoints", "evaluate", "loop"],
     [
