@@ -1,6 +1,6 @@
 """When is the run's state saved, what belongs to it, which saves stay, and which one does a run resume from?
 
-Model, optimizer, feed: one step, one folder. Bytes are written while training goes on (mcore/background_save.py).
+Model, optimizer, feed: one step, one folder, written while training goes on (mcore/background_save.py).
 """
 
 import json
@@ -36,7 +36,10 @@ class Saver(Protocol):
 class RankFiles(Protocol):
     """What ranks need to agree on files that each of them sees (mcore/parallel.py's Ranks)."""
 
-    world: int
+    @property
+    def world(self) -> int:
+        """This rank's number."""
+        ...
 
     @property
     def is_first(self) -> bool:
@@ -75,7 +78,7 @@ class Checkpoints:
 
     @span("checkpoint")
     def save_if_due(self, step: int) -> None:
-        """Begin to save at the configured steps, complete what is written; the last step waits for its own."""
+        """Begin to save at the configured steps, complete what is written; wait after the last one."""
         if step == self._num_steps:
             self.save(step)
         elif step % self._settings.every == 0:
@@ -113,18 +116,16 @@ def newest_healthy(root: Path, ranks: RankFiles, tell: Callable[[str], None]) ->
 
     Damaged ones are set aside, and `tell` is told on the first rank; None when nothing is left.
     """
-    names = json.loads(
-        ranks.broadcast(json.dumps([f.name for f in checkpoint_folder.complete(root)]).encode())
-    )
+    seen = [folder.name for folder in checkpoint_folder.complete(root)]
+    names = json.loads(ranks.broadcast(json.dumps(seen).encode()))
     for folder in [root / name for name in reversed(names)]:
         defects = _defects_seen_by_all(folder, ranks)
         if not defects:
             return folder
         if ranks.is_first:
             aside = checkpoint_folder.set_aside(folder)
-            tell(
-                f"{folder}: damaged ({'; '.join(defects[:3])}); set aside as {aside.name}, the one before is taken"
-            )
+            shown = "; ".join(defects[:3])
+            tell(f"{folder}: damaged ({shown}); set aside as {aside.name}, the one before is taken")
     return None
 
 

@@ -7,7 +7,7 @@ AprielError                      exit 1
 |-- PoolError                    exit 1   no rollout server is left, or one breaks its contract
 |-- BridgeError                  exit 1   weights did not arrive as they were sent
 |-- TrainingError                exit 1   the optimizer step is not to be trusted
-|-- CheckpointError              exit 1   the run's state did not reach the disk; older checkpoints are untouched
+|-- CheckpointError              exit 1   the run's state did not reach the disk; older ones are intact
 `-- Preempted                    exit 75  stopped on request, after a checkpoint: run me again
 """
 

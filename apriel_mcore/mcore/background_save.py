@@ -1,4 +1,4 @@
-"""How is a checkpoint written while training goes on? One at a time, each rank's files by a thread of its own.
+"""How is a checkpoint written while training goes on? One at a time, by a thread on every rank.
 
     begin (every rank)   stage to memory -> thread: write, read back          [training goes on]
     advance (every rank) all written? -> first rank: index, state, manifest, name

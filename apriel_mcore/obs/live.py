@@ -54,7 +54,7 @@ class LiveView:
                     self._console.print(line, highlight=False, soft_wrap=True)
 
     def _alarm(self, event: Event) -> None:
-        """Above the table where there is one, else on stderr, where a filter of the steps does not hide it."""
+        """Above the table where there is one, else on stderr."""
         console = self._console if self._live else self._stderr
         console.print(one_line(event, self._config.train.num_steps), highlight=False, soft_wrap=True)
 
