@@ -35,7 +35,7 @@ def stage(folder: Path, learner: MegatronLearner) -> Staged:
     assert learner.step > 0, "nothing is trained yet: the model folder is the checkpoint of step 0"
     strategy = StagingStrategy()
     dist_checkpointing.save(
-        _sharded(learner, is_loading=False),
+        sharded(learner, is_loading=False),
         str(folder),
         FullyParallelSaveStrategyWrapper(strategy, parallel.group("replica")),  # pyright: ignore
         async_sharded_save=True,
@@ -54,7 +54,7 @@ def load(folder: Path, learner: MegatronLearner) -> dict[str, Any]:
     except (OSError, json.JSONDecodeError) as error:
         raise InputError(f"{folder}: not a complete checkpoint ({error}); choose another step") from None
     with _loadable(learner):
-        state = dist_checkpointing.load(_sharded(learner, is_loading=True), str(folder))
+        state = dist_checkpointing.load(sharded(learner, is_loading=True), str(folder))
         assert isinstance(state, dict)
         for name, chunk in _named_chunks(learner):
             chunk.load_state_dict(state[name])
@@ -80,7 +80,7 @@ def _named_chunks(learner: MegatronLearner) -> list[tuple[str, Any]]:
     return [("model" if len(chunks) == 1 else f"model{i}", chunk) for i, chunk in enumerate(chunks)]
 
 
-def _sharded(learner: MegatronLearner, *, is_loading: bool) -> dict[str, Any]:
+def sharded(learner: MegatronLearner, *, is_loading: bool) -> dict[str, Any]:
     """Which part of which global tensor this rank holds, of weights and optimizer state."""
     learner.chunks()  # parameters of the latest update, not those of the one before
     metadata = _how_sharded()
