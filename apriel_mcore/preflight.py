@@ -86,7 +86,7 @@ def _check_space(
     if isinstance(config.publish, ArenaPublish):
         width = 2 if config.train.precision == "bf16" else 4
         needs.append((Path(config.publish.directory), 2 * shape.num_parameters * width, "weight arenas"))
-    tell(f"{'host memory':<12} {checkpoint / _GIB:.1f} GiB over all trainer hosts while a checkpoint is written")
+    tell(f"{'checkpoint':<12} {checkpoint / _GIB:.1f} GiB over all trainer hosts while one is written")
     for folder, need, what in needs:
         if not folder.is_dir():
             raise ConfigError(f"publish.directory: {folder} is not a directory; give one in shared memory")

@@ -13,7 +13,8 @@ from apriel_mcore.config.schema import Checkpoint
 from apriel_mcore.evaluate import NoEvaluator
 from apriel_mcore.fakes import FakeLearner
 from apriel_mcore.obs.steplog import SilentStepLog
-from apriel_mcore.rollout.feed import EventLoopThread
+from apriel_mcore.rollout.event_loop import EventLoopThread
+from apriel_mcore.rollout.shared_feed import FirstRankFeed
 from apriel_mcore.types import Batch, StepStats
 from tests.rollout.test_feed import Harness, recipe
 
@@ -64,6 +65,9 @@ class OneRank:
 
     def gather(self, payload: bytes) -> list[bytes]:
         return [payload]
+
+    def barrier(self) -> None:
+        """Nobody to wait for."""
 
 
 def policy(root: Path, told: list[str], *, num_steps: int) -> Checkpoints:
@@ -143,7 +147,7 @@ def run(harness: Harness, learner: FakeLearner, root: Path) -> None:
         config,
         learner=learner,
         publisher=Publishing(harness),
-        feed=harness.feed,
+        feed=FirstRankFeed(harness.feed, config.stages(), OneRank(), lambda: None),
         evaluator=NoEvaluator(),
         log=SilentStepLog(),
         checkpoints=Checkpoints(
