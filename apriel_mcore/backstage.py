@@ -57,6 +57,10 @@ class Backstage:
         """Run a coroutine on the event loop and wait for it."""
         return self.thread.run(work)
 
+    def alarm(self, message: str) -> None:
+        """Something that the user should see now."""
+        self.log.event("alarm", message=message)
+
     def wait_for_servers(self) -> None:
         """Until every server answers; PoolError when one does not start."""
         self.run(self._started())

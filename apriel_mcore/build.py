@@ -7,13 +7,14 @@
 Collectives come in the same order on both sides: start, learner, restore, publisher.
 """
 
+from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from apriel_mcore import checkpoint_folder
 from apriel_mcore.backstage import Backstage, open_backstage
 from apriel_mcore.bridge import shape as model_shape
 from apriel_mcore.bridge.arena import torch_dtype
@@ -23,7 +24,7 @@ from apriel_mcore.bridge.publish import Probe, ServerSide, Transport, VersionPub
 from apriel_mcore.bridge.stream import Route
 from apriel_mcore.bridge.stream_transport import Place, StreamTransport
 from apriel_mcore.bridge.tensorfile import Dtype
-from apriel_mcore.checkpoints import Checkpoints
+from apriel_mcore.checkpoints import Checkpoints, best_steps, newest_healthy
 from apriel_mcore.config.schema import ArenaPublish, RunConfig, StreamPublish
 from apriel_mcore.data import constant, model_files, problems
 from apriel_mcore.data.controllers import controller_of
@@ -32,6 +33,7 @@ from apriel_mcore.data.prompts import Renderer
 from apriel_mcore.data.sampler import DomainScheduler
 from apriel_mcore.evaluate import Evaluator, HeldOutEvaluator, NoEvaluator
 from apriel_mcore.mcore import checkpoint, parallel
+from apriel_mcore.mcore.background_save import BackgroundSave
 from apriel_mcore.mcore.learner import MegatronLearner
 from apriel_mcore.mcore.parallel import Ranks
 from apriel_mcore.obs.runlog import Event, read_events
@@ -91,7 +93,7 @@ def build(config: RunConfig, run_dir: RunDir, *, attempt: int, resources: ExitSt
 
 
 def _other_rank(rank: _Rank) -> Parts:
-    learner, state = _learner(rank)
+    learner, state = _learner(rank, _silent)
     publisher = _publisher(rank, learner, NoServers())
     feed = ListeningFeed(rank.config.stages(), rank.ranks, lambda: publisher.publish(learner.step))
     return Parts(
@@ -100,7 +102,7 @@ def _other_rank(rank: _Rank) -> Parts:
         feed=feed,
         evaluator=NoEvaluator(),
         log=SilentStepLog(),
-        checkpoints=_checkpoints(rank, learner, feed, state),
+        checkpoints=_checkpoints(rank, feed, _saver(rank, learner, _silent), state, prune=_nothing),
     )
 
 
@@ -114,7 +116,7 @@ def _first_rank(rank: _Rank, attempt: int) -> Parts:
     backstage.self_check(dataset)
     log.event("data", **_counts(dataset))
     log.event("phase", message="building the trainer")
-    learner, state = _learner(rank)
+    learner, state = _learner(rank, backstage.alarm)
     log.event("resume" if past else "start", step=learner.step, attempt=attempt)
     log.event("phase", message="waiting for the rollout servers")
     backstage.wait_for_servers()
@@ -123,11 +125,12 @@ def _first_rank(rank: _Rank, attempt: int) -> Parts:
     own_feed = _feed(rank, dataset, backstage, state)
     feed = FirstRankFeed(own_feed, config.stages(), rank.ranks, lambda: publisher.publish(learner.step))
     done = [event for event in past if event.get("step", 0) <= learner.step]
+    evaluator = _evaluator(config, dataset, backstage, done)
     return Parts(
         learner=learner,
         publisher=publisher,
         feed=feed,
-        evaluator=_evaluator(config, dataset, backstage, done),
+        evaluator=evaluator,
         log=StepLog(
             log,
             rollouts=run_dir.rollouts,
@@ -135,7 +138,13 @@ def _first_rank(rank: _Rank, attempt: int) -> Parts:
             feed_metrics=lambda: own_feed.metrics() | backstage.pool.metrics(),
             past=done,
         ),
-        checkpoints=_checkpoints(rank, learner, feed, state),
+        checkpoints=_checkpoints(
+            rank,
+            feed,
+            _saver(rank, learner, backstage.alarm),
+            state,
+            prune=lambda: _prune(config, run_dir.checkpoints, evaluator),
+        ),
     )
 
 
@@ -159,8 +168,9 @@ class NoServers:
         raise AssertionError("only the first rank talks to servers")
 
 
-def _learner(rank: _Rank) -> tuple[MegatronLearner, dict[str, Any]]:
-    """The trainer with the weights of the newest checkpoint, or of the model folder; and the loop's state."""
+def _learner(rank: _Rank, alarm: Callable[[str], None]) -> tuple[MegatronLearner, dict[str, Any]]:
+    """The trainer with the weights of the newest healthy checkpoint, or of the model folder; and the loop's
+    state."""
     config = rank.config
     learner = MegatronLearner(
         model_shape.read(rank.model),
@@ -169,7 +179,7 @@ def _learner(rank: _Rank) -> tuple[MegatronLearner, dict[str, Any]]:
         ranks=rank.ranks,
         temperature=config.rollout.temperature,
     )
-    newest = checkpoint.latest(rank.run_dir.checkpoints)
+    newest = newest_healthy(rank.run_dir.checkpoints, rank.ranks, alarm)
     if newest is None:
         learner.load_hf(rank.model)
         return learner, {"step": 0}
@@ -229,22 +239,41 @@ def _transport(rank: _Rank, learner: MegatronLearner, plan: Plan, servers: Serve
             )
 
 
+def _saver(rank: _Rank, learner: MegatronLearner, alarm: Callable[[str], None]) -> BackgroundSave:
+    saver = BackgroundSave(rank.run_dir.checkpoints, learner, ranks=rank.ranks, tell=alarm)
+    rank.resources.callback(saver.close)
+    return saver
+
+
 def _checkpoints(
-    rank: _Rank, learner: MegatronLearner, feed: FirstRankFeed | ListeningFeed, state: dict[str, Any]
+    rank: _Rank,
+    feed: FirstRankFeed | ListeningFeed,
+    saver: BackgroundSave,
+    state: dict[str, Any],
+    *,
+    prune: Callable[[], None],
 ) -> Checkpoints:
-    root, settings = rank.run_dir.checkpoints, rank.config.checkpoint
     return Checkpoints(
-        settings,
+        rank.config.checkpoint,
         num_steps=rank.config.train.num_steps,
         last_saved=state["step"],
         feed=feed,
-        save=lambda step, loop_state: checkpoint.save(checkpoint.folder_of(root, step), learner, loop_state),
-        prune=partial(checkpoint.prune, root, settings.keep) if rank.ranks.is_first else _nothing,
+        saver=saver,
+        prune=prune,
     )
+
+
+def _prune(config: RunConfig, root: Path, evaluator: HeldOutEvaluator) -> None:
+    best = best_steps(evaluator.accuracy, root, config.checkpoint.keep_best)
+    checkpoint_folder.prune(root, keep=config.checkpoint.keep, best=best)
 
 
 def _nothing() -> None:
     """Files are the first rank's to remove."""
+
+
+def _silent(message: str) -> None:
+    """The first rank speaks for all."""
 
 
 def _feed(rank: _Rank, dataset: Dataset, backstage: Backstage, state: dict[str, Any]) -> RolloutFeed:
@@ -260,7 +289,7 @@ def _feed(rank: _Rank, dataset: Dataset, backstage: Backstage, state: dict[str, 
         loop=backstage.thread.loop,
         stop_requested=run_dir.stop_request.exists,
         weights_wanted=lambda: backstage.pool.needs_weights,
-        alarm=lambda message: backstage.log.event("alarm", message=message),
+        alarm=backstage.alarm,
     )
     rank.resources.callback(feed.stop)
     feed.restore(state.get("feed") or feed.fresh())
@@ -293,7 +322,7 @@ def _evaluator(
         asker=backstage.asker,
         log=backstage.log,
         run_async=backstage.run,
-        done={event["step"] for event in past if event["event"] == "eval"},
+        accuracy={event["step"]: event["accuracy_mean"] for event in past if event["event"] == "eval"},
     )
 
 

@@ -7,6 +7,7 @@ AprielError                      exit 1
 |-- PoolError                    exit 1   no rollout server is left, or one breaks its contract
 |-- BridgeError                  exit 1   weights did not arrive as they were sent
 |-- TrainingError                exit 1   the optimizer step is not to be trusted
+|-- CheckpointError              exit 1   the run's state did not reach the disk; older ones are intact
 `-- Preempted                    exit 75  stopped on request, after a checkpoint: run me again
 """
 
@@ -41,6 +42,10 @@ class BridgeError(AprielError):
 
 class TrainingError(AprielError):
     """A loss, gradient or log-prob gap that makes the step worthless."""
+
+
+class CheckpointError(AprielError):
+    """A checkpoint could not be written, or is not on disk as it was written."""
 
 
 class Preempted(AprielError):

@@ -12,7 +12,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from apriel_mcore import launcher, preflight, rundir
+from apriel_mcore import checkpoint_folder, launcher, preflight, rundir
 from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.errors import InputError
 from apriel_mcore.obs.runlog import Event, read_events
@@ -39,6 +39,8 @@ def _step_of(checkpoint: Path) -> int:
         raise InputError(
             f"--checkpoint {checkpoint}: not a checkpoint; give a folder RUN_DIR/checkpoints/step_N"
         )
+    if found := checkpoint_folder.defects(checkpoint):
+        raise InputError(f"--checkpoint {checkpoint}: damaged ({'; '.join(found[:3])}); choose another one")
     return int(match.group(1))
 
 

@@ -35,7 +35,7 @@ class HeldOutEvaluator:
         asker: Asker,
         log: RunLog,
         run_async: Callable[[Coroutine[Any, Any, list[Answer]]], list[Answer]],
-        done: set[int],
+        accuracy: dict[int, float],
     ) -> None:
         self._config = config
         self._problems = [  # ids are hashes: in their order the sources are mixed
@@ -48,17 +48,19 @@ class HeldOutEvaluator:
         self._asker = asker
         self._log = log
         self._run_async = run_async
-        self._done = done
+        self.accuracy = accuracy
+        """Mean over domains, by step evaluated, in earlier attempts too."""
 
     def run_if_due(self, step: int) -> None:
         """See Evaluator; a resumed run does not repeat an evaluation it has on record."""
         every = self._config.eval.every
         due = step in (0, self._config.train.num_steps) or (every > 0 and step % every == 0)
-        if not due or step in self._done:
+        if not due or step in self.accuracy:
             return
-        self._done.add(step)
         self._log.event("phase", message=f"evaluating on held-out problems, step {step}")
-        self._log.event("eval", step=step, **self._event(self._run_async(self._answers())))
+        event = self._event(self._run_async(self._answers()))
+        self.accuracy[step] = event["accuracy_mean"]
+        self._log.event("eval", step=step, **event)
 
     async def _answers(self) -> list[Answer]:
         answers = await asyncio.gather(*(self._answer(problem) for problem in self._problems))
@@ -78,8 +80,8 @@ class HeldOutEvaluator:
             self._asker.lost["eval_judge"] += 1
             return None
 
-    def _event(self, answers: list[Answer]) -> dict[str, object]:
-        event: dict[str, object] = {}
+    def _event(self, answers: list[Answer]) -> dict[str, Any]:
+        event: dict[str, Any] = {}
         for domain in self._config.domains:
             rollouts = [rollout for problem, rollout in answers if problem.domain == domain]
             if not rollouts:
@@ -91,7 +93,7 @@ class HeldOutEvaluator:
             event[f"constant.{domain}"] = self._constant[domain]
             event[f"count.{domain}"] = len(rollouts)
         accuracies = [value for key, value in event.items() if key.startswith("accuracy.")]
-        event["accuracy_mean"] = fmean(accuracies)  # type: ignore[arg-type]
+        event["accuracy_mean"] = fmean(accuracies)
         event["samples"] = [_shown(answer) for answer in self._shown(answers)]
         return event
 

@@ -82,10 +82,11 @@ def _check_space(
 ) -> None:
     """Checkpoints on disk and the two arenas in shared memory must fit."""
     checkpoint = shape.num_parameters * (12 + (2 if config.train.precision == "bf16" else 4))
-    needs = [(_existing(run_dir.root), checkpoint * (config.checkpoint.keep + 1), "checkpoints")]
+    needs = [(_existing(run_dir.root), checkpoint * config.checkpoint.most_on_disk, "checkpoints")]
     if isinstance(config.publish, ArenaPublish):
         width = 2 if config.train.precision == "bf16" else 4
         needs.append((Path(config.publish.directory), 2 * shape.num_parameters * width, "weight arenas"))
+    tell(f"{'checkpoint':<12} {checkpoint / _GIB:.1f} GiB over all trainer hosts while one is written")
     for folder, need, what in needs:
         if not folder.is_dir():
             raise ConfigError(f"publish.directory: {folder} is not a directory; give one in shared memory")

@@ -1,67 +1,47 @@
-"""How does a run survive its process? Weights and optimizer state, written whole or not at all.
+"""What does a run's checkpoint hold, and how does it come back? Megatron's distributed checkpoint.
 
-    checkpoints/step_000020.partial/  --all ranks wrote, rename-->  checkpoints/step_000020/
-        Megatron's distributed checkpoint: loads at any other layout
-        state.json: what the loop must remember
+    learner --stage: copied to host memory--> Staged (mcore/staged.py) --> checkpoints/step_000020/
+    checkpoints/step_000020/ --load--> a learner of any other layout
 
-The folder gets its name when it is complete, so a name without `.partial` is the marker. Nothing else
-has to be saved: the learning rate is a function of the step, and the trainer draws no random numbers
-(no dropout).
+Beside Megatron's files lies state.json: what the loop must remember. Nothing else has to be saved: the
+learning rate is a function of the step, and the trainer draws no random numbers (no dropout).
 """
 
 import json
-import queue
-import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from megatron.core import dist_checkpointing
-from megatron.core.dist_checkpointing.strategies import filesystem_async
 from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyParallelSaveStrategyWrapper
-from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
 from megatron.core.optimizer import USING_PYTORCH_OPTIMIZER
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 
+from apriel_mcore.checkpoint_folder import STATE_FILE
 from apriel_mcore.errors import InputError
 from apriel_mcore.mcore import parallel
 from apriel_mcore.mcore.learner import MegatronLearner
-
-STATE_FILE = "state.json"
-_NAME = re.compile(r"step_(\d+)")
+from apriel_mcore.mcore.staged import Staged, StagingStrategy
 
 
-def folder_of(root: Path, step: int) -> Path:
-    """Where the checkpoint of a step belongs."""
-    return root / f"step_{step:06d}"
+def stage(folder: Path, learner: MegatronLearner) -> Staged:
+    """This rank's share of weights and optimizer state as of now, in host memory, to be written into
+    `folder`, which exists and is empty. Collective; the learner may go on when it returns.
 
-
-def save(folder: Path, learner: MegatronLearner, loop_state: dict[str, Any]) -> None:
-    """Writes `folder`, collective; `loop_state` is rank 0's and must be JSON.
-
-    An older checkpoint of that name is replaced once the new one is complete. At least one step must
-    have been taken: a fresh optimizer has no state to write.
+    At least one step must have been taken: a fresh optimizer has no state to write.
     """
     assert learner.step > 0, "nothing is trained yet: the model folder is the checkpoint of step 0"
-    partial = folder.with_name(folder.name + ".partial")
-    if dist.get_rank() == 0:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    dist.barrier()
-    # Megatron's queue of write results belongs to a helper process that it spawns and never ends. The
-    # writing threads are ours: a queue of this process, put in its place, serves and leaves nothing behind.
-    filesystem_async._results_queue = queue.Queue()  # pyright: ignore[reportAttributeAccessIssue]
-    strategy = FullyParallelSaveStrategyWrapper(TorchDistSaveShardedStrategy(), parallel.group("replica"))
-    dist_checkpointing.save(_sharded(learner, is_loading=False), str(partial), strategy)  # pyright: ignore
-    if dist.get_rank() == 0:
-        (partial / STATE_FILE).write_text(json.dumps({"step": learner.step, "loop": loop_state}))
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    dist.barrier()
+    strategy = StagingStrategy()
+    dist_checkpointing.save(
+        sharded(learner, is_loading=False),
+        str(folder),
+        FullyParallelSaveStrategyWrapper(strategy, parallel.group("replica")),  # pyright: ignore
+        async_sharded_save=True,
+        async_strategy="mcore",
+    )
+    return strategy.staged
 
 
 def load(folder: Path, learner: MegatronLearner) -> dict[str, Any]:
@@ -74,7 +54,7 @@ def load(folder: Path, learner: MegatronLearner) -> dict[str, Any]:
     except (OSError, json.JSONDecodeError) as error:
         raise InputError(f"{folder}: not a complete checkpoint ({error}); choose another step") from None
     with _loadable(learner):
-        state = dist_checkpointing.load(_sharded(learner, is_loading=True), str(folder))
+        state = dist_checkpointing.load(sharded(learner, is_loading=True), str(folder))
         assert isinstance(state, dict)
         for name, chunk in _named_chunks(learner):
             chunk.load_state_dict(state[name])
@@ -94,32 +74,13 @@ def load_weights(folder: Path, learner: MegatronLearner) -> None:
     learner.adopt_weights()
 
 
-def latest(root: Path) -> Path | None:
-    """The complete checkpoint of the highest step under `root`, or None."""
-    found = _complete(root)
-    return found[-1] if found else None
-
-
-def prune(root: Path, keep: int) -> None:
-    """Deletes all but the `keep` latest complete checkpoints, and what a broken save left; rank 0 only."""
-    assert keep > 0
-    for folder in [*_complete(root)[:-keep], *root.glob("step_*.partial")]:
-        shutil.rmtree(folder)
-
-
-def _complete(root: Path) -> list[Path]:
-    """Complete checkpoints by step."""
-    found = [(int(name[1]), path) for path in root.glob("step_*") if (name := _NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(found) if (path / STATE_FILE).exists()]
-
-
 def _named_chunks(learner: MegatronLearner) -> list[tuple[str, Any]]:
     """Megatron's optimizer looks for these names in the model's state."""
     chunks = learner.model.chunks
     return [("model" if len(chunks) == 1 else f"model{i}", chunk) for i, chunk in enumerate(chunks)]
 
 
-def _sharded(learner: MegatronLearner, *, is_loading: bool) -> dict[str, Any]:
+def sharded(learner: MegatronLearner, *, is_loading: bool) -> dict[str, Any]:
     """Which part of which global tensor this rank holds, of weights and optimizer state."""
     learner.chunks()  # parameters of the latest update, not those of the one before
     metadata = _how_sharded()

@@ -26,6 +26,7 @@ class LiveView:
         self._rest = b""
         self._last: dict[str, Event] = {}
         self._console = Console()
+        self._stderr = Console(stderr=True)
         self._live = Live(console=self._console, refresh_per_second=2) if sys.stdout.isatty() else None
 
     def __enter__(self) -> "LiveView":
@@ -43,12 +44,19 @@ class LiveView:
         """Read what was appended and show it."""
         for event in self._new_events():
             self._last[event["event"]] = event
-            if self._live:
+            if event["event"] == "alarm":
+                self._alarm(event)
+            elif self._live:
                 self._live.update(self._table())
             else:
                 line = one_line(event, self._config.train.num_steps)
                 if line:
                     self._console.print(line, highlight=False, soft_wrap=True)
+
+    def _alarm(self, event: Event) -> None:
+        """Above the table where there is one, else on stderr."""
+        console = self._console if self._live else self._stderr
+        console.print(one_line(event, self._config.train.num_steps), highlight=False, soft_wrap=True)
 
     def _new_events(self) -> list[Event]:
         if not self._events.exists():

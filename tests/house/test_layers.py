@@ -30,6 +30,7 @@ FLOORS: list[list[str]] = [
     ],
     ["verify"],
     ["data.constant", "data.templates", "data.problems", "data.fetch"],
+    ["checkpoint_folder"],
     ["seams", "fakes", "bridge", "mcore", "rollout", "obs.steplog"],
     ["checkpoints", "evaluate", "loop", "planning"],
     [
@@ -49,7 +50,7 @@ FLOORS: list[list[str]] = [
 
 # Package -> the files or folders that may import it.
 DOORS: dict[str, set[str]] = {
-    "megatron": {"mcore", "bench.step"},
+    "megatron": {"mcore", "bench.step", "bench.checkpoint"},
     "transformer_engine": {"mcore"},
     "vllm": {"rollout.inside_vllm"},
     "transformers": {"data.gguf", "data.prompts", "convert.parity_child", "bench"},

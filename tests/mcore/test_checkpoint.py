@@ -1,7 +1,9 @@
 """A checkpoint continues the run, at its own layout exactly and at any other within rounding; a broken save
 is no checkpoint; saving leaves no process behind."""
 
-import os
+import hashlib
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,9 +12,10 @@ import psutil
 import pytest
 import torch
 
+from apriel_mcore import checkpoint_folder
 from apriel_mcore.bench.ranks import run_ranks
 from apriel_mcore.bridge.shape import ModelShape
-from apriel_mcore.errors import InputError
+from apriel_mcore.checkpoints import newest_healthy
 from apriel_mcore.types import StepStats
 from tests.mcore.llama import (
     LOSS,
@@ -29,16 +32,22 @@ pytestmark = pytest.mark.engine
 
 type Precision = Literal["fp32", "bf16"]
 
+type Outcome = tuple[list[StepStats], str]
+
 LOOP = {"journal": 17, "sampler": {"math": [1, 2]}}
 PLAIN = {"tensor": 2, "pipeline": 2}
 SHARDED = {"data": 2, "distributed_optimizer": True}
 OVERLAP = {**SHARDED, "overlap_grad_reduce": True, "overlap_param_gather": True}
+VIRTUAL = {"pipeline": 2, "virtual_pipeline": 2}
+CONTEXT = {"context": 2, "tensor": 2, "sequence": True}
 CASES = [
     pytest.param("fp32", PLAIN, PLAIN, id="plain_same"),
     pytest.param("fp32", PLAIN, {}, id="plain_to_one_rank"),
     pytest.param("fp32", PLAIN, {"pipeline": 2, "virtual_pipeline": 2}, id="plain_to_virtual_pipeline"),
     pytest.param("fp32", SHARDED, {**SHARDED, "data": 1, "tensor": 2}, id="sharded_to_tensor2"),
     pytest.param("fp32", OVERLAP, OVERLAP, id="overlap_same"),
+    pytest.param("fp32", VIRTUAL, VIRTUAL, id="virtual_pipeline_same"),
+    pytest.param("fp32", CONTEXT, CONTEXT, id="context_sequence_same"),
     pytest.param("bf16", SHARDED, SHARDED, id="bf16_sharded_same"),
     pytest.param("bf16", {"tensor": 2}, {"data": 2}, id="bf16_plain_to_data2"),
 ]
@@ -60,27 +69,68 @@ def step(learner: Any, number: int) -> StepStats:
     return msgspec.structs.replace(learner.train_step(batch), seconds=0.0, packing_fill=0.0)
 
 
-def save_and_continue(precision: Precision, layout: dict[str, Any], root: Path) -> list[StepStats]:
-    from apriel_mcore.mcore import checkpoint
+def state_digest(learner: Any) -> str:
+    """Of every bit of this rank's weights, master weights and moments."""
+    tensors = [tensor for chunk in learner.chunks() for _, tensor in sorted(chunk.items())]
+    for optimizer in learner.optimizer.adam.chained_optimizers:
+        adam = optimizer.optimizer
+        for parameter in (one for group in adam.param_groups for one in group["params"]):
+            tensors += [parameter, *(adam.state[parameter][key] for key in ("exp_avg", "exp_avg_sq", "step"))]
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def fail(message: str) -> None:
+    raise AssertionError(message)
+
+
+def saver_of(root: Path, learner: Any, tell: Callable[[str], None] = fail) -> Any:
+    from apriel_mcore.mcore.background_save import BackgroundSave
+
+    return BackgroundSave(root, learner, ranks=learner.ranks, tell=tell)
+
+
+def save(root: Path, learner: Any) -> None:
+    saver = saver_of(root, learner)
+    saver.begin(learner.step, LOOP)
+    assert saver.advance(wait=True)
+    saver.close()
+
+
+def save_and_continue(precision: Precision, layout: dict[str, Any], root: Path) -> Outcome:
+    """Two steps, a save whose bytes are held back, two more steps meanwhile."""
+    from apriel_mcore.mcore.staged import Staged
 
     learner = learner_at(precision, layout)
     load_by_hand(learner, hf_model().state_dict())
     for number in range(2):
         step(learner, number)
-    checkpoint.save(checkpoint.folder_of(root, learner.step), learner, LOOP)
+    saver = saver_of(root, learner)
+    write, gate = Staged.write, threading.Event()
+    Staged.write = lambda staged: (gate.wait(), write(staged))[1]
+    saver.begin(learner.step, LOOP)
+    continued = [step(learner, number) for number in (2, 3)], state_digest(learner)
+    assert not saver.advance(wait=False) and not checkpoint_folder.complete(root), "nothing is written yet"
+    gate.set()
+    assert saver.advance(wait=True)
+    saver.close()
     assert not psutil.Process().children()
-    return [step(learner, number) for number in (2, 3)]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("checkpoint")]
+    return continued
 
 
-def load_and_continue(precision: Precision, layout: dict[str, Any], root: Path) -> list[StepStats]:
+def load_and_continue(precision: Precision, layout: dict[str, Any], root: Path) -> Outcome:
+    """The same two steps in a new process."""
     from apriel_mcore.mcore import checkpoint
 
     learner = learner_at(precision, layout)
-    folder = checkpoint.latest(root)
-    assert folder is not None and folder == checkpoint.folder_of(root, 2)
+    folder = newest_healthy(root, learner.ranks, fail)
+    assert folder is not None and folder == checkpoint_folder.folder_of(root, 2)
     assert checkpoint.load(folder, learner) == LOOP
     assert learner.step == 2
-    return [step(learner, number) for number in (2, 3)]
+    return [step(learner, number) for number in (2, 3)], state_digest(learner)
 
 
 @pytest.mark.parametrize(("precision", "first", "second"), CASES)
@@ -90,14 +140,14 @@ def test_the_run_continues(
     torch.set_num_threads(1)
     root = tmp_path / "checkpoints"
     sizes = [train_section(**layout).parallel.world_size for layout in (first, second)]
-    wanted = run_ranks(sizes[0], save_and_continue, precision, first, root, folder=tmp_path)[0]
+    wanted_R = run_ranks(sizes[0], save_and_continue, precision, first, root, folder=tmp_path)
     found_R = run_ranks(sizes[1], load_and_continue, precision, second, root, folder=tmp_path)
-    for found in found_R:
-        if first == second:
-            assert found == wanted
-        else:
+    if first == second:
+        assert found_R == wanted_R, "every bit, on every rank"
+    else:
+        for found, _ in found_R:
             tolerance = 1e-5 if precision == "fp32" else 2e-2
-            for ours, theirs in zip(found, wanted, strict=True):
+            for ours, theirs in zip(found, wanted_R[0][0], strict=True):
                 assert ours.loss == pytest.approx(theirs.loss, rel=tolerance, abs=tolerance)
                 assert ours.grad_norm == pytest.approx(theirs.grad_norm, rel=tolerance)
                 assert ours.lr == theirs.lr
@@ -109,13 +159,11 @@ TEXT = [5, 9, 3, 77, 100, 4, 2, 50, 51]
 
 def save_biased(root: Path) -> list[float]:
     """Two steps, so that biases are no longer zero and norms no longer one."""
-    from apriel_mcore.mcore import checkpoint
-
     learner = learner_at("fp32", PLAIN, BIASED)
     before = learner.logprobs(TEXT)
     for number in range(2):
         step(learner, number)
-    checkpoint.save(checkpoint.folder_of(root, learner.step), learner, LOOP)
+    save(root, learner)
     assert learner.logprobs(TEXT) != pytest.approx(before, abs=1e-3)
     return learner.logprobs(TEXT)
 
@@ -124,7 +172,7 @@ def load_biased(root: Path) -> list[float]:
     from apriel_mcore.mcore import checkpoint
 
     learner = learner_at("fp32", {"tensor": 4}, BIASED)
-    checkpoint.load(checkpoint.folder_of(root, 2), learner)
+    checkpoint.load(checkpoint_folder.folder_of(root, 2), learner)
     return learner.logprobs(TEXT)
 
 
@@ -134,24 +182,3 @@ def test_biases_and_head_norms_change_layout_too(tmp_path: Path) -> None:
     wanted = run_ranks(4, save_biased, root, folder=tmp_path)[0]
     for found in run_ranks(4, load_biased, root, folder=tmp_path):
         assert found == pytest.approx(wanted, abs=1e-5)
-
-
-def complete_and_broken(root: Path) -> None:
-    from apriel_mcore.mcore import checkpoint
-
-    assert checkpoint.latest(root) is None
-    for number in (2, 10, 9):
-        folder = checkpoint.folder_of(root, number)
-        folder.mkdir(parents=True)
-        (folder / checkpoint.STATE_FILE).write_text("{}")
-    (root / "step_000011.partial").mkdir()
-    (root / "step_000012").mkdir()  # no state: not ours
-    assert checkpoint.latest(root) == root / "step_000010"
-    with pytest.raises(InputError, match=r"step_000012: not a complete checkpoint"):
-        checkpoint.load(root / "step_000012", learner_at("fp32", {}))
-    checkpoint.prune(root, keep=2)
-    assert sorted(os.listdir(root)) == ["step_000009", "step_000010", "step_000012"]
-
-
-def test_only_complete_checkpoints_count(tmp_path: Path) -> None:
-    run_ranks(1, complete_and_broken, tmp_path / "checkpoints", folder=tmp_path)

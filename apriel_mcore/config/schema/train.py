@@ -97,3 +97,11 @@ class Checkpoint(Section, frozen=True, kw_only=True):
 
     every: Positive = 50
     keep: Positive = 2
+    """The latest ones; a run whose newest checkpoint is damaged continues from the one before."""
+    keep_best: Natural = 1
+    """Also those with the highest mean held-out accuracy, of the steps that were evaluated (`eval.every`)."""
+
+    @property
+    def most_on_disk(self) -> int:
+        """Checkpoints at one time, the one being written included."""
+        return self.keep + self.keep_best + 1
