@@ -90,10 +90,11 @@ def shard_by_hand(learner: Any, state: dict[str, torch.Tensor]) -> list[dict[str
 
 def load_by_hand(learner: Any, state: dict[str, torch.Tensor]) -> None:
     """Sets this rank's weights from HF tensors."""
-    for chunk, wanted in zip(learner.chunks(), shard_by_hand(learner, state), strict=True):
+    wanted = shard_by_hand(learner, state)
+    for chunk, values in zip(learner.chunks(), wanted, strict=True):
         for name, weight in chunk.items():
-            weight.data.copy_(wanted[name])
-    learner.adopt_weights()
+            weight.data.copy_(values[name])
+    learner.adopt_weights(wanted)
 
 
 def _hf_tensor(

@@ -44,7 +44,7 @@ def test_context_ranks_share_the_row(samples: list[Sample], context: int, extra:
     from apriel_mcore.mcore.zigzag import zigzag_inverse
 
     multiple = pad_multiple(ranks_at(context, 0))
-    length = row_length(samples, multiple) + extra * multiple
+    length = row_length(samples, multiple, row_multiple=1) + extra * multiple
     parts = [
         pack(
             samples,
@@ -76,7 +76,11 @@ def test_the_source_is_the_token_before(samples: list[Sample]) -> None:
     from apriel_mcore.mcore.rows import pack, row_length
 
     row = pack(
-        samples, multiple=1, length=row_length(samples, 1), ranks=ranks_at(1, 0), device=torch.device("cpu")
+        samples,
+        multiple=1,
+        length=row_length(samples, 1, row_multiple=1),
+        ranks=ranks_at(1, 0),
+        device=torch.device("cpu"),
     )
     before = [
         [*sample.prompt_T, *sample.response_T][len(sample.prompt_T) - 1 + k]
