@@ -4,7 +4,7 @@ Transformer Engine computes the four linear layers of a transformer layer in FP8
 """
 
 from apriel_mcore.bridge.shape import ModelShape
-from apriel_mcore.config.schema import EngineFp8, Fp8, NoFp8, Parallel, Train, bf16_layers
+from apriel_mcore.config.schema import EngineFp8, Fp8, NoFp8, Train, bf16_layers
 from apriel_mcore.errors import ConfigError
 
 
@@ -35,32 +35,33 @@ def linear_weights(shape: ModelShape, tensor: int) -> int:
 
 def check_shape(shape: ModelShape, train: Train) -> None:
     """ConfigError where no layer would be left for FP8, or a weight has sizes that it does not take."""
-    fp8 = train.fp8
-    if isinstance(fp8, NoFp8):
-        return
+    found = misfit(shape, train.fp8, tensor=train.parallel.tensor, pipeline=train.parallel.pipeline)
+    if found:
+        raise ConfigError(found)
+
+
+def misfit(shape: ModelShape, fp8: Fp8, *, tensor: int, pipeline: int) -> str:
+    """Why a layout cannot compute this model in FP8, and what to change; empty where it can."""
     first, last = bf16_layers(fp8)
-    if first + last >= shape.num_layers:
-        raise ConfigError(
+    if not isinstance(fp8, NoFp8) and first + last >= shape.num_layers:
+        return (
             f"train.fp8.bf16_first = {first} and bf16_last = {last} leave none of {shape.num_layers} layers for "
             'FP8; lower them, or set train.fp8.kind = "off"'
         )
-    most = shape.num_layers // train.parallel.pipeline
+    most = shape.num_layers // pipeline
     if isinstance(fp8, EngineFp8) and max(first, last) > most:
-        raise ConfigError(
-            f"train.fp8: bf16_first = {first} or bf16_last = {last} exceeds the {most} layers of a pipeline "
-            "stage, which Megatron-Core refuses; lower it"
+        return (
+            f"train.fp8.bf16_first = {first} or bf16_last = {last} exceeds the {most} layers of a pipeline stage, "
+            "which Megatron-Core refuses; lower it"
         )
-    _check_sizes(shape, fp8, train.parallel)
-
-
-def _check_sizes(shape: ModelShape, fp8: Fp8, parallel: Parallel) -> None:
-    for name, sizes in _sizes(shape, parallel.tensor).items():
+    for name, sizes in _sizes(shape, tensor).items():
         if any(size % fp8.ALIGNMENT for size in sizes):
-            raise ConfigError(
+            return (
                 f'train.fp8.kind = "{kind_of(fp8)}" takes weights whose sizes are multiples of {fp8.ALIGNMENT}, '
-                f"and {name} is {sizes[0]} x {sizes[1]} on each of train.parallel.tensor = {parallel.tensor} "
-                "ranks; choose another kind or fewer tensor ranks"
+                f"and {name} is {sizes[0]} x {sizes[1]} on each of train.parallel.tensor = {tensor} ranks; choose "
+                "another kind or fewer tensor ranks"
             )
+    return ""
 
 
 def _sizes(shape: ModelShape, tensor: int) -> dict[str, tuple[int, int]]:
