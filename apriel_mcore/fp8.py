@@ -20,7 +20,7 @@ def is_fp8_layer(shape: ModelShape, fp8: Fp8, layer: int) -> bool:
 
 
 def num_fp8_layers(shape: ModelShape, train: Train, stage: int) -> int:
-    """Of a pipeline stage, whose chunks are dealt out like Megatron's: chunk v of stage r is number vp + r."""
+    """Of a pipeline stage, chunks dealt out like Megatron's: chunk v of stage r is number vp + r."""
     parallel = train.parallel
     size = shape.num_layers // (parallel.pipeline * parallel.virtual_pipeline)
     starts = [(v * parallel.pipeline + stage) * size for v in range(parallel.virtual_pipeline)]
@@ -45,21 +45,21 @@ def misfit(shape: ModelShape, fp8: Fp8, *, tensor: int, pipeline: int) -> str:
     first, last = bf16_layers(fp8)
     if not isinstance(fp8, NoFp8) and first + last >= shape.num_layers:
         return (
-            f"train.fp8.bf16_first = {first} and bf16_last = {last} leave none of {shape.num_layers} layers for "
-            'FP8; lower them, or set train.fp8.kind = "off"'
+            f"train.fp8.bf16_first = {first} and bf16_last = {last} leave none of {shape.num_layers} layers "
+            'for FP8; lower them, or set train.fp8.kind = "off"'
         )
     most = shape.num_layers // pipeline
     if isinstance(fp8, EngineFp8) and max(first, last) > most:
         return (
-            f"train.fp8.bf16_first = {first} or bf16_last = {last} exceeds the {most} layers of a pipeline stage, "
-            "which Megatron-Core refuses; lower it"
+            f"train.fp8.bf16_first = {first} or bf16_last = {last} exceeds the {most} layers of a pipeline "
+            "stage, which Megatron-Core refuses; lower it"
         )
     for name, sizes in _sizes(shape, tensor).items():
         if any(size % fp8.ALIGNMENT for size in sizes):
             return (
-                f'train.fp8.kind = "{kind_of(fp8)}" takes weights whose sizes are multiples of {fp8.ALIGNMENT}, '
-                f"and {name} is {sizes[0]} x {sizes[1]} on each of train.parallel.tensor = {tensor} ranks; choose "
-                "another kind or fewer tensor ranks"
+                f'train.fp8.kind = "{kind_of(fp8)}" takes weights whose sizes are multiples of '
+                f"{fp8.ALIGNMENT}, and {name} is {sizes[0]} x {sizes[1]} on each of "
+                f"train.parallel.tensor = {tensor} ranks; choose another kind or fewer tensor ranks"
             )
     return ""
 

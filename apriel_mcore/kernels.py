@@ -1,8 +1,8 @@
 """Which fused kernels will Megatron-Core find in this environment, and does it mistake a package for another?
 
-Megatron tries Transformer Engine's optimizer, then NVIDIA apex's, then torch's, by importing them, and takes any
-package of the name apex for NVIDIA's. PyPI's `apex` is an old web toolkit: with it installed Megatron chooses
-layers that do not exist. So nothing is imported here: files say what is there, before Megatron starts.
+Megatron tries Transformer Engine's optimizer, then NVIDIA apex's, then torch's, by importing them, and takes
+any package of the name apex for NVIDIA's. PyPI's `apex` is an old web toolkit: with it installed Megatron
+chooses layers that do not exist. So nothing is imported here: files say what is there, and before it starts.
 """
 
 import importlib.metadata
@@ -61,12 +61,13 @@ def require(kernels: Kernels, train: Train) -> None:
         )
     if kernels.transformer_engine and not kernels.engine_is_whole:
         raise ConfigError(
-            f"Transformer Engine {kernels.transformer_engine} is installed without its compiled libraries, and "
-            f"Megatron-Core cannot start: `pip uninstall transformer-engine`, or {_INSTALL_ENGINE}"
+            f"Transformer Engine {kernels.transformer_engine} is installed without its compiled libraries, "
+            f"and Megatron-Core cannot start: `pip uninstall transformer-engine`, or {_INSTALL_ENGINE}"
         )
     if kernels.apex == "without_extensions" and not kernels.transformer_engine:
         raise ConfigError(
-            f"NVIDIA apex is installed without its CUDA extensions, and its optimizer cannot run: {_BUILD_APEX}"
+            f"NVIDIA apex is installed without its CUDA extensions, and its optimizer cannot run: "
+            f"{_BUILD_APEX}"
         )
     if train.device == "cuda" and not kernels.transformer_engine:
         wants_fp8 = isinstance(train.fp8, EngineFp8)

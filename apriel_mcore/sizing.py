@@ -124,8 +124,8 @@ def _stage(memory: StageMemory) -> str:
     sizes = ", ".join(f"{name} {getattr(memory, name) / GB:.1f}" for name in parts)
     in_fp8 = f" ({memory.num_fp8_layers} in FP8)" if memory.num_fp8_layers else ""
     return (
-        f"{memory.num_layers} layers{in_fp8}, {memory.num_parameters / 1e6:.1f} M parameters a GPU; GB a GPU: "
-        f"{sizes}, in all {memory.total / GB:.1f}"
+        f"{memory.num_layers} layers{in_fp8}, {memory.num_parameters / 1e6:.1f} M parameters a GPU; GB a "
+        f"GPU: {sizes}, in all {memory.total / GB:.1f}"
     )
 
 
@@ -244,7 +244,9 @@ def _larger_trainers(config: RunConfig, shape: ModelShape) -> Iterator[Train]:
         if not _is_layout(config, shape, tensor, context * data, pipeline):
             continue
         for sequence, distributed_optimizer, recompute in options:
-            if (sequence and tensor == 1) or not _takes_rows(config.train, context, tensor if sequence else 1):
+            if (sequence and tensor == 1) or not _takes_rows(
+                config.train, context, tensor if sequence else 1
+            ):
                 continue
             parallel = msgspec.structs.replace(
                 old,
@@ -260,7 +262,10 @@ def _larger_trainers(config: RunConfig, shape: ModelShape) -> Iterator[Train]:
 
 def _takes_rows(train: Train, context: int, sequence: int) -> bool:
     """Rows divide as FP8 asks; msgspec would refuse the section otherwise."""
-    return not isinstance(train.fp8, EngineFp8) or train.seq_len % (train.fp8.ALIGNMENT * context * sequence) == 0
+    return (
+        not isinstance(train.fp8, EngineFp8)
+        or train.seq_len % (train.fp8.ALIGNMENT * context * sequence) == 0
+    )
 
 
 def _is_layout(config: RunConfig, shape: ModelShape, tensor: int, replicas: int, pipeline: int) -> bool:

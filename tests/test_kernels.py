@@ -78,7 +78,12 @@ def test_refuses_with_a_remedy(
 
 @pytest.mark.parametrize(
     ("files", "train"),
-    [((), CPU), ((*NVIDIA, "amp_C.py"), CPU), ((*ENGINE, *LIBRARIES), FP8), ((*ENGINE, *LIBRARIES, *NVIDIA), CUDA)],
+    [
+        ((), CPU),
+        ((*NVIDIA, "amp_C.py"), CPU),
+        ((*ENGINE, *LIBRARIES), FP8),
+        ((*ENGINE, *LIBRARIES, *NVIDIA), CUDA),
+    ],
 )
 def test_accepts_the_rest(
     files: tuple[str, ...], train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,7 +1,7 @@
 """How does `train.fp8` become Transformer Engine's FP8, and how do FP8 weights look to the rest of us?
 
-Megatron-Core accepts any combination, and trains without FP8 where Transformer Engine is missing: what it does
-not check is checked here, once the device is known.
+Megatron-Core accepts any combination, and trains without FP8 where Transformer Engine is missing: what it
+does not check is checked here, once the device is known.
 """
 
 from collections.abc import Iterator, Mapping
@@ -73,12 +73,14 @@ def require_support(fp8: Fp8, config: TransformerConfig) -> None:
     recipe = type(get_fp8_recipe(config))
     wanted = _RECIPES[kind_of(fp8)]
     if wanted not in [parent.__name__ for parent in recipe.__mro__]:
-        raise ConfigError(f"{key}: Megatron-Core chose {recipe.__name__} instead of {wanted}; use another kind")
+        raise ConfigError(
+            f"{key}: Megatron-Core chose {recipe.__name__} instead of {wanted}; use another kind"
+        )
     available, reason = _availability(fp8)
     if not available:
         raise ConfigError(
-            f"{key} cannot run on {torch.cuda.get_device_name()}: {reason}; H100 takes tensorwise, delayed and "
-            "blockwise, Blackwell mxfp8"
+            f"{key} cannot run on {torch.cuda.get_device_name()}: {reason}; H100 takes tensorwise, delayed "
+            "and blockwise, Blackwell mxfp8"
         )
 
 

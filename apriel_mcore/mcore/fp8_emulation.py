@@ -1,13 +1,15 @@
 """What does FP8 do to a model's numbers? Linear layers whose operands are rounded to FP8, on any device.
 
-    input, weight --round to e4m3--> product in train.precision --backward--> gradient, rounded, into both products
+    input, weight --round--> product in train.precision --backward--> gradient --round--> both products
 
 This is an emulation, for machines without FP8: it rounds what Transformer Engine rounds and multiplies in
-bfloat16 or float32, so it is slower than no FP8. Known differences: tensor cores add up products in fewer bits;
-Transformer Engine rounds each operand once along its rows and once along its columns where scales are 1 x 128,
-here the rows' rounding serves both products; a tensorwise scale is taken over a rank's own part, there over the
-tensor group's. Tensorwise: one scale a tensor, gradients e5m2. Blockwise: 128 x 128 weights, 1 x 128 inputs and
-gradients, all e4m3, scales powers of two, as in DeepSeek-V3 (arXiv 2412.19437, section 3.3).
+bfloat16 or float32, so it is slower than no FP8. Tensorwise: one scale a tensor, inputs and weights e4m3,
+gradients e5m2. Blockwise: 128 x 128 weights, 1 x 128 inputs and gradients, all e4m3, scales powers of two, as
+in DeepSeek-V3 (arXiv 2412.19437, section 3.3).
+
+Known differences: tensor cores add up products in fewer bits; where scales are 1 x 128, Transformer Engine
+rounds an operand once along its rows and once along its columns, and here the rows' rounding serves both
+products; a tensorwise scale is taken over a rank's own part, there over the whole tensor group's.
 """
 
 from collections.abc import Callable
@@ -32,8 +34,8 @@ def round_tensorwise(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def round_blockwise(x: Tensor, rows: int) -> Tensor:
-    """The values of `x` that e4m3 keeps under a power of two for each `rows` x 128 of its last two dimensions;
-    those at the edge may be smaller. Shape and dtype of `x`."""
+    """The values of `x` that e4m3 keeps under a power of two for each `rows` x 128 of it, all but the
+    last dimension taken as one; blocks at the edge may be smaller. Shape and dtype of `x`."""
     flat = x.reshape(-1, x.shape[-1])
     height, width = flat.shape
     padded = pad(flat, (0, -width % BLOCK, 0, -height % rows))

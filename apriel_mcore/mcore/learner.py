@@ -130,8 +130,8 @@ class MegatronLearner:
         return report
 
     def adopt_weights(self, values: Sequence[Mapping[str, Tensor]]) -> None:
-        """FP8 weights and the optimizer's float32 masters take over `values`, parameters of each chunk by name,
-        which the other weights hold already."""
+        """FP8 weights and the optimizer's float32 masters take over `values`, the parameters of each chunk by
+        name; weights of another kind hold them already."""
         for chunk, found in zip(self.model.chunks, values, strict=True):
             write_back(chunk, found)
         # Not from FP8 weights: the masters would begin with their rounding.

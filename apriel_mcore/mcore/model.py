@@ -6,8 +6,9 @@ On a CPU the layers are Megatron's local ones with our attention and norm; on CU
 Engine's. Why GPTModel and not HybridModel: docs/decisions/002-gptmodel-or-hybridmodel.md.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from megatron.core import parallel_state
@@ -136,7 +137,7 @@ def _chunk(shape: ModelShape, config: TransformerConfig, train: Train, stage: in
     # Megatron takes neither a fractional theta nor every kind of scaling; its table is made from these.
     chunk.rotary_pos_emb.inv_freq = inverse_frequencies(shape.head_dim, shape.rope_theta, shape.rope_scaling)
     if isinstance(train.fp8, EmulatedFp8):
-        for layer in chunk.decoder.layers:
+        for layer in cast(Iterable[TransformerLayer], chunk.decoder.layers):
             if is_fp8_layer(shape, train.fp8, layer.layer_number - 1):
                 fp8_emulation.emulate(layer, train.fp8.scaling)
     return chunk

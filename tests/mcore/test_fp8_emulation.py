@@ -91,9 +91,7 @@ def test_a_model_computes_a_little_differently(
 
     def run(fp8: EmulatedFp8 | None, **parallel: int) -> torch.Tensor:
         world = parallel.get("pipeline", 1)
-        found_R = run_ranks(
-            world, losses_and_logprobs, tmp_path / "hf", parallel, fp8, folder=tmp_path
-        )
+        found_R = run_ranks(world, losses_and_logprobs, tmp_path / "hf", parallel, fp8, folder=tmp_path)
         return torch.tensor(found_R[0])
 
     exact = run(None)

@@ -1,7 +1,7 @@
 """Whether the linear layers of the transformer compute in FP8, and how numbers are scaled into it.
 
-Embedding, head, norms and attention stay in `train.precision`. `ALIGNMENT` is what a matrix dimension must be a
-multiple of: tokens of a row on one rank, and both sides of every weight on one rank.
+Embedding, head, norms and attention stay in `train.precision`. `ALIGNMENT` is what a matrix dimension must be
+a multiple of: tokens of a row on one rank, and both sides of every weight on one rank.
 """
 
 from typing import ClassVar, Literal
@@ -28,7 +28,7 @@ class TensorwiseFp8(Section, frozen=True, kw_only=True, tag_field="kind", tag="t
 
 
 class DelayedFp8(Section, frozen=True, kw_only=True, tag_field="kind", tag="delayed"):
-    """One scale a tensor, from largest values of micro-batches before; e4m3, gradients e5m2. Hopper and later.
+    """One scale a tensor, from the largest values before; e4m3, gradients e5m2. Hopper and later.
 
     All layers compute in FP8: the history is reduced once a pass, over all of them.
     """
@@ -61,8 +61,8 @@ class Mxfp8(Section, frozen=True, kw_only=True, tag_field="kind", tag="mxfp8"):
 
 
 class EmulatedFp8(Section, frozen=True, kw_only=True, tag_field="kind", tag="emulated"):
-    """Rounds what enters a matrix product to FP8 and computes in `train.precision`, on a CPU: shows what FP8 does
-    to loss and log-probs, and is slower than without. See mcore/fp8_emulation.py for what differs."""
+    """Rounds what enters a matrix product to FP8 and computes in `train.precision`, on a CPU: shows what FP8
+    does to loss and log-probs, and is slower than without. See mcore/fp8_emulation.py for what differs."""
 
     ALIGNMENT: ClassVar[int] = 1
     scaling: Literal["tensorwise", "blockwise"] = "tensorwise"

@@ -140,8 +140,8 @@ class RunConfig(Section, frozen=True, kw_only=True):
             return
         if keeps_params(self.train.fp8) and isinstance(self.publish, ArenaPublish):
             raise ValueError(
-                'train.fp8.params = true needs publish.kind = "stream": writing an arena would keep a bfloat16 '
-                "copy of the weights on every GPU"
+                'train.fp8.params = true needs publish.kind = "stream": writing an arena would keep a '
+                "bfloat16 copy of the weights on every GPU"
             )
         per_node = self.cluster.gpus_per_node
         groups = {"train.parallel.tensor": self.train.parallel.tensor}

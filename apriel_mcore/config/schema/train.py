@@ -105,8 +105,8 @@ class Train(Section, frozen=True, kw_only=True):
             raise ValueError('fp8: what is not FP8 is bfloat16; set precision = "bf16", or fp8.kind = "off"')
         if keeps_params(self.fp8) and not self.parallel.distributed_optimizer:
             raise ValueError(
-                "fp8.params = true needs parallel.distributed_optimizer = true, which alone turns masters into "
-                "FP8 weights"
+                "fp8.params = true needs parallel.distributed_optimizer = true, which alone turns masters "
+                "into FP8 weights"
             )
         multiple = self.row_multiple
         if self.seq_len % multiple:
