@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Numbers:
-    """Loss and |log-prob difference| to the server of a run's recorded steps, with and without emulated FP8."""
+    """Loss and |log-prob difference| to the server of recorded steps, with and without emulated FP8."""
     run_dir = RunDir(args.run_dir)
     if not run_dir.recipe.exists():
         raise InputError(f"{run_dir.root}: no run here; `make quickstart` makes one, or give --run-dir")

@@ -25,6 +25,7 @@ from megatron.core.transformer.transformer_block import TransformerBlockSubmodul
 from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.transformer_layer import TransformerLayer
 
+from apriel_mcore import kernels
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.config.schema import EmulatedFp8, Train, keeps_params
 from apriel_mcore.errors import ConfigError
@@ -59,6 +60,7 @@ class Model:
 def build_model(shape: ModelShape, train: Train) -> Model:
     """The model with random weights, wrapped for training; collective over all ranks."""
     shape.check_layout(train.parallel)
+    _require_engine(train)
     config = transformer_config(shape, train)
     fp8.require_support(train.fp8, config)
     virtual = train.parallel.virtual_pipeline
@@ -66,6 +68,16 @@ def build_model(shape: ModelShape, train: Train) -> Model:
     chunks = [_chunk(shape, config, train, stage) for stage in stages]
     wrapped = [_wrap(chunk, config, train, bucketed=number == 0) for number, chunk in enumerate(chunks)]
     return Model(shape=shape, config=config, wrapped=wrapped, chunks=chunks)
+
+
+def _require_engine(train: Train) -> None:
+    """ConfigError where Megatron would go on without Transformer Engine, or take another package for apex."""
+    kernels.require(kernels.find(), train)
+    if train.device == "cuda" and not HAVE_TE:
+        raise ConfigError(
+            'train.device = "cuda": Transformer Engine is installed, and `python -c "import '
+            'transformer_engine.pytorch"` fails: install the one that was built for this torch and CUDA'
+        )
 
 
 def dtype_of(train: Train) -> torch.dtype:
@@ -145,11 +157,6 @@ def _chunk(shape: ModelShape, config: TransformerConfig, train: Train, stage: in
 
 def _layer_spec(config: TransformerConfig, train: Train, stage: int | None) -> Any:
     if train.device == "cuda":
-        if not HAVE_TE:
-            raise ConfigError(
-                'train.device = "cuda" needs Transformer Engine, which is not installed: '
-                "install the `gpu` extra, or use the container image"
-            )
         return get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
     submodules = get_gpt_layer_local_submodules(normalization="RMSNorm")
     submodules.input_layernorm = RMSNorm

@@ -88,3 +88,26 @@ def test_the_source_is_the_token_before(samples: list[Sample]) -> None:
         for k in range(len(sample.response_T))
     ]
     assert row.tokens_S[row.source_M].tolist() == before
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    samples=samples_strategy,
+    context=st.sampled_from([1, 2, 4]),
+    alignment=st.sampled_from([1, 16, 32, 128]),
+    more=st.sampled_from([1, 3]),
+)
+def test_rows_on_every_rank_have_the_length_that_fp8_asks_for(
+    samples: list[Sample], context: int, alignment: int, more: int
+) -> None:
+    from apriel_mcore.mcore.rows import pack, pad_multiple, row_length
+
+    ranks = ranks_at(context, 0)
+    multiple = more * pad_multiple(ranks)
+    length = row_length(samples, multiple, row_multiple=alignment * context)
+    least = row_length(samples, multiple, row_multiple=1)
+    assert least <= length < least + more * 2 * alignment * context
+    row = pack(samples, multiple=multiple, length=length, ranks=ranks, device=torch.device("cpu"))
+    assert row.tokens_S.numel() == length // context
+    assert row.tokens_S.numel() % alignment == 0
+    assert row.behaviour_T.numel() == sum(len(sample.response_T) for sample in samples)
