@@ -113,7 +113,7 @@ def _train(args: argparse.Namespace) -> None:
         print(f"apriel: note: {remark}", file=sys.stderr)
     if not args.override:
         rundir.check_same_recipe(run_dir, config)
-    preflight.check_kernels(config)
+    preflight.require_kernels(config)
     preflight.check(config, run_dir, tell=lambda line: None)
     with rundir.held(run_dir):
         rundir.prepare(run_dir, config)

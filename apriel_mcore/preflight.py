@@ -36,17 +36,24 @@ def check(config: RunConfig, run_dir: RunDir, *, tell: Callable[[str], object]) 
         sizing.require_fit(config, shape)
     else:
         tell(f"trainer      {config.train.parallel.world_size} rank(s) on {config.train.device}")
-    tell(f"kernels      {kernels.describe(kernels.find(), config.train)}")
+    _check_kernels(config, tell)
     model_files.model_folder(config.model)
     _check_data(config)
     _check_ports(config)
     _check_space(config, shape, run_dir, tell)
 
 
-def check_kernels(config: RunConfig) -> None:
-    """ConfigError where this environment cannot train as the recipe says; `check` is also for machines that
-    will not train, and only tells."""
+def require_kernels(config: RunConfig) -> None:
+    """ConfigError where this environment cannot train as the recipe says."""
     kernels.require(kernels.find(), config.train)
+
+
+def _check_kernels(config: RunConfig, tell: Callable[[str], object]) -> None:
+    """What trains here; a recipe for GPUs may also be read where nothing could."""
+    found = kernels.find()
+    if config.train.device == "cpu" or found.transformer_engine:
+        kernels.require(found, config.train)
+    tell(f"kernels      {kernels.describe(found, config.train)}")
 
 
 def _check_context(config: RunConfig, shape: ModelShape) -> None:

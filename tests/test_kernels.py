@@ -93,11 +93,13 @@ def test_accepts_the_rest(
     kernels.require(kernels.find(), train)
 
 
-def test_the_command_ends_with_2_and_writes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["train", "check"])
+def test_the_command_ends_with_2_and_writes_nothing(command: str, tmp_path: Path) -> None:
     installed(tmp_path, *WEB_TOOLKIT)
-    command = [sys.executable, "-m", "apriel_mcore.cli", "train", str(ROOT / "recipes" / "quickstart.toml")]
+    recipe = ROOT / "recipes" / "quickstart.toml"
     ended = subprocess.run(
-        [*command, "--run-dir", str(tmp_path / "run")],
+        [sys.executable, "-m", "apriel_mcore.cli", command, str(recipe)],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
@@ -105,4 +107,4 @@ def test_the_command_ends_with_2_and_writes_nothing(tmp_path: Path) -> None:
     )
     assert ended.returncode == 2
     assert "`pip uninstall apex`" in ended.stderr
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "runs").exists()
