@@ -9,7 +9,7 @@ from apriel_mcore.errors import AprielError
 from apriel_mcore.rundir import RunDir
 
 type Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
-BENCHES = ("sampler", "reshard", "publish", "verify", "step", "logprob", "parity", "convert")
+BENCHES = ("sampler", "reshard", "publish", "verify", "step", "logprob", "parity", "convert", "fp8")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
