@@ -1,7 +1,7 @@
 """Rounding to FP8 against a float64 oracle, and a model whose linear layers compute so."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apriel_mcore.bench.ranks import run_ranks
-from apriel_mcore.config.schema import EmulatedFp8
+from apriel_mcore.config.schema import EmulatedFp8, Fp8, NoFp8
 from tests.mcore.llama import LOSS, SHAPE, TEMPERATURE, batch_of, hf_model, samples_of, train_section
 
 SIZES = st.integers(1, 300)
@@ -33,7 +33,7 @@ def numbers(rows: int, columns: int, seed: int) -> torch.Tensor:
 
 
 @given(rows=SIZES, columns=SIZES, seed=st.integers(0, 99), tall=st.booleans())
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 def test_blocks_are_rounded_on_their_own(rows: int, columns: int, seed: int, tall: bool) -> None:
     from apriel_mcore.mcore.fp8_emulation import round_blockwise
 
@@ -51,7 +51,7 @@ def test_blocks_are_rounded_on_their_own(rows: int, columns: int, seed: int, tal
 
 
 @given(rows=SIZES, columns=SIZES, seed=st.integers(0, 99))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 def test_tensors_are_rounded_under_one_scale(rows: int, columns: int, seed: int) -> None:
     from apriel_mcore.mcore.fp8_emulation import round_tensorwise
 
@@ -63,12 +63,11 @@ def test_tensors_are_rounded_under_one_scale(rows: int, columns: int, seed: int)
     assert found.abs().max() == pytest.approx(float(largest), rel=1e-6)
 
 
-def losses_and_logprobs(folder: Path, parallel: dict[str, Any], fp8: EmulatedFp8 | None) -> list[float]:
+def losses_and_logprobs(folder: Path, parallel: dict[str, Any], fp8: Fp8) -> list[float]:
     from apriel_mcore.mcore import parallel as ranks_of
     from apriel_mcore.mcore.learner import MegatronLearner
 
-    section = train_section(**parallel)
-    section = section if fp8 is None else msgspec.structs.replace(section, fp8=fp8)
+    section = msgspec.structs.replace(train_section(**parallel), fp8=fp8)
     ranks = ranks_of.start(section, seed=3, timeout_s=60)
     learner = MegatronLearner(SHAPE, section, LOSS, ranks=ranks, temperature=TEMPERATURE)
     learner.load_hf(folder)
@@ -83,21 +82,19 @@ def losses_and_logprobs(folder: Path, parallel: dict[str, Any], fp8: EmulatedFp8
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("scaling", ["tensorwise", "blockwise"])
-def test_a_model_computes_a_little_differently(
-    scaling: Literal["tensorwise", "blockwise"], tmp_path: Path
-) -> None:
+def test_a_model_computes_a_little_differently(tmp_path: Path) -> None:
     hf_model().save_pretrained(tmp_path / "hf")
 
-    def run(fp8: EmulatedFp8 | None, **parallel: int) -> torch.Tensor:
+    def run(fp8: Fp8, **parallel: int) -> torch.Tensor:
         world = parallel.get("pipeline", 1)
         found_R = run_ranks(world, losses_and_logprobs, tmp_path / "hf", parallel, fp8, folder=tmp_path)
         return torch.tensor(found_R[0])
 
-    exact = run(None)
-    fp8 = run(EmulatedFp8(scaling=scaling))
-    gap = (fp8 - exact).abs()
-    assert (gap > 0).all() and (gap / exact.abs()).max() < 0.2, (exact, fp8)
-    # The first and the last layer stay as they are: of four layers none is left but by name.
-    assert torch.equal(run(EmulatedFp8(scaling=scaling, bf16_first=2, bf16_last=2)), exact)
-    assert torch.allclose(run(EmulatedFp8(scaling=scaling), pipeline=2), fp8, rtol=1e-5)
+    exact = run(NoFp8())
+    tensorwise = run(EmulatedFp8())
+    for found in (tensorwise, run(EmulatedFp8(scaling="blockwise"))):
+        gap = (found - exact).abs()
+        assert (gap > 0).all() and (gap / exact.abs()).max() < 0.2, (exact, found)
+    # All four layers but by name in float32, and layers counted over the stages.
+    assert torch.equal(run(EmulatedFp8(bf16_first=2, bf16_last=2)), exact)
+    assert torch.allclose(run(EmulatedFp8(), pipeline=2), tensorwise, rtol=1e-5)
