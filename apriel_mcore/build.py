@@ -32,6 +32,7 @@ from apriel_mcore.data.problems import Dataset
 from apriel_mcore.data.prompts import Renderer
 from apriel_mcore.data.sampler import DomainScheduler
 from apriel_mcore.evaluate import Evaluator, HeldOutEvaluator, NoEvaluator
+from apriel_mcore.fp8 import kind_of
 from apriel_mcore.mcore import checkpoint, parallel
 from apriel_mcore.mcore.background_save import BackgroundSave
 from apriel_mcore.mcore.learner import MegatronLearner
@@ -117,6 +118,7 @@ def _first_rank(rank: _Rank, attempt: int) -> Parts:
     log.event("data", **_counts(dataset))
     log.event("phase", message="building the trainer")
     learner, state = _learner(rank, backstage.alarm)
+    log.event("trainer", optimizer=learner.optimizer.implementation, fp8=kind_of(config.train.fp8))
     log.event("resume" if past else "start", step=learner.step, attempt=attempt)
     log.event("phase", message="waiting for the rollout servers")
     backstage.wait_for_servers()

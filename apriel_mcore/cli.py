@@ -9,7 +9,18 @@ from apriel_mcore.errors import AprielError
 from apriel_mcore.rundir import RunDir
 
 type Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
-BENCHES = ("sampler", "reshard", "publish", "verify", "step", "logprob", "parity", "convert", "checkpoint")
+BENCHES = (
+    "sampler",
+    "reshard",
+    "publish",
+    "verify",
+    "step",
+    "logprob",
+    "parity",
+    "convert",
+    "checkpoint",
+    "fp8_training",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -132,6 +143,7 @@ def _train(args: argparse.Namespace) -> None:
         print(f"apriel: note: {remark}", file=sys.stderr)
     if not args.override:
         rundir.check_same_recipe(run_dir, config)
+    preflight.require_kernels(config)
     preflight.check(config, run_dir, tell=lambda line: None)
     with rundir.held(run_dir):
         rundir.prepare(run_dir, config)

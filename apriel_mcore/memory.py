@@ -9,7 +9,17 @@ Closed forms in bytes, without torch. Derivations, assumptions and what is left 
 import msgspec
 
 from apriel_mcore.bridge.shape import ModelShape
-from apriel_mcore.config.schema import Cluster, LocalServers, Parallel, Train
+from apriel_mcore.config.schema import (
+    BlockwiseFp8,
+    Cluster,
+    EngineFp8,
+    LocalServers,
+    Mxfp8,
+    Parallel,
+    Train,
+    keeps_params,
+)
+from apriel_mcore.fp8 import linear_weights, num_fp8_layers
 
 GB = 10**9
 GIB = 2**30
@@ -22,6 +32,8 @@ HEAD_KEEP_BYTES = 512 * 2**20
 """Softmax outputs that wait for backward: KEEP_BYTES of mcore/logprobs.py."""
 
 _FP32 = 4
+_SCALED_32 = (BlockwiseFp8, Mxfp8)
+"""Kinds of FP8 with a scale for few numbers: of activations, a float32 for 128 or a byte for 32."""
 _WIDTH = {"bf16": 2, "fp32": 4, "bfloat16": 2, "float32": 4}
 """Bytes of one number, by precision of the trainer or dtype of a server."""
 
@@ -31,8 +43,10 @@ class StageMemory(msgspec.Struct, frozen=True, kw_only=True):
 
     stage: int
     num_layers: int
+    num_fp8_layers: int
     num_parameters: int
     weights: int
+    """And, where layers compute in FP8, their weights in FP8, once along rows and once along columns."""
     gradients: int
     """float32 buffers that gradients of all rows are added up in."""
     optimizer: int
@@ -114,11 +128,11 @@ def layers_in_flight(shape: ModelShape, parallel: Parallel, stage: int, num_micr
     return min(chunks, v * num_micro_batches) * (shape.num_layers // (p * v))
 
 
-def kept_per_token(shape: ModelShape, train: Train) -> int:
+def kept_per_token(shape: ModelShape, train: Train, *, in_fp8: bool) -> int:
     """Bytes that one layer keeps of one token of its context rank until backward (recompute: as set)."""
     parallel, width = train.parallel, _WIDTH[train.precision]
     hidden = width * shape.hidden_size // _sequence_ranks(parallel)
-    attention, feed_forward = _attention_kept(shape, train), _feed_forward_kept(shape, train)
+    attention, feed_forward = _attention_kept(shape, train, in_fp8), _feed_forward_kept(shape, train, in_fp8)
     if train.recompute == "full":
         return hidden  # the layer's input
     if train.recompute == "selective":
@@ -126,19 +140,31 @@ def kept_per_token(shape: ModelShape, train: Train) -> int:
     return hidden + attention + hidden + feed_forward
 
 
-def _attention_kept(shape: ModelShape, train: Train) -> int:
-    """Norm output, q, k, v, attention output, and the log of the softmax normaliser in float32."""
+def _attention_kept(shape: ModelShape, train: Train, in_fp8: bool) -> int:
+    """Norm output, q, k, v, attention output, and the log of the softmax normaliser in float32.
+
+    An FP8 layer keeps the inputs of its linear layers in FP8; the attention kernel keeps its output besides.
+    """
     parallel, width = train.parallel, _WIDTH[train.precision]
+    hidden = shape.hidden_size // _sequence_ranks(parallel)
     queries = shape.num_heads * shape.head_dim // parallel.tensor
     keys = _kv_channels(shape, parallel.tensor)
     normaliser = _FP32 * shape.num_heads // parallel.tensor
-    return width * (shape.hidden_size // _sequence_ranks(parallel) + 2 * queries + 2 * keys) + normaliser
+    core = width * (2 * queries + 2 * keys) + normaliser
+    return core + (_fp8_bytes(hidden + queries, train) if in_fp8 else width * hidden)
 
 
-def _feed_forward_kept(shape: ModelShape, train: Train) -> int:
-    """Norm output, gate and up, and their product."""
+def _feed_forward_kept(shape: ModelShape, train: Train, in_fp8: bool) -> int:
+    """Norm output, gate and up, and their product. The first and the last are inputs of linear layers."""
     parallel, width = train.parallel, _WIDTH[train.precision]
-    return width * (shape.hidden_size // _sequence_ranks(parallel) + 3 * shape.ffn_size // parallel.tensor)
+    hidden, ffn = shape.hidden_size // _sequence_ranks(parallel), shape.ffn_size // parallel.tensor
+    inputs = _fp8_bytes(hidden + ffn, train) if in_fp8 else width * (hidden + ffn)
+    return inputs + width * 2 * ffn
+
+
+def _fp8_bytes(count: int, train: Train) -> int:
+    """Of numbers in FP8 with their scales."""
+    return count + (-(-count // 32) if isinstance(train.fp8, _SCALED_32) else 0)
 
 
 def _stage_memory(shape: ModelShape, train: Train, stage: int, num_micro_batches: int) -> StageMemory:
@@ -146,21 +172,34 @@ def _stage_memory(shape: ModelShape, train: Train, stage: int, num_micro_batches
     count = parameters_on(shape, parallel, stage)
     row = -(-train.seq_len // parallel.context)
     in_flight = layers_in_flight(shape, parallel, stage, num_micro_batches)
-    activations = in_flight * kept_per_token(shape, train) * row
+    num_layers = shape.num_layers // parallel.pipeline
+    in_fp8 = num_fp8_layers(shape, train, stage) if isinstance(train.fp8, EngineFp8) else 0
+    kept = in_fp8 * kept_per_token(shape, train, in_fp8=True)
+    kept += (num_layers - in_fp8) * kept_per_token(shape, train, in_fp8=False)
+    activations = -(-in_flight * kept // num_layers) * row
     working = _layer_working(shape, train, row)
     if stage == parallel.pipeline - 1:
         activations += _head_kept(shape, train, row)
         working = max(working, _head_working(shape, train, row))
     return StageMemory(
         stage=stage,
-        num_layers=shape.num_layers // parallel.pipeline,
+        num_layers=num_layers,
+        num_fp8_layers=in_fp8,
         num_parameters=count,
-        weights=width * count,
+        weights=width * count + in_fp8 * _fp8_weight_bytes(shape, train),
         gradients=_FP32 * count,
         optimizer=_optimizer_bytes(count, train),
         activations=activations,
         working=working,
     )
+
+
+def _fp8_weight_bytes(shape: ModelShape, train: Train) -> int:
+    """What FP8 adds to the weights of one layer: both ways of its linear layers' weights, which stay from row
+    to row, less what is then not kept in bfloat16."""
+    count = linear_weights(shape, train.parallel.tensor)
+    both_ways = 2 * (count if not isinstance(train.fp8, Mxfp8) else _fp8_bytes(count, train))
+    return both_ways - (_WIDTH[train.precision] * count if keeps_params(train.fp8) else 0)
 
 
 def _optimizer_bytes(num_parameters: int, train: Train) -> int:
@@ -179,11 +218,14 @@ def _layer_working(shape: ModelShape, train: Train, row: int) -> int:
     """
     tensor, width = train.parallel.tensor, _WIDTH[train.precision]
     activations = row * width * (2 * shape.ffn_size // tensor + 3 * shape.hidden_size)
+    in_fp8 = isinstance(train.fp8, EngineFp8)
+    if in_fp8:  # the gradient and the gathered input, in FP8 both ways
+        activations += 2 * row * _fp8_bytes(2 * shape.ffn_size // tensor + shape.hidden_size, train)
     weight = width * 2 * shape.ffn_size * shape.hidden_size // tensor
     recomputed = {
         "none": 0,
-        "selective": _feed_forward_kept(shape, train),
-        "full": _attention_kept(shape, train) + _feed_forward_kept(shape, train),
+        "selective": _feed_forward_kept(shape, train, False),
+        "full": _attention_kept(shape, train, False) + _feed_forward_kept(shape, train, False),
     }
     return activations + weight + row * recomputed[train.recompute]
 

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from apriel_mcore import sizing
+from apriel_mcore import fp8, kernels, sizing
 from apriel_mcore.bridge import shape as model_shape
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.config.schema import ArenaPublish, JsonlSource, LocalServers, RunConfig
@@ -28,6 +28,7 @@ def check(config: RunConfig, run_dir: RunDir, *, tell: Callable[[str], object]) 
     shape = model_shape.read(folder)
     tell(f"model        {folder.name}: {shape.num_parameters / 1e6:.1f} M parameters, {shape.family}")
     shape.check_layout(config.train.parallel)
+    fp8.check_shape(shape, config.train)
     _check_context(config, shape)
     if config.train.device == "cuda":
         for line in sizing.describe(config, shape):
@@ -35,10 +36,24 @@ def check(config: RunConfig, run_dir: RunDir, *, tell: Callable[[str], object]) 
         sizing.require_fit(config, shape)
     else:
         tell(f"trainer      {config.train.parallel.world_size} rank(s) on {config.train.device}")
+    _check_kernels(config, tell)
     model_files.model_folder(config.model)
     _check_data(config)
     _check_ports(config)
     _check_space(config, shape, run_dir, tell)
+
+
+def require_kernels(config: RunConfig) -> None:
+    """ConfigError where this environment cannot train as the recipe says."""
+    kernels.require(kernels.find(), config.train)
+
+
+def _check_kernels(config: RunConfig, tell: Callable[[str], object]) -> None:
+    """What trains here; a recipe for GPUs may also be read where nothing could."""
+    found = kernels.find()
+    if config.train.device == "cpu" or found.transformer_engine:
+        kernels.require(found, config.train)
+    tell(f"kernels      {kernels.describe(found, config.train)}")
 
 
 def _check_context(config: RunConfig, shape: ModelShape) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from apriel_mcore import __version__
+from apriel_mcore import __version__, kernels
 from apriel_mcore.config.load import diff, dump, load
 from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.errors import AprielError, InputError
@@ -154,11 +154,13 @@ def prepare(run_dir: RunDir, config: RunConfig) -> None:
 
 def provenance(config: RunConfig) -> dict[str, object]:
     """Who, where, with what: enough to repeat the run."""
+    found = kernels.find()
     return {
         "apriel_mcore": __version__,
         "git_commit": _git_commit(),
         "python": platform.python_version(),
         "packages": _versions(),
+        "kernels": msgspec.structs.asdict(found) | {"optimizer": found.optimizer},
         "host": platform.node(),
         "machine": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),

@@ -13,8 +13,9 @@ from typing import Any
 
 import msgspec
 
+from apriel_mcore import fp8
 from apriel_mcore.bridge.shape import ModelShape
-from apriel_mcore.config.schema import ArenaPublish, LocalServers, Parallel, RunConfig, Train
+from apriel_mcore.config.schema import ArenaPublish, EngineFp8, LocalServers, Parallel, RunConfig, Train
 from apriel_mcore.errors import ConfigError
 from apriel_mcore.memory import (
     GB,
@@ -121,9 +122,10 @@ def _distinct(memories: Sequence[StageMemory]) -> list[StageMemory]:
 def _stage(memory: StageMemory) -> str:
     parts = ("weights", "gradients", "optimizer", "activations", "working")
     sizes = ", ".join(f"{name} {getattr(memory, name) / GB:.1f}" for name in parts)
+    in_fp8 = f" ({memory.num_fp8_layers} in FP8)" if memory.num_fp8_layers else ""
     return (
-        f"{memory.num_layers} layers, {memory.num_parameters / 1e6:.1f} M parameters a GPU; GB a GPU: "
-        f"{sizes}, in all {memory.total / GB:.1f}"
+        f"{memory.num_layers} layers{in_fp8}, {memory.num_parameters / 1e6:.1f} M parameters a GPU; GB a "
+        f"GPU: {sizes}, in all {memory.total / GB:.1f}"
     )
 
 
@@ -242,7 +244,9 @@ def _larger_trainers(config: RunConfig, shape: ModelShape) -> Iterator[Train]:
         if not _is_layout(config, shape, tensor, context * data, pipeline):
             continue
         for sequence, distributed_optimizer, recompute in options:
-            if sequence and tensor == 1:
+            if (sequence and tensor == 1) or not _takes_rows(
+                config.train, context, tensor if sequence else 1
+            ):
                 continue
             parallel = msgspec.structs.replace(
                 old,
@@ -256,6 +260,14 @@ def _larger_trainers(config: RunConfig, shape: ModelShape) -> Iterator[Train]:
             yield msgspec.structs.replace(config.train, parallel=parallel, recompute=recompute)
 
 
+def _takes_rows(train: Train, context: int, sequence: int) -> bool:
+    """Rows divide as FP8 asks; msgspec would refuse the section otherwise."""
+    return (
+        not isinstance(train.fp8, EngineFp8)
+        or train.seq_len % (train.fp8.ALIGNMENT * context * sequence) == 0
+    )
+
+
 def _is_layout(config: RunConfig, shape: ModelShape, tensor: int, replicas: int, pipeline: int) -> bool:
     """The model can be shared out like this, and the ranks fill whole nodes."""
     world, per_node = tensor * pipeline * replicas, config.cluster.gpus_per_node
@@ -263,6 +275,7 @@ def _is_layout(config: RunConfig, shape: ModelShape, tensor: int, replicas: int,
         not any(size % tensor for size in (shape.num_heads, shape.num_kv_heads, shape.ffn_size, per_node))
         and shape.num_layers % (pipeline * config.train.parallel.virtual_pipeline) == 0
         and (world <= per_node or world % per_node == 0)
+        and fp8.misfit(shape, config.train.fp8, tensor=tensor, pipeline=pipeline) == ""
     )
 
 

@@ -82,14 +82,23 @@ class LivePool(NamedTuple):
     run: Callable[[Coroutine[Any, Any, Any]], Any]
 
 
-@pytest.fixture(scope="session")
-def live_pool(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LivePool]:
-    """One vLLM CPU server on the tiny model, for the whole session (about a minute to start)."""
+NO_CUDA = torch.cuda.device_count() == 0
+ON_EACH_DEVICE = [
+    pytest.param("cpu", marks=pytest.mark.skipif(not NO_CUDA, reason="vLLM is built for one device: CUDA")),
+    pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(NO_CUDA, reason="needs a CUDA device")]),
+]
+
+
+@pytest.fixture(scope="session", params=ON_EACH_DEVICE)
+def live_pool(
+    request: pytest.FixtureRequest, tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LivePool]:
+    """One vLLM server on the tiny model, for the whole session (about a minute to start)."""
     settings = LocalServers(max_model_len=1024, max_num_seqs=16, kv_cache_gib=0.25)
     spec = ServerSpec(
         settings=settings,
         model=tiny_llama,
-        device="cpu",
+        device=request.param,
         index=0,
         seed=0,
         transport="arena",

@@ -120,7 +120,7 @@ def test_activations_of_layers_are_megatrons_where_both_model_the_same(
     parallel = train.parallel
     in_flight = layers_in_flight(shape, parallel, 0, MANY_ROWS)
     row = train.seq_len // parallel.context
-    found = in_flight * row * kept_per_token(shape, train)
+    found = in_flight * row * kept_per_token(shape, train, in_fp8=False)
 
     arguments = megatron_arguments(shape, train, ffn_hidden_size=1.5 * shape.ffn_size)
     with_rest = compute_activation_memory(arguments, num_microbatches=MANY_ROWS)
@@ -143,7 +143,7 @@ def test_activations_without_sequence_parallelism_are_megatrons(tensor: int) -> 
     shape = SHAPES["llama2_13b"]
     train = train_at((tensor, 2, 1, 1, 1), parallel={"sequence": False})
     in_flight = layers_in_flight(shape, train.parallel, 0, MANY_ROWS)
-    found = in_flight * train.seq_len * kept_per_token(shape, train)
+    found = in_flight * train.seq_len * kept_per_token(shape, train, in_fp8=False)
     arguments = megatron_arguments(shape, train)
     wanted = compute_activation_memory_without_sp(arguments, num_microbatches=MANY_ROWS) / 1.05
     masks = 2 * in_flight * train.seq_len * shape.hidden_size

@@ -1,4 +1,4 @@
-"""How does one process play many ranks? A server imports Megatron once and forks every case's gloo world.
+"""How does one process play many ranks? A server imports Megatron once and forks every case's world.
 
 Not from this process: what has run threads or backward passes cannot be forked safely.
 """
@@ -25,8 +25,12 @@ def run_ranks(world: int, case: Callable[..., Any], *args: Any, folder: Path) ->
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["apriel_mcore.mcore.learner"])
+    # Importing Transformer Engine may already initialise CUDA, which no fork survives.
+    if torch.cuda.device_count() > 0:
+        context = multiprocessing.get_context("spawn")
+    else:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["apriel_mcore.mcore.learner"])
     ranks = [
         context.Process(target=_be_rank, args=(rank, world, port, case, args, folder))
         for rank in range(world)

@@ -170,7 +170,9 @@ class VersionPublisher:
             raise BridgeError(
                 f"version {version}: the servers answer the probe text {mean:.4f} away from the trainer "
                 f"(mean |log-prob difference|, largest {largest:.4f}; publish.probe_bound = "
-                f"{self._probe.bound}): they do not run the weights that were sent"
+                f"{self._probe.bound}): they do not run the weights that were sent, or round "
+                "otherwise than the trainer (train.fp8, train.precision, rollout.servers.dtype) and need a "
+                "wider bound"
             )
         sent = together(delivery.sent_R)
         receipt = Receipt(

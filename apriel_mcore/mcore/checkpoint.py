@@ -71,7 +71,7 @@ def load_weights(folder: Path, learner: MegatronLearner) -> None:
     assert isinstance(state, dict)
     for name, chunk in _named_chunks(learner):
         chunk.load_state_dict(state[name])
-    learner.adopt_weights()
+    learner.adopt_weights([state[name] for name, _ in _named_chunks(learner)])
 
 
 def _named_chunks(learner: MegatronLearner) -> list[tuple[str, Any]]:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -14,10 +14,11 @@ from apriel_mcore.bridge.names import Chunk, Spec
 from apriel_mcore.bridge.plan import Coordinates, make_plan
 from apriel_mcore.bridge.reshard import LoadReport, load_hf_weights
 from apriel_mcore.bridge.shape import ModelShape
-from apriel_mcore.config.schema import Loss, Train
+from apriel_mcore.config.schema import Loss, Train, keeps_params
 from apriel_mcore.data.packing import plan_digest
 from apriel_mcore.errors import TrainingError
 from apriel_mcore.mcore import parallel
+from apriel_mcore.mcore.fp8 import PlainParameters, write_back
 from apriel_mcore.mcore.model import build_model
 from apriel_mcore.mcore.optimizer import build_optimizer, force_param_sync
 from apriel_mcore.mcore.parallel import Ranks
@@ -75,10 +76,13 @@ class MegatronLearner:
             chunks=tuple(_describe(chunk) for chunk in self.model.chunks),
         )
 
-    def chunks(self) -> list[dict[str, Tensor]]:
-        """The parameters of each model chunk of this rank, as of `step`; collective."""
+    def chunks(self) -> list[Mapping[str, Tensor]]:
+        """The parameters of each model chunk of this rank, as of `step`; collective.
+
+        Those kept in FP8 are made when they are asked for: writing to them changes nothing.
+        """
         force_param_sync(self.model)
-        return [dict(chunk.named_parameters()) for chunk in self.model.chunks]
+        return [PlainParameters(chunk) for chunk in self.model.chunks]
 
     @span("train")
     def train_step(self, batch: Batch) -> StepStats:
@@ -120,13 +124,19 @@ class MegatronLearner:
     def load_hf(self, folder: Path) -> LoadReport:
         """Weights of a Hugging Face folder of the same shape; step and optimizer state stay."""
         plan = make_plan(self.model.shape, self.ranks.sizes, self.spec)
-        report = load_hf_weights(self.chunks(), plan, self.coordinates, folder)
-        self.adopt_weights()
+        values = [dict(chunk) for chunk in self.chunks()]
+        report = load_hf_weights(values, plan, self.coordinates, folder)
+        self.adopt_weights(values)
         return report
 
-    def adopt_weights(self) -> None:
-        """The optimizer's float32 masters take over weights that were written into the chunks."""
-        self.optimizer.adam.reload_model_params()
+    def adopt_weights(self, values: Sequence[Mapping[str, Tensor]]) -> None:
+        """FP8 weights and the optimizer's float32 masters take over `values`, the parameters of each chunk by
+        name; weights of another kind hold them already."""
+        for chunk, found in zip(self.model.chunks, values, strict=True):
+            write_back(chunk, found)
+        # Not from FP8 weights: the masters would begin with their rounding.
+        state = {f"model{number}": dict(found) for number, found in enumerate(values)}
+        self.optimizer.adam.reload_model_params(state if keeps_params(self._train.fp8) else None)
 
     def resume_at(self, step_number: int) -> None:
         """Weights and optimizer are those after `step_number` steps (mcore/checkpoint.py)."""
@@ -149,7 +159,7 @@ class MegatronLearner:
         Megatron's interleaved schedule wants a multiple of the stages, and with two stages it mixes up
         the shapes of what it sends forward and backward: it gets rows of one length, and empty ones.
         """
-        lengths = [row_length(row, multiple) for row in rows]
+        lengths = [row_length(row, multiple, row_multiple=self._train.row_multiple) for row in rows]
         sizes = self.ranks.sizes
         if sizes.virtual_pipeline > 1:
             rows = rows + [[]] * (-len(rows) % sizes.pipeline)

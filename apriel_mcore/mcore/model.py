@@ -6,8 +6,9 @@ On a CPU the layers are Megatron's local ones with our attention and norm; on CU
 Engine's. Why GPTModel and not HybridModel: docs/decisions/002-gptmodel-or-hybridmodel.md.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from megatron.core import parallel_state
@@ -24,9 +25,12 @@ from megatron.core.transformer.transformer_block import TransformerBlockSubmodul
 from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.transformer_layer import TransformerLayer
 
+from apriel_mcore import kernels
 from apriel_mcore.bridge.shape import ModelShape
-from apriel_mcore.config.schema import Parallel, Train
+from apriel_mcore.config.schema import EmulatedFp8, Train, keeps_params
 from apriel_mcore.errors import ConfigError
+from apriel_mcore.fp8 import is_fp8_layer
+from apriel_mcore.mcore import fp8, fp8_emulation
 from apriel_mcore.mcore.attention import PackedCausalAttention
 from apriel_mcore.mcore.norm import RMSNorm
 from apriel_mcore.mcore.rope import inverse_frequencies
@@ -56,12 +60,24 @@ class Model:
 def build_model(shape: ModelShape, train: Train) -> Model:
     """The model with random weights, wrapped for training; collective over all ranks."""
     shape.check_layout(train.parallel)
+    _require_engine(train)
     config = transformer_config(shape, train)
+    fp8.require_support(train.fp8, config)
     virtual = train.parallel.virtual_pipeline
     stages = range(virtual) if virtual > 1 else [None]
     chunks = [_chunk(shape, config, train, stage) for stage in stages]
     wrapped = [_wrap(chunk, config, train, bucketed=number == 0) for number, chunk in enumerate(chunks)]
     return Model(shape=shape, config=config, wrapped=wrapped, chunks=chunks)
+
+
+def _require_engine(train: Train) -> None:
+    """ConfigError where Megatron would go on without Transformer Engine, or take another package for apex."""
+    kernels.require(kernels.find(), train)
+    if train.device == "cuda" and not HAVE_TE:
+        raise ConfigError(
+            'train.device = "cuda": Transformer Engine is installed, and `python -c "import '
+            'transformer_engine.pytorch"` fails: install the one that was built for this torch and CUDA'
+        )
 
 
 def dtype_of(train: Train) -> torch.dtype:
@@ -114,6 +130,7 @@ def transformer_config(shape: ModelShape, train: Train) -> TransformerConfig:
         bias_dropout_fusion=on_cuda,
         apply_rope_fusion=on_cuda,
         **_RECOMPUTE[train.recompute],
+        **fp8.settings(train.fp8),
     )
 
 
@@ -131,16 +148,15 @@ def _chunk(shape: ModelShape, config: TransformerConfig, train: Train, stage: in
     )
     # Megatron takes neither a fractional theta nor every kind of scaling; its table is made from these.
     chunk.rotary_pos_emb.inv_freq = inverse_frequencies(shape.head_dim, shape.rope_theta, shape.rope_scaling)
+    if isinstance(train.fp8, EmulatedFp8):
+        for layer in cast(Iterable[TransformerLayer], chunk.decoder.layers):
+            if is_fp8_layer(shape, train.fp8, layer.layer_number - 1):
+                fp8_emulation.emulate(layer, train.fp8.scaling)
     return chunk
 
 
 def _layer_spec(config: TransformerConfig, train: Train, stage: int | None) -> Any:
     if train.device == "cuda":
-        if not HAVE_TE:
-            raise ConfigError(
-                'train.device = "cuda" needs Transformer Engine, which is not installed: '
-                "install the `gpu` extra, or use the container image"
-            )
         return get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
     submodules = get_gpt_layer_local_submodules(normalization="RMSNorm")
     submodules.input_layernorm = RMSNorm
@@ -162,17 +178,19 @@ def _wrap(
     module = Float16Module(config, chunk) if config.bf16 else chunk
     return DistributedDataParallel(
         config=config,
-        ddp_config=_ddp_config(train.parallel),
+        ddp_config=_ddp_config(train),
         module=module,
         # Later virtual stages communicate while earlier ones compute: one bucket is enough.
         disable_bucketing=not bucketed,
     )
 
 
-def _ddp_config(parallel: Parallel) -> DistributedDataParallelConfig:
+def _ddp_config(train: Train) -> DistributedDataParallelConfig:
+    parallel = train.parallel
     return DistributedDataParallelConfig(
         grad_reduce_in_fp32=True,
         use_distributed_optimizer=parallel.distributed_optimizer,
         overlap_grad_reduce=parallel.overlap_grad_reduce,
         overlap_param_gather=parallel.overlap_param_gather,
+        fp8_param_gather=keeps_params(train.fp8),
     )

@@ -12,8 +12,9 @@ from megatron.core.optimizer import USING_PYTORCH_OPTIMIZER, OptimizerConfig, ge
 from megatron.core.optimizer.optimizer import ChainedOptimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler, get_canonical_lr_for_logging
 
-from apriel_mcore.config.schema import Train
+from apriel_mcore.config.schema import EngineFp8, Train
 from apriel_mcore.errors import TrainingError
+from apriel_mcore.fp8 import kind_of
 from apriel_mcore.mcore.model import Model, dtype_of
 
 
@@ -74,6 +75,7 @@ def build_optimizer(model: Model, train: Train) -> Optimizer:
         params_dtype=dtype_of(train),
         use_distributed_optimizer=train.parallel.distributed_optimizer,
         overlap_param_gather=train.parallel.overlap_param_gather,
+        fp8_recipe=kind_of(train.fp8) if isinstance(train.fp8, EngineFp8) else None,
     )
     adam = get_megatron_optimizer(config, list(model.wrapped), use_gloo_process_groups=False)
     assert isinstance(adam, ChainedOptimizer)

@@ -6,6 +6,7 @@ Shape suffixes: _S tokens of the row on this context rank, _T response tokens of
 of them whose scores this context rank computes, _N samples of the row.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -51,9 +52,11 @@ def pad_multiple(ranks: Ranks) -> int:
     return context * (ranks.sizes.tensor if ranks.sizes.sequence else 1)
 
 
-def row_length(samples: Sequence[Sample], multiple: int) -> int:
-    """Tokens of the packed row over all context ranks, padding included."""
-    return sum(_padded_lengths(samples, multiple)) or multiple
+def row_length(samples: Sequence[Sample], multiple: int, *, row_multiple: int) -> int:
+    """Tokens of the packed row over all context ranks, padding included: of each sample to a multiple of
+    `multiple`, and of the row to one of `row_multiple` too (FP8 asks for that)."""
+    step = math.lcm(multiple, row_multiple)
+    return max(1, -(-sum(_padded_lengths(samples, multiple)) // step)) * step
 
 
 def pack(

@@ -1,4 +1,4 @@
-"""One real vLLM CPU server: what it answers, how it takes weights, and how it is replaced."""
+"""One real vLLM server, on a CPU or a GPU: what it answers, how it takes weights, and how it is replaced."""
 
 import asyncio
 import os
@@ -142,7 +142,7 @@ def test_a_killed_process_is_replaced_with_the_right_weights_and_leaves_nothing(
         await pool.update_weights(arena_offer(arenas["new"], pool.version + 1))
         (before_T,) = await pool.score(TEXT_T)
         family = _family(live_pool.process.pid)
-        assert any("VLLM::Worker" in name for name in family.values())
+        assert len(family) >= 2  # the API server and the engine; on a CPU also a worker
         segments = _segments(family)
         sampling = Sampling(max_tokens=300, temperature=1.0)
         tasks = [asyncio.create_task(pool.generate(TEXT_T, sampling)) for _ in range(4)]

@@ -22,6 +22,8 @@ FLOORS: list[list[str]] = [
         "bridge.layouts",
         "bridge.names",
         "bridge.plan",
+        "fp8",
+        "kernels",
         "memory",
         "sizing",
         "data",

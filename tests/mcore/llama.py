@@ -48,7 +48,7 @@ def train_section(precision: Literal["fp32", "bf16"] = "fp32", **parallel: Any) 
     )
 
 
-def hf_model(shape: ModelShape = SHAPE) -> Any:
+def hf_model(shape: ModelShape = SHAPE, *, std: float = 0.1) -> Any:
     """transformers' Llama of the shape with seeded weights, float32."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -65,7 +65,7 @@ def hf_model(shape: ModelShape = SHAPE) -> Any:
         "rope_theta": shape.rope_theta,
         "rms_norm_eps": shape.norm_eps,
         "max_position_embeddings": shape.max_positions,
-        "initializer_range": 0.1,
+        "initializer_range": std,
         "attn_implementation": "sdpa",
     }
     model = LlamaForCausalLM(LlamaConfig(**settings))
@@ -90,10 +90,11 @@ def shard_by_hand(learner: Any, state: dict[str, torch.Tensor]) -> list[dict[str
 
 def load_by_hand(learner: Any, state: dict[str, torch.Tensor]) -> None:
     """Sets this rank's weights from HF tensors."""
-    for chunk, wanted in zip(learner.chunks(), shard_by_hand(learner, state), strict=True):
+    wanted = shard_by_hand(learner, state)
+    for chunk, values in zip(learner.chunks(), wanted, strict=True):
         for name, weight in chunk.items():
-            weight.data.copy_(wanted[name])
-    learner.adopt_weights()
+            weight.data.copy_(values[name])
+    learner.adopt_weights(wanted)
 
 
 def _hf_tensor(
@@ -175,7 +176,7 @@ def reference_steps(model: Any, batches: list[Batch]) -> list[tuple[float, float
         for group in adam.param_groups:
             group["lr"] = _learning_rate(number)
         adam.zero_grad()
-        loss = sum((_sample_loss(model, sample, batch) for sample in batch.samples), torch.zeros(()))
+        loss = sum((sample_loss(model, sample, batch) for sample in batch.samples), torch.zeros(()))
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(weights, OPTIMIZER.clip_grad)
         adam.step()
@@ -190,7 +191,7 @@ def reference_logprobs(model: Any, tokens_T: list[int], temperature: float = 1.0
     return torch.log_softmax(logits_TV, dim=-1).gather(1, targets_T[:, None]).squeeze(1)
 
 
-def _sample_loss(model: Any, sample: Sample, batch: Batch) -> torch.Tensor:
+def sample_loss(model: Any, sample: Sample, batch: Batch) -> torch.Tensor:
     """GSPO with token weight: - |y| / Bs * min(rho A, clip(rho) A)."""
     tokens = [*sample.prompt_T, *sample.response_T]
     logprobs_T = reference_logprobs(model, tokens, TEMPERATURE)[len(sample.prompt_T) - 1 :]

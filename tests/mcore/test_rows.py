@@ -44,7 +44,7 @@ def test_context_ranks_share_the_row(samples: list[Sample], context: int, extra:
     from apriel_mcore.mcore.zigzag import zigzag_inverse
 
     multiple = pad_multiple(ranks_at(context, 0))
-    length = row_length(samples, multiple) + extra * multiple
+    length = row_length(samples, multiple, row_multiple=1) + extra * multiple
     parts = [
         pack(
             samples,
@@ -76,7 +76,11 @@ def test_the_source_is_the_token_before(samples: list[Sample]) -> None:
     from apriel_mcore.mcore.rows import pack, row_length
 
     row = pack(
-        samples, multiple=1, length=row_length(samples, 1), ranks=ranks_at(1, 0), device=torch.device("cpu")
+        samples,
+        multiple=1,
+        length=row_length(samples, 1, row_multiple=1),
+        ranks=ranks_at(1, 0),
+        device=torch.device("cpu"),
     )
     before = [
         [*sample.prompt_T, *sample.response_T][len(sample.prompt_T) - 1 + k]
@@ -84,3 +88,26 @@ def test_the_source_is_the_token_before(samples: list[Sample]) -> None:
         for k in range(len(sample.response_T))
     ]
     assert row.tokens_S[row.source_M].tolist() == before
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    samples=samples_strategy,
+    context=st.sampled_from([1, 2, 4]),
+    alignment=st.sampled_from([1, 16, 32, 128]),
+    more=st.sampled_from([1, 3]),
+)
+def test_rows_on_every_rank_have_the_length_that_fp8_asks_for(
+    samples: list[Sample], context: int, alignment: int, more: int
+) -> None:
+    from apriel_mcore.mcore.rows import pack, pad_multiple, row_length
+
+    ranks = ranks_at(context, 0)
+    multiple = more * pad_multiple(ranks)
+    length = row_length(samples, multiple, row_multiple=alignment * context)
+    least = row_length(samples, multiple, row_multiple=1)
+    assert least <= length < least + more * 2 * alignment * context
+    row = pack(samples, multiple=multiple, length=length, ranks=ranks, device=torch.device("cpu"))
+    assert row.tokens_S.numel() == length // context
+    assert row.tokens_S.numel() % alignment == 0
+    assert row.behaviour_T.numel() == sum(len(sample.response_T) for sample in samples)

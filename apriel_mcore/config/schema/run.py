@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from apriel_mcore.config.schema.data import Data, Domain, Sampler
 from apriel_mcore.config.schema.fields import Natural, NonNegative, Positive, PositiveFloat, Section
+from apriel_mcore.config.schema.fp8 import keeps_params
 from apriel_mcore.config.schema.mixture import ConstantMixture, MixtureTargets, StagedMixture
 from apriel_mcore.config.schema.model import FolderModel, WheelModel
 from apriel_mcore.config.schema.objective import (
@@ -137,6 +138,11 @@ class RunConfig(Section, frozen=True, kw_only=True):
                     "a CPU server has no memory of its own; give a number of GiB"
                 )
             return
+        if keeps_params(self.train.fp8) and isinstance(self.publish, ArenaPublish):
+            raise ValueError(
+                'train.fp8.params = true needs publish.kind = "stream": writing an arena would keep a '
+                "bfloat16 copy of the weights on every GPU"
+            )
         per_node = self.cluster.gpus_per_node
         groups = {"train.parallel.tensor": self.train.parallel.tensor}
         if isinstance(servers, LocalServers):

@@ -11,6 +11,7 @@ from apriel_mcore.config.schema.fields import (
     PositiveFloat,
     Section,
 )
+from apriel_mcore.config.schema.fp8 import EmulatedFp8, EngineFp8, Fp8, NoFp8, keeps_params
 
 
 class Parallel(Section, frozen=True, kw_only=True):
@@ -75,8 +76,45 @@ class Train(Section, frozen=True, kw_only=True):
     """CPU threads per rank; 0: cores divided by local ranks."""
     recompute: Literal["none", "selective", "full"] = "none"
     """What backward computes again: selective is the feed-forward part of each layer, full is all of it."""
+    fp8: Fp8 = NoFp8()
     optimizer: Optimizer
     parallel: Parallel = Parallel()
+
+    @property
+    def row_multiple(self) -> int:
+        """Tokens that a packed row is padded to a multiple of, so that FP8 products on every rank can run."""
+        parallel = self.parallel
+        return self.fp8.ALIGNMENT * parallel.context * (parallel.tensor if parallel.sequence else 1)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.fp8, EngineFp8):
+            self._check_fp8()
+        if isinstance(self.fp8, EmulatedFp8) and self.device == "cuda":
+            raise ValueError(
+                'fp8.kind = "emulated" shows on a CPU what FP8 does; with device = "cuda" use "tensorwise", '
+                '"delayed", "blockwise" or "mxfp8"'
+            )
+
+    def _check_fp8(self) -> None:
+        if self.device == "cpu":
+            raise ValueError(
+                'fp8: Transformer Engine computes FP8 on CUDA devices only; with device = "cpu" use '
+                'fp8.kind = "emulated" to see what FP8 does, or "off"'
+            )
+        if self.precision != "bf16":
+            raise ValueError('fp8: what is not FP8 is bfloat16; set precision = "bf16", or fp8.kind = "off"')
+        if keeps_params(self.fp8) and not self.parallel.distributed_optimizer:
+            raise ValueError(
+                "fp8.params = true needs parallel.distributed_optimizer = true, which alone turns masters "
+                "into FP8 weights"
+            )
+        multiple = self.row_multiple
+        if self.seq_len % multiple:
+            up = -(-self.seq_len // multiple) * multiple
+            raise ValueError(
+                f"seq_len = {self.seq_len} is no multiple of {multiple}, which FP8 asks of a row at this "
+                f"layout; use {up}"
+            )
 
 
 class Cluster(Section, frozen=True, kw_only=True):
