@@ -93,6 +93,7 @@ def live_pool(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         index=0,
         seed=0,
         transport="arena",
+        weights="as_trained",
         copies=tmp_path_factory.mktemp("copies"),
     )
     process = ServerProcess(spec, tmp_path_factory.mktemp("server-logs"))

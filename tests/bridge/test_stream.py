@@ -26,6 +26,7 @@ def route(parallel: Parallel, num_targets: int, message_elements: int = 10**6) -
         spec="local",
         num_targets=num_targets,
         dtype="float32",
+        weights="as_trained",
         message_elements=message_elements,
     )
 

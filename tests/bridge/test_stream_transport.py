@@ -22,7 +22,14 @@ from tests.bridge.test_publish import FakeTrainer
 
 SHAPE = make_shape()
 PARALLEL = Parallel(pipeline=2)
-ROUTE = Route(parallel=PARALLEL, spec="local", num_targets=1, dtype="float32", message_elements=100)
+ROUTE = Route(
+    parallel=PARALLEL,
+    spec="local",
+    num_targets=1,
+    dtype="float32",
+    weights="as_trained",
+    message_elements=100,
+)
 CPU = torch.device("cpu")
 
 
@@ -59,7 +66,7 @@ class OneServer:
         self.lost = False
         self.meetings: list[str] = []
         self.views: dict[str, torch.Tensor] = {}
-        self._receiver = Receiver(make_stream_plan(SHAPE, ROUTE), 0, torch.float32, CPU)
+        self._receiver = Receiver(make_stream_plan(SHAPE, ROUTE), 0, CPU)
         self._threads = ThreadPoolExecutor(1)
         self._joined = ""
         self._arriving: Future[Ack] = Future()
