@@ -36,6 +36,6 @@ def scheme_of(config: VllmConfig) -> Scheme:
         if settings.weight_block_size is None:
             return "fp8_tensor"
     raise BridgeError(
-        f"this server quantises by {config.model_config.quantization} {settings}: start it with the settings "
-        "that publish.weights stands for (docs/how-to/serve-in-fp8.md)"
+        f"this server quantises by {config.model_config.quantization} {settings}: start it with the "
+        "settings of rollout/server.py for publish.weights (docs/decisions/006-fp8-weights.md)"
     )
