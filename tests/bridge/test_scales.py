@@ -8,12 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apriel_mcore.bench.reshard import SHAPES
 from apriel_mcore.bridge.names import hf_tensors
 from apriel_mcore.bridge.plan import make_plan
-from apriel_mcore.bridge.scales import Scheme, by_layers, scales_for, with_scales
+from apriel_mcore.bridge.scales import Scheme, by_layers, check_blocks, scales_for, with_scales
+from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.bridge.stream import Route, make_stream_plan
 from apriel_mcore.bridge.tensorfile import ITEMSIZE
 from apriel_mcore.config.schema import Parallel
+from apriel_mcore.errors import ConfigError
 from tests.bridge.conftest import make_shape
 from tests.bridge.test_stream import elements, received
 
@@ -114,6 +117,26 @@ def test_a_server_rank_keeps_the_scales_of_its_own_rows_and_columns(num_targets:
             name = f"model.layers.0.{part}_proj.weight"
             weight, scale = boxes[name], boxes[name + "_scale_inv"]
             assert weight == tuple((128 * start, 128 * stop) for start, stop in scale), (target, name)
+
+
+@pytest.mark.parametrize(
+    ("shape", "num_targets", "message"),
+    [
+        (ALIGNED, 1, ""),
+        (ALIGNED, 4, ""),
+        (ALIGNED, 8, ""),  # two ranks share a key head, which is whole on each
+        (ALIGNED, 16, "64 query rows, 64 MLP rows"),
+        (SHAPES["135m"], 1, "576 query rows, 192 key rows"),
+    ],
+)
+def test_a_server_that_would_cut_a_block_is_refused_with_a_remedy(
+    shape: ModelShape, num_targets: int, message: str
+) -> None:
+    if not message:
+        check_blocks(shape, num_targets)
+        return
+    with pytest.raises(ConfigError, match=rf"publish.weights.*holds {message}, and.*as_trained"):
+        check_blocks(shape, num_targets)
 
 
 @given(st.sets(st.tuples(st.sampled_from(["mlp.up.weight", "attn.q.weight"]), st.integers(0, 30))))

@@ -16,7 +16,7 @@ from apriel_mcore.bridge.receipt import read
 from apriel_mcore.bridge.scales import Scheme, scales_for, with_scales
 from apriel_mcore.config.schema import LocalServers, Parallel
 from apriel_mcore.rollout.client import ServerFailed, VllmClient
-from apriel_mcore.rollout.feed import EventLoopThread
+from apriel_mcore.rollout.event_loop import EventLoopThread
 from apriel_mcore.rollout.pool import Patience, ServerPool
 from apriel_mcore.rollout.server import Device, ServerProcess, ServerSpec
 from apriel_mcore.seams import arena_offer
