@@ -9,7 +9,7 @@ from apriel_mcore.errors import AprielError
 from apriel_mcore.rundir import RunDir
 
 type Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
-BENCHES = ("sampler", "reshard", "publish", "verify", "step", "logprob", "parity", "convert")
+BENCHES = ("sampler", "reshard", "fp8", "publish", "verify", "step", "logprob", "parity", "convert")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
