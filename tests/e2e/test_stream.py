@@ -117,6 +117,7 @@ def pool(tiny_llama: Path, tmp_path: Path) -> Iterator[tuple[ServerPool, ServerP
         index=0,
         seed=0,
         transport="stream",
+        weights="as_trained",
         copies=tmp_path / "copies",
     )
     process = ServerProcess(spec, tmp_path / "logs")
