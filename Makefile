@@ -21,7 +21,7 @@ check: $(READY)
 
 bench: $(READY)
 	.venv/bin/apriel fetch recipes/quickstart.toml
-	for name in sampler reshard publish verify step logprob parity convert checkpoint; do \
+	for name in sampler reshard fp8 publish verify step logprob parity convert checkpoint; do \
 	  .venv/bin/apriel bench $$name --json bench-results/$$name.json; done
 
 clean:

@@ -21,11 +21,14 @@ from apriel_mcore.bridge.arena import torch_dtype
 from apriel_mcore.bridge.arena_transport import ArenaTransport, share_arenas
 from apriel_mcore.bridge.plan import Plan, make_plan
 from apriel_mcore.bridge.publish import Probe, ServerSide, Transport, VersionPublisher
+from apriel_mcore.bridge.quantise import QuantisedTrainer
+from apriel_mcore.bridge.scales import scales_for, with_scales
 from apriel_mcore.bridge.stream import Route
 from apriel_mcore.bridge.stream_transport import Place, StreamTransport
 from apriel_mcore.bridge.tensorfile import Dtype
 from apriel_mcore.checkpoints import Checkpoints, best_steps, newest_healthy
 from apriel_mcore.config.schema import ArenaPublish, RunConfig, StreamPublish
+from apriel_mcore.config.schema.publish import Weights
 from apriel_mcore.data import constant, model_files, problems
 from apriel_mcore.data.controllers import controller_of
 from apriel_mcore.data.problems import Dataset
@@ -53,6 +56,8 @@ PROBE_TEXT = (
     "eight is fifty-six, and three primes are 2, 3 and 5. What is 4 + 3?"
 )
 """Long and predictable: rounding averages out over many tokens, while wrong weights lose the thread."""
+PROBE_BOUNDS: dict[Weights, float] = {"as_trained": 0.06, "fp8_block": 0.2, "fp8_tensor": 0.2}
+"""What publish.probe_bound = "auto" stands for, nats a token (docs/decisions/008-fp8-weights.md)."""
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,18 +195,19 @@ def _learner(rank: _Rank, alarm: Callable[[str], None]) -> tuple[MegatronLearner
 
 def _publisher(rank: _Rank, learner: MegatronLearner, servers: ServerSide) -> VersionPublisher:
     config = rank.config
-    plan = make_plan(learner.model.shape, config.train.parallel, learner.spec)
+    scales = scales_for(learner.model.shape, config.publish.weights)
+    plan = with_scales(make_plan(learner.model.shape, config.train.parallel, learner.spec), scales)
     transport = _transport(rank, learner, plan, servers)
     rank.resources.callback(transport.close)
     return VersionPublisher(
-        trainer=learner,
+        trainer=QuantisedTrainer(learner, plan, scales, rank.ranks) if scales else learner,
         plan=plan,
         transport=transport,
         servers=servers,
         ranks=rank.ranks,
         probe=Probe(
             tokens_T=rank.renderer.render([Message(role="user", content=PROBE_TEXT)]),
-            bound=config.publish.probe_bound,
+            bound=_probe_bound(config.publish),
         ),
         log=rank.run_dir.receipts,
     )
@@ -213,7 +219,7 @@ def _transport(rank: _Rank, learner: MegatronLearner, plan: Plan, servers: Serve
     match publish:
         case ArenaPublish():
             name = f"apriel-{rank.run_dir.digest}"
-            arenas = share_arenas(rank.ranks, Path(publish.directory), name, plan.tensors, dtype)
+            arenas = share_arenas(rank.ranks, Path(publish.directory), name, plan.tensors, plan.dtypes(dtype))
             return ArenaTransport(
                 plan=plan, rank=learner.coordinates, servers=servers, ranks=rank.ranks, arenas=arenas
             )
@@ -223,6 +229,7 @@ def _transport(rank: _Rank, learner: MegatronLearner, plan: Plan, servers: Serve
                 spec=learner.spec,
                 num_targets=config.rollout.servers.tensor,
                 dtype=dtype,
+                weights=publish.weights,
                 message_elements=publish.message_mib * 2**20 // torch_dtype(dtype).itemsize,
             )
             return StreamTransport(
@@ -245,6 +252,12 @@ def _saver(rank: _Rank, learner: MegatronLearner, alarm: Callable[[str], None]) 
     saver = BackgroundSave(rank.run_dir.checkpoints, learner, ranks=rank.ranks, tell=alarm)
     rank.resources.callback(saver.close)
     return saver
+
+
+def _probe_bound(publish: ArenaPublish | StreamPublish) -> float:
+    if publish.probe_bound == "auto":
+        return PROBE_BOUNDS[publish.weights]
+    return publish.probe_bound
 
 
 def _checkpoints(

@@ -12,6 +12,7 @@ type Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
 BENCHES = (
     "sampler",
     "reshard",
+    "fp8",
     "publish",
     "verify",
     "step",

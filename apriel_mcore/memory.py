@@ -19,6 +19,7 @@ from apriel_mcore.config.schema import (
     Train,
     keeps_params,
 )
+from apriel_mcore.config.schema.publish import Weights
 from apriel_mcore.fp8 import linear_weights, num_fp8_layers
 
 GB = 10**9
@@ -83,12 +84,16 @@ def training_memory(shape: ModelShape, train: Train, *, num_micro_batches: int) 
     return [_stage_memory(shape, train, stage, num_micro_batches) for stage in stages]
 
 
-def server_memory(shape: ModelShape, servers: LocalServers, cluster: Cluster) -> ServerMemory:
-    """Of a vLLM server on GPUs of `cluster`."""
+def server_memory(
+    shape: ModelShape, servers: LocalServers, cluster: Cluster, weights_in: Weights
+) -> ServerMemory:
+    """Of a vLLM server on GPUs of `cluster`, which computes with `weights_in` this precision."""
     width = _WIDTH[servers.dtype]
     layers = shape.num_layers * _layer_parameters(shape, servers.tensor)
     ends = _embedding_parameters(shape, servers.tensor) * (1 if shape.tied else 2) + shape.hidden_size
     weights = width * (layers + ends)
+    if weights_in != "as_trained":  # scales are not counted: 4 bytes for 16,384 weights
+        weights -= (width - 1) * shape.num_layers * _projection_parameters(shape, servers.tensor)
     if servers.kv_cache_gib == "auto":
         share = int(servers.gpu_memory_utilization * cluster.gpu_memory_gb * GB)
         kv_cache = share - weights - RESERVED_BYTES
@@ -256,9 +261,14 @@ def _softmax_bytes(shape: ModelShape, train: Train, row: int) -> int:
 def _layer_parameters(shape: ModelShape, tensor: int) -> int:
     """Of one layer on one of `tensor` ranks; norms are whole on each."""
     queries, keys = shape.num_heads * shape.head_dim // tensor, _kv_channels(shape, tensor)
-    attention = 2 * shape.hidden_size * (queries + keys)
-    attention += shape.qkv_bias * (queries + 2 * keys) + shape.qk_norm * 2 * shape.head_dim
-    return attention + 3 * shape.hidden_size * shape.ffn_size // tensor + 2 * shape.hidden_size
+    others = shape.qkv_bias * (queries + 2 * keys) + shape.qk_norm * 2 * shape.head_dim
+    return _projection_parameters(shape, tensor) + others + 2 * shape.hidden_size
+
+
+def _projection_parameters(shape: ModelShape, tensor: int) -> int:
+    """The weights of attention and MLP among them: those that may be in FP8."""
+    queries, keys = shape.num_heads * shape.head_dim // tensor, _kv_channels(shape, tensor)
+    return 2 * shape.hidden_size * (queries + keys) + 3 * shape.hidden_size * shape.ffn_size // tensor
 
 
 def _embedding_parameters(shape: ModelShape, tensor: int) -> int:

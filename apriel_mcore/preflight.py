@@ -7,10 +7,13 @@ read on a laptop, before model and data are there.
 import shutil
 import socket
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 
 from apriel_mcore import fp8, kernels, sizing
 from apriel_mcore.bridge import shape as model_shape
+from apriel_mcore.bridge.names import hf_tensors
+from apriel_mcore.bridge.scales import check_blocks, scales_for
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.config.schema import ArenaPublish, JsonlSource, LocalServers, RunConfig
 from apriel_mcore.data import jsonl, model_files
@@ -30,6 +33,7 @@ def check(config: RunConfig, run_dir: RunDir, *, tell: Callable[[str], object]) 
     shape.check_layout(config.train.parallel)
     fp8.check_shape(shape, config.train)
     _check_context(config, shape)
+    _check_fp8(config, shape)
     if config.train.device == "cuda":
         for line in sizing.describe(config, shape):
             tell(line)
@@ -63,6 +67,23 @@ def _check_context(config: RunConfig, shape: ModelShape) -> None:
             f"rollout.servers.max_model_len: {length} exceeds the model's "
             f"{shape.max_positions} positions; lower it"
         )
+
+
+def _check_fp8(config: RunConfig, shape: ModelShape) -> None:
+    """What vLLM's own FP8 layers ask for, before a server has begun to load."""
+    if config.publish.weights != "fp8_block":
+        return
+    check_blocks(shape, config.rollout.servers.tensor)
+    if config.train.device == "cpu" and not _has_amx():
+        raise ConfigError(
+            "publish.weights: vLLM computes with FP8 on CPUs that have AMX (amx_tile in /proc/cpuinfo), and "
+            'this one has not; use "as_trained"'
+        )
+
+
+def _has_amx() -> bool:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return any("amx_tile" in line.split() for line in lines if line.startswith("flags"))
 
 
 def _check_data(config: RunConfig) -> None:
@@ -99,8 +120,7 @@ def _check_space(
     checkpoint = shape.num_parameters * (12 + (2 if config.train.precision == "bf16" else 4))
     needs = [(_existing(run_dir.root), checkpoint * config.checkpoint.most_on_disk, "checkpoints")]
     if isinstance(config.publish, ArenaPublish):
-        width = 2 if config.train.precision == "bf16" else 4
-        needs.append((Path(config.publish.directory), 2 * shape.num_parameters * width, "weight arenas"))
+        needs.append((Path(config.publish.directory), 2 * _arena_bytes(config, shape), "weight arenas"))
     tell(f"{'checkpoint':<12} {checkpoint / _GIB:.1f} GiB over all trainer hosts while one is written")
     for folder, need, what in needs:
         if not folder.is_dir():
@@ -112,6 +132,14 @@ def _check_space(
                 "free some space or choose another place"
             )
         tell(f"{what:<12} {need / _GIB:.1f} GiB in {folder} ({free / _GIB:.0f} GiB free)")
+
+
+def _arena_bytes(config: RunConfig, shape: ModelShape) -> int:
+    width = 2 if config.train.precision == "bf16" else 4
+    scales = scales_for(shape, config.publish.weights)
+    sizes = hf_tensors(shape)
+    saved = (width - 1) * sum(prod(sizes[name]) for name in scales)
+    return width * shape.num_parameters - saved + 4 * sum(prod(scale.sizes) for scale in scales.values())
 
 
 def _existing(path: Path) -> Path:

@@ -42,6 +42,8 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
     """Of all tensors' elements that were sent or read, without headers."""
     digest: str
     """Of the bytes (bridge/receipt.py)."""
+    quantised: tuple[str, ...] = ()
+    """Weights in FP8, in short (bridge/scales.py): as sent, or as the server's model computes with them."""
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):

@@ -133,7 +133,7 @@ def _servers(config: RunConfig, shape: ModelShape) -> str:
     servers = config.rollout.servers
     if not isinstance(servers, LocalServers):
         return f"{len(servers.urls)} that somebody else started: their memory is not known here"
-    memory = server_memory(shape, servers, config.cluster)
+    memory = server_memory(shape, servers, config.cluster, config.publish.weights)
     return (
         f"{servers.count} x tensor {servers.tensor}; GB a GPU: weights {memory.weights / GB:.1f}, "
         f"KV cache {memory.kv_cache / GB:.1f}; room for {memory.tokens} tokens a server: "
@@ -175,7 +175,7 @@ def _require_servers(config: RunConfig, servers: LocalServers, shape: ModelShape
             f"attention heads and {shape.num_kv_heads} key/value groups; use one of "
             f"{', '.join(map(str, _server_choices(config, shape)))}"
         )
-    memory = server_memory(shape, servers, config.cluster)
+    memory = server_memory(shape, servers, config.cluster, config.publish.weights)
     if servers.kv_cache_gib != "auto" and memory.weights + memory.kv_cache > _room(config):
         raise ConfigError(
             f"rollout.servers.kv_cache_gib = {servers.kv_cache_gib:g}: with {memory.weights / GB:.1f} GB of "
@@ -196,7 +196,8 @@ def _server_remedy(config: RunConfig, servers: LocalServers, shape: ModelShape) 
         larger = msgspec.structs.replace(servers, tensor=tensor)
         if (
             tensor > servers.tensor
-            and server_memory(shape, larger, config.cluster).tokens >= servers.max_model_len
+            and server_memory(shape, larger, config.cluster, config.publish.weights).tokens
+            >= servers.max_model_len
         ):
             count = max(1, servers.num_devices // tensor)
             return f"set rollout.servers.tensor = {tensor}, rollout.servers.count = {count}"

@@ -102,6 +102,7 @@ def live_pool(
         index=0,
         seed=0,
         transport="arena",
+        weights="as_trained",
         copies=tmp_path_factory.mktemp("copies"),
     )
     process = ServerProcess(spec, tmp_path_factory.mktemp("server-logs"))

@@ -1,5 +1,6 @@
 """Memory of a rank against published sizes and against the estimator in Megatron's wheel."""
 
+from math import prod
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,8 +8,11 @@ import msgspec
 import pytest
 
 from apriel_mcore import memory
+from apriel_mcore.bridge.names import hf_tensors
+from apriel_mcore.bridge.scales import scales_for
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.config.schema import Cluster, LocalServers, Optimizer, Parallel, Train
+from apriel_mcore.config.schema.publish import Weights
 from apriel_mcore.memory import kept_per_token, layers_in_flight, parameters_on, server_memory
 from tests.shapes import SHAPES
 
@@ -214,9 +218,9 @@ def test_a_head_without_tensor_ranks_needs_three_copies_of_itself() -> None:
     assert copies < working < copies + 400 * 2**20
 
 
-def server(**changes: Any) -> memory.ServerMemory:
+def server(weights: Weights = "as_trained", **changes: Any) -> memory.ServerMemory:
     settings: dict[str, Any] = {"kv_cache_gib": "auto", "max_model_len": 20000} | changes
-    return server_memory(APRIEL, LocalServers(**settings), Cluster())
+    return server_memory(APRIEL, LocalServers(**settings), Cluster(), weights)
 
 
 def test_kv_cache_beside_the_weights() -> None:
@@ -228,6 +232,14 @@ def test_kv_cache_beside_the_weights() -> None:
     two, four = server(tensor=2), server(tensor=4)
     assert (two.bytes_per_token, four.bytes_per_token) == (98_304, 49_152)
     assert (two.tokens // 16384, four.tokens // 16384) == (33, 75)
+
+
+def test_fp8_weights_leave_their_half_to_the_kv_cache() -> None:
+    plain, fp8 = server(tensor=2), server("fp8_block", tensor=2)
+    projections = sum(prod(hf_tensors(APRIEL)[name]) for name in scales_for(APRIEL, "fp8_block"))
+    assert plain.weights - fp8.weights == projections // 2
+    assert plain.weights - fp8.weights == fp8.kv_cache - plain.kv_cache
+    assert fp8.weights / plain.weights == pytest.approx(0.55, abs=0.01)  # embedding and head stay as they are
 
 
 def test_more_ranks_than_groups_hold_copies_of_the_keys() -> None:

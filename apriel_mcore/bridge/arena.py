@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from apriel_mcore.bridge.layouts import Sizes
-from apriel_mcore.bridge.tensorfile import Dtype, contents, lay_out
+from apriel_mcore.bridge.tensorfile import Dtype, Dtypes, contents, lay_out
 from apriel_mcore.errors import BridgeError, InputError
 
 
@@ -30,6 +30,7 @@ _TORCH_DTYPES: dict[Dtype, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
     "float32": torch.float32,
+    "float8_e4m3": torch.float8_e4m3fn,
 }
 
 
@@ -49,18 +50,18 @@ class Arena:
         return {name: tuple(view.shape) for name, view in self.views.items()}
 
     @property
-    def dtype(self) -> Dtype:
-        """Of its tensors, which share one."""
-        found = next(iter(self.views.values())).dtype
-        return next(name for name, dtype in _TORCH_DTYPES.items() if dtype == found)
+    def dtypes(self) -> dict[str, Dtype]:
+        """Of its tensors."""
+        known: dict[torch.dtype, Dtype] = {dtype: name for name, dtype in _TORCH_DTYPES.items()}
+        return {name: known[view.dtype] for name, view in self.views.items()}
 
     @classmethod
-    def create(cls, path: Path, tensors: Mapping[str, Sizes], dtype: Dtype) -> Self:
+    def create(cls, path: Path, tensors: Mapping[str, Sizes], dtypes: Dtypes) -> Self:
         """A new file of `tensors`, zero throughout; replaces what a dead run left at `path`.
 
         InputError when the directory cannot hold it.
         """
-        opening, size = lay_out(tensors, dtype)
+        opening, size = lay_out(tensors, dtypes)
         try:
             path.unlink(missing_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
@@ -97,16 +98,16 @@ class ArenaPair:
         self._turn = 0
 
     @classmethod
-    def create(cls, directory: Path, name: str, tensors: Mapping[str, Sizes], dtype: Dtype) -> Self:
+    def create(cls, directory: Path, name: str, tensors: Mapping[str, Sizes], dtypes: Dtypes) -> Self:
         """Two new files `NAME-0.safetensors` and `NAME-1.safetensors`.
 
         InputError, before anything is written, when `directory` has no room for both.
         """
         paths = _paths(directory, name)
-        _check_room(directory, paths, 2 * lay_out(tensors, dtype)[1])
-        first = Arena.create(paths[0], tensors, dtype)
+        _check_room(directory, paths, 2 * lay_out(tensors, dtypes)[1])
+        first = Arena.create(paths[0], tensors, dtypes)
         try:
-            return cls(first, Arena.create(paths[1], tensors, dtype))
+            return cls(first, Arena.create(paths[1], tensors, dtypes))
         except InputError:
             first.close()
             raise

@@ -16,7 +16,7 @@ from apriel_mcore.bridge.plan import Coordinates, Plan
 from apriel_mcore.bridge.publish import Delivery, Ranks, ServerSide, on_first_rank
 from apriel_mcore.bridge.receipt import summarize
 from apriel_mcore.bridge.reshard import Chunks, ShardExport
-from apriel_mcore.bridge.tensorfile import Dtype
+from apriel_mcore.bridge.tensorfile import Dtypes
 from apriel_mcore.seams import Ack, Sent, arena_offer
 
 
@@ -62,12 +62,12 @@ def _spare_threads() -> int:
 
 
 def share_arenas(
-    ranks: Ranks, directory: Path, name: str, tensors: Mapping[str, Sizes], dtype: Dtype
+    ranks: Ranks, directory: Path, name: str, tensors: Mapping[str, Sizes], dtypes: Dtypes
 ) -> ArenaPair:
     """The pair that the first rank creates, on every rank.
 
     InputError on the first rank when there is no room, BridgeError then on the others.
     """
     created: list[ArenaPair] = []
-    on_first_rank(ranks, lambda: created.append(ArenaPair.create(directory, name, tensors, dtype)))
+    on_first_rank(ranks, lambda: created.append(ArenaPair.create(directory, name, tensors, dtypes)))
     return created[0] if created else ArenaPair.attach(directory, name)

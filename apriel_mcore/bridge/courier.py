@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch._C._distributed_c10d import TCPStore
 
+from apriel_mcore.bridge.arena import torch_dtype
 from apriel_mcore.bridge.channel import Channel, Meeting, Passing
 from apriel_mcore.bridge.layouts import Box
 from apriel_mcore.bridge.receipt import digest_of_tensor
@@ -31,11 +32,11 @@ type Digests = dict[int, str]
 class Sender:
     """The side of one exporting trainer rank."""
 
-    def __init__(self, plan: StreamPlan, source: Rank, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, plan: StreamPlan, source: Rank, device: torch.device) -> None:
         self._source = source
         self._messages = [entry for entry in enumerate(plan.messages) if entry[1].source == source]
-        largest = max((message.num_elements for _, message in self._messages), default=0)
-        self._buffers = [torch.empty(largest, dtype=dtype, device=device) for _ in range(IN_FLIGHT)]
+        largest = max((message.num_bytes for _, message in self._messages), default=0)
+        self._buffers = [torch.empty(largest, dtype=torch.uint8, device=device) for _ in range(IN_FLIGHT)]
         self._channels: dict[int, Channel] = {}
 
     def join(self, meeting: Meeting, store: TCPStore) -> None:
@@ -53,9 +54,9 @@ class Sender:
         for turn, (number, message) in enumerate(self._messages):
             if len(under_way) == IN_FLIGHT:
                 under_way.popleft().wait()
-            buffer = self._buffers[turn % IN_FLIGHT][: message.num_elements]
-            _pack(chunks, message, buffer)
-            under_way.append(self._channels[message.target].pass_on(buffer.view(torch.uint8)))
+            buffer = self._buffers[turn % IN_FLIGHT][: message.num_bytes]
+            _pack(chunks, message, buffer.view(torch_dtype(message.dtype)))
+            under_way.append(self._channels[message.target].pass_on(buffer))
             digests[number] = digest_of_tensor(buffer)
         for passing in under_way:
             passing.wait()
@@ -65,12 +66,12 @@ class Sender:
 class Receiver:
     """The side of one tensor rank of a server."""
 
-    def __init__(self, plan: StreamPlan, target: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, plan: StreamPlan, target: int, device: torch.device) -> None:
         self._plan = plan
         self._target = target
         self._messages = [message for message in plan.messages if message.target == target]
-        largest = max(message.num_elements for message in self._messages)
-        self._buffers = [torch.empty(largest, dtype=dtype, device=device) for _ in range(IN_FLIGHT)]
+        largest = max(message.num_bytes for message in self._messages)
+        self._buffers = [torch.empty(largest, dtype=torch.uint8, device=device) for _ in range(IN_FLIGHT)]
         self._channels: dict[Rank, Channel] = {}
 
     def join(self, meeting: Meeting, member: int, store: TCPStore) -> None:
@@ -90,42 +91,39 @@ class Receiver:
         for turn, message in enumerate(self._messages):
             if len(expected) == IN_FLIGHT:
                 digests.append(self._unpack(*expected.popleft(), views))
-            buffer = self._buffers[turn % IN_FLIGHT][: message.num_elements]
-            passing = self._channels[message.source].pass_on(buffer.view(torch.uint8))
+            buffer = self._buffers[turn % IN_FLIGHT][: message.num_bytes]
+            passing = self._channels[message.source].pass_on(buffer)
             expected.append((message, buffer, passing))
         for entry in expected:
             digests.append(self._unpack(*entry, views))
-        return _sent(self._plan, self._target, digests, self._buffers[0].dtype)
+        return _sent(self._plan, self._target, digests)
 
     def _unpack(self, message: Message, buffer: Tensor, passing: Passing, views: Mapping[str, Tensor]) -> str:
         passing.wait()
         boxes = self._plan.boxes_R[self._target]
+        packed = buffer.view(torch_dtype(message.dtype))
         start = 0
         for piece in message.slices:
             view = views[piece.hf][_index(_within(piece.hf_box, boxes[piece.hf]))]
-            view.copy_(buffer[start : start + view.numel()].view(view.shape))
+            view.copy_(packed[start : start + view.numel()].view(view.shape))
             start += view.numel()
         return digest_of_tensor(buffer)
 
 
-def sent_to(plan: StreamPlan, digests: Digests, dtype: torch.dtype) -> tuple[Sent, ...]:
+def sent_to(plan: StreamPlan, digests: Digests) -> tuple[Sent, ...]:
     """What each server rank must have received, from what all trainer ranks sent."""
     return tuple(
-        _sent(
-            plan,
-            target,
-            [digests[number] for number, m in enumerate(plan.messages) if m.target == target],
-            dtype,
-        )
+        _sent(plan, target, [digests[number] for number, m in enumerate(plan.messages) if m.target == target])
         for target in range(plan.num_targets)
     )
 
 
-def _sent(plan: StreamPlan, target: int, digests: Sequence[str], dtype: torch.dtype) -> Sent:
+def _sent(plan: StreamPlan, target: int, digests: Sequence[str]) -> Sent:
     return Sent(
         num_tensors=len(plan.whole_sizes),
-        num_bytes=plan.num_elements_to(target) * dtype.itemsize,
+        num_bytes=plan.num_bytes_to(target),
         digest=hashlib.blake2b("".join(digests).encode(), digest_size=16).hexdigest(),
+        quantised=plan.quantised,
     )
 
 

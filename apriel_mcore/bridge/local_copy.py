@@ -14,7 +14,7 @@ from torch import Tensor
 
 from apriel_mcore.bridge.arena import Arena
 from apriel_mcore.bridge.layouts import Sizes
-from apriel_mcore.bridge.tensorfile import Dtype
+from apriel_mcore.bridge.tensorfile import Dtypes, dtypes_of
 from apriel_mcore.errors import AprielError
 from apriel_mcore.seams import Sent
 
@@ -34,12 +34,12 @@ class _Note(msgspec.Struct, frozen=True, kw_only=True):
 class LocalCopy:
     """The two arenas of one tensor rank of one server."""
 
-    def __init__(self, directory: Path, name: str, sizes: Mapping[str, Sizes], dtype: Dtype) -> None:
+    def __init__(self, directory: Path, name: str, sizes: Mapping[str, Sizes], dtypes: Dtypes) -> None:
         """InputError when `directory` has no room for them."""
         directory.mkdir(parents=True, exist_ok=True)
         self._notes = [directory / f"{name}-{i}.json" for i in (0, 1)]
         self._arenas = [
-            self._open(directory / f"{name}-{i}.safetensors", sizes, dtype, self._notes[i]) for i in (0, 1)
+            self._open(directory / f"{name}-{i}.safetensors", sizes, dtypes, self._notes[i]) for i in (0, 1)
         ]
 
     def fill(self, label: Label, write: Callable[[Mapping[str, Tensor]], Sent]) -> None:
@@ -62,13 +62,13 @@ class LocalCopy:
         return None
 
     @staticmethod
-    def _open(path: Path, sizes: Mapping[str, Sizes], dtype: Dtype, note: Path) -> Arena:
+    def _open(path: Path, sizes: Mapping[str, Sizes], dtypes: Dtypes, note: Path) -> Arena:
         """The file of an earlier process if it has this layout, else a new one."""
         try:
             arena = Arena.attach(path)
         except AprielError:  # none, or one that was cut short
             arena = None
-        if arena and arena.dtype == dtype and arena.sizes == dict(sizes):
+        if arena and arena.dtypes == dtypes_of(sizes, dtypes) and arena.sizes == dict(sizes):
             return arena
         note.unlink(missing_ok=True)
-        return Arena.create(path, sizes, dtype)
+        return Arena.create(path, sizes, dtypes)

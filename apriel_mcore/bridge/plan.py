@@ -16,6 +16,7 @@ import msgspec
 from apriel_mcore.bridge.layouts import Box, Sizes
 from apriel_mcore.bridge.names import Chunk, Spec, hf_tensors, parameters_of
 from apriel_mcore.bridge.shape import ModelShape
+from apriel_mcore.bridge.tensorfile import Dtype
 from apriel_mcore.config.schema import Parallel
 from apriel_mcore.errors import BridgeError
 
@@ -65,6 +66,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     tensors: dict[str, Sizes]
     """The HF tensors in order of their place in the arena."""
+    own_dtypes: dict[str, Dtype] = {}
+    """Of those HF tensors that have a dtype of their own, whatever is chosen for the others."""
     chunks: tuple[tuple[Chunk, ...], ...]
     """By pipeline rank."""
     shards: tuple[Shard, ...]
@@ -74,6 +77,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def digest(self) -> str:
         """SHA-256 of everything in the plan: equal on ranks that will do matching things."""
         return hashlib.sha256(msgspec.msgpack.encode(self)).hexdigest()
+
+    def dtypes(self, others: Dtype) -> dict[str, Dtype]:
+        """Each HF tensor's."""
+        return {name: self.own_dtypes.get(name, others) for name in self.tensors}
 
     def shards_of(self, rank: Coordinates) -> list[Shard]:
         """The parameters of one rank; BridgeError if it holds other layers than the plan expects."""

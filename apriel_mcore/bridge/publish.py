@@ -184,6 +184,7 @@ class VersionPublisher:
             probe_mean_abs_diff=mean,
             probe_max_abs_diff=largest,
             servers=tuple(ack.server for ack in delivery.acks),
+            quantised=sent.quantised,
             seconds=time.perf_counter() - start,
             export_s=delivery.export_s,
             time=time.time(),

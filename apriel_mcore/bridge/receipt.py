@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from apriel_mcore.bridge.scales import by_layers
 from apriel_mcore.bridge.tensorfile import contents
 from apriel_mcore.errors import BridgeError
 from apriel_mcore.seams import Ack, Sent
@@ -49,6 +50,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """Mean over probe tokens of |log-prob of trainer - of server|, for the worst server."""
     probe_max_abs_diff: float
     servers: tuple[str, ...]
+    quantised: tuple[str, ...] = ()
+    """Weights that trainer and servers have in FP8, in short; the same on both sides."""
     seconds: float
     """From the call to the last check."""
     export_s: float
@@ -60,11 +63,12 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 def summarize(file: Buffer, *, where: str, threads: int = 1) -> Sent:
     """What a whole safetensors file in memory holds. InputError if it is not one."""
     with memoryview(file) as whole:
-        tensors = contents(whole, where=where).values()
+        tensors = contents(whole, where=where)
         return Sent(
             num_tensors=len(tensors),
-            num_bytes=sum(tensor.num_bytes for tensor in tensors),
+            num_bytes=sum(tensor.num_bytes for tensor in tensors.values()),
             digest=digest(whole, threads=threads),
+            quantised=by_layers(name for name, tensor in tensors.items() if tensor.dtype == "float8_e4m3"),
         )
 
 
@@ -177,6 +181,7 @@ def together(sent_R: Sequence[Sent]) -> Sent:
         num_tensors=sent_R[0].num_tensors,
         num_bytes=sum(sent.num_bytes for sent in sent_R),
         digest=hashlib.blake2b(digests.encode(), digest_size=16).hexdigest(),
+        quantised=sent_R[0].quantised,
     )
 
 

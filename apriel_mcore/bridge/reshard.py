@@ -24,6 +24,7 @@ from apriel_mcore.bridge.arena import Arena, tensor_views
 from apriel_mcore.bridge.layouts import Box, Sizes
 from apriel_mcore.bridge.names import HF_EMBEDDING, HF_HEAD, plain_name
 from apriel_mcore.bridge.plan import Coordinates, Copy, Plan
+from apriel_mcore.bridge.tensorfile import contents, refuse_fp8
 from apriel_mcore.errors import BridgeError, InputError
 
 Chunks = Sequence[Mapping[str, Tensor]]
@@ -149,6 +150,8 @@ def read_folder(folder: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     for path in tensor_files(folder):
         with path.open("rb") as file:
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        with memoryview(mapping) as whole:
+            refuse_fp8(contents(whole, where=str(path)), where=str(path))
         for stored, tensor in tensor_views(mapping, where=str(path)).items():
             plain = plain_name(stored)
             if plain is None:

@@ -16,10 +16,12 @@ import msgspec
 from apriel_mcore.bridge.layouts import Box, Columns, GateUp, GroupedQKV, GroupedQKVBias, Layout, Rows, Sizes
 from apriel_mcore.bridge.names import Chunk, Spec, parameters_of
 from apriel_mcore.bridge.plan import Coordinates, Copy, make_plan
+from apriel_mcore.bridge.scales import Scale, by_layers, scales_for, with_scales
 from apriel_mcore.bridge.shape import ModelShape
-from apriel_mcore.bridge.tensorfile import Dtype
+from apriel_mcore.bridge.tensorfile import ITEMSIZE, Dtype
 from apriel_mcore.config.schema import Parallel
 from apriel_mcore.config.schema.fields import Positive
+from apriel_mcore.config.schema.publish import Weights
 
 VOCAB_MULTIPLE = 64
 """vLLM pads the vocabulary to a multiple of this before its ranks share it out."""
@@ -37,6 +39,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     num_targets: Positive
     """Tensor ranks of a server."""
     dtype: Dtype
+    """Of the tensors that are not quantised."""
+    weights: Weights
     message_elements: Positive
     """No message is larger, unless a single row of a tensor is."""
 
@@ -61,12 +65,19 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
     source: Rank
     target: int
+    dtype: Dtype
+    """Of all its slices."""
     slices: tuple[Slice, ...]
 
     @property
     def num_elements(self) -> int:
         """Elements of all slices."""
         return sum(piece.num_elements for piece in self.slices)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all slices."""
+        return self.num_elements * ITEMSIZE[self.dtype]
 
 
 class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +86,8 @@ class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):
     num_targets: int
     whole_sizes: dict[str, Sizes]
     """The HF tensors, in the plan's order."""
+    dtypes: dict[str, Dtype]
+    """Each HF tensor's."""
     boxes_R: tuple[dict[str, Box], ...]
     """By tensor rank of a server: what it keeps of each HF tensor."""
     messages: tuple[Message, ...]
@@ -91,9 +104,14 @@ class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):
             name: tuple(stop - start for start, stop in box) for name, box in self.boxes_R[target].items()
         }
 
-    def num_elements_to(self, target: int) -> int:
-        """Elements that a server rank receives."""
-        return sum(message.num_elements for message in self.messages if message.target == target)
+    @property
+    def quantised(self) -> tuple[str, ...]:
+        """Weights in FP8, in short."""
+        return by_layers(name for name, dtype in self.dtypes.items() if dtype == "float8_e4m3")
+
+    def num_bytes_to(self, target: int) -> int:
+        """Bytes that a server rank receives."""
+        return sum(message.num_bytes for message in self.messages if message.target == target)
 
 
 def make_stream_plan(shape: ModelShape, route: Route) -> StreamPlan:
@@ -101,21 +119,30 @@ def make_stream_plan(shape: ModelShape, route: Route) -> StreamPlan:
 
     ConfigError when the trainer's ranks cannot hold the model.
     """
-    plan = make_plan(shape, route.parallel, route.spec)
-    boxes_R = tuple(_server_boxes(shape, target, route.num_targets) for target in range(route.num_targets))
+    scales = scales_for(shape, route.weights)
+    plan = with_scales(make_plan(shape, route.parallel, route.spec), scales)
+    dtypes = plan.dtypes(route.dtype)
+    boxes_R = tuple(
+        _with_scales(_server_boxes(shape, target, route.num_targets), scales)
+        for target in range(route.num_targets)
+    )
     copies = [copy for copy in plan.copies if copy.exported]
     numbered: list[tuple[int, Message]] = []
     for source in sorted({_source(copy) for copy in copies}):
         mine = [copy for copy in copies if _source(copy) == source]
         for target, boxes in enumerate(boxes_R):
-            batches = _batches(_cuts(mine, boxes), route.message_elements)
+            batches = _batches(_cuts(mine, boxes), dtypes, route.message_elements)
             numbered += [
-                (number, Message(source=source, target=target, slices=tuple(batch)))
-                for number, batch in enumerate(batches)
+                (number, Message(source=source, target=target, dtype=dtype, slices=tuple(batch)))
+                for number, (dtype, batch) in enumerate(batches)
             ]
     messages = tuple(message for _, message in sorted(numbered, key=lambda entry: entry[0]))
     return StreamPlan(
-        num_targets=route.num_targets, whole_sizes=plan.tensors, boxes_R=boxes_R, messages=messages
+        num_targets=route.num_targets,
+        whole_sizes=plan.tensors,
+        dtypes=dtypes,
+        boxes_R=boxes_R,
+        messages=messages,
     )
 
 
@@ -136,6 +163,11 @@ def _server_boxes(shape: ModelShape, target: int, num_targets: int) -> dict[str,
         for parameter in parameters_of(shape, whole, "local")
         for part, name in enumerate(parameter.hf)
     }
+
+
+def _with_scales(boxes: Mapping[str, Box], scales: Mapping[str, Scale]) -> dict[str, Box]:
+    """And the scales that belong to each box."""
+    return {**boxes, **{scale.name: scale.box_of(boxes[scale.weight]) for scale in scales.values()}}
 
 
 def _server_box(layout: Layout, part: int, target: int, num_targets: int) -> Box:
@@ -176,18 +208,22 @@ def _cuts(copies: Iterable[Copy], boxes: Mapping[str, Box]) -> Iterator[Slice]:
             yield Slice(chunk=copy.chunk, parameter=copy.parameter, shard=shard, hf=copy.hf, hf_box=hf_box)
 
 
-def _batches(slices: Iterable[Slice], limit: int) -> Iterator[list[Slice]]:
-    """Consecutive slices of at most `limit` elements together; a larger slice is split by its rows."""
-    batch: list[Slice] = []
-    count = 0
-    for piece in (part for whole in slices for part in _split(whole, limit)):
-        if batch and count + piece.num_elements > limit:
-            yield batch
-            batch, count = [], 0
-        batch.append(piece)
-        count += piece.num_elements
-    if batch:
-        yield batch
+def _batches(
+    slices: Iterable[Slice], dtypes: Mapping[str, Dtype], limit: int
+) -> Iterator[tuple[Dtype, list[Slice]]]:
+    """Slices of one dtype and of at most `limit` elements together; a larger slice is split by its rows."""
+    parts = [part for whole in slices for part in _split(whole, limit)]
+    found: dict[Dtype, None] = {dtypes[part.hf]: None for part in parts}
+    for dtype in found:
+        batch: list[Slice] = []
+        count = 0
+        for piece in (part for part in parts if dtypes[part.hf] == dtype):
+            if batch and count + piece.num_elements > limit:
+                yield dtype, batch
+                batch, count = [], 0
+            batch.append(piece)
+            count += piece.num_elements
+        yield dtype, batch
 
 
 def _split(piece: Slice, limit: int) -> Iterator[Slice]:

@@ -14,7 +14,6 @@ import msgspec
 import torch
 from torch._C._distributed_c10d import TCPStore
 
-from apriel_mcore.bridge.arena import torch_dtype
 from apriel_mcore.bridge.channel import Backend, Meeting, keep_store, visit_store
 from apriel_mcore.bridge.courier import Digests, Sender, sent_to
 from apriel_mcore.bridge.plan import Coordinates
@@ -72,8 +71,7 @@ class StreamTransport:
         self._plan_digest = self._plan.digest
         self._sender_name = uuid4().hex
         self._route = route
-        self._dtype = torch_dtype(route.dtype)
-        self._sender = Sender(self._plan, source_of(rank), self._dtype, device) if rank.exports else None
+        self._sender = Sender(self._plan, source_of(rank), device) if rank.exports else None
         self._servers = servers
         self._ranks = ranks
         self._members: tuple[str, ...] = ()
@@ -97,7 +95,7 @@ class StreamTransport:
                 acks, failure = self._finish(version, parts)
                 if not failure:
                     digests = {number: text for one in parts for number, text in one.digests.items()}
-                    sent_R = sent_to(self._plan, digests, self._dtype)
+                    sent_R = sent_to(self._plan, digests)
                     return Delivery(acks=acks, sent_R=sent_R, export_s=export_s)
             failures.append(failure)
             self._members = ()

@@ -6,7 +6,7 @@ The format allows no holes between tensors; padding the header is allowed, and p
 a page boundary.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any, Literal
 
@@ -15,11 +15,14 @@ import msgspec
 from apriel_mcore.bridge.layouts import Sizes
 from apriel_mcore.errors import InputError
 
-Dtype = Literal["bfloat16", "float16", "float32"]
+Dtype = Literal["bfloat16", "float16", "float32", "float8_e4m3"]
+type Dtypes = Dtype | Mapping[str, Dtype]
+"""One for all tensors, or each tensor's own."""
 
-_CODES: dict[Dtype, str] = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+_CODES: dict[Dtype, str] = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float8_e4m3": "F8_E4M3"}
 _DTYPES: dict[str, Dtype] = {code: dtype for dtype, code in _CODES.items()}
-_ITEMSIZE: dict[Dtype, int] = {"bfloat16": 2, "float16": 2, "float32": 4}
+ITEMSIZE: dict[Dtype, int] = {"bfloat16": 2, "float16": 2, "float32": 4, "float8_e4m3": 1}
+"""Bytes of one element."""
 _PAGE = 4096
 _LENGTH_BYTES = 8
 
@@ -39,12 +42,20 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
         return self.stop - self.start
 
 
-def lay_out(tensors: Mapping[str, Sizes], dtype: Dtype) -> tuple[bytes, int]:
-    """The opening bytes of a file of `tensors` in the order given, and the size of the whole file."""
+def dtypes_of(names: Iterable[str], dtypes: Dtypes) -> dict[str, Dtype]:
+    """Each tensor's dtype, in the order of the names."""
+    return {name: dtypes if isinstance(dtypes, str) else dtypes[name] for name in names}
+
+
+def lay_out(tensors: Mapping[str, Sizes], dtypes: Dtypes) -> tuple[bytes, int]:
+    """The opening bytes of a file of `tensors` in the order given, and the size of the whole file.
+
+    Every tensor begins at a multiple of its element's size where wider elements come before narrower ones.
+    """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
-    for name, sizes in tensors.items():
-        stop = offset + prod(sizes) * _ITEMSIZE[dtype]
+    for (name, sizes), dtype in zip(tensors.items(), dtypes_of(tensors, dtypes).values(), strict=True):
+        stop = offset + prod(sizes) * ITEMSIZE[dtype]
         header[name] = {"dtype": _CODES[dtype], "shape": sizes, "data_offsets": (offset, stop)}
         offset = stop
     text = msgspec.json.encode(header)
@@ -73,6 +84,15 @@ def contents(file: memoryview, *, where: str) -> dict[str, Stored]:
     return {name: _stored(name, entry, data_start, len(file), where=where) for name, entry in entries.items()}
 
 
+def refuse_fp8(stored: Mapping[str, Stored], *, where: str) -> None:
+    """InputError when a model folder holds FP8 tensors: whoever reads them plainly loses their scales."""
+    quantised = [name for name, tensor in stored.items() if tensor.dtype == "float8_e4m3"]
+    if quantised:
+        raise InputError(
+            f"{where}: {quantised[0]} has dtype F8_E4M3; give the folder that the model was quantised from"
+        )
+
+
 def _stored(name: str, entry: _Entry, data_start: int, file_size: int, *, where: str) -> Stored:
     if entry.dtype not in _DTYPES:
         raise InputError(
@@ -80,7 +100,7 @@ def _stored(name: str, entry: _Entry, data_start: int, file_size: int, *, where:
         )
     dtype = _DTYPES[entry.dtype]
     start, stop = (data_start + offset for offset in entry.data_offsets)
-    if stop > file_size or stop - start != prod(entry.shape) * _ITEMSIZE[dtype]:
+    if stop > file_size or stop - start != prod(entry.shape) * ITEMSIZE[dtype]:
         raise InputError(
             f"{where}: {name} is damaged: {stop - start} bytes at {start} for {entry.shape} {dtype}, "
             f"in a file of {file_size} bytes"

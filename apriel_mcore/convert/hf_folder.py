@@ -19,7 +19,7 @@ from apriel_mcore.bridge.layouts import Sizes
 from apriel_mcore.bridge.names import hf_tensors, plain_name
 from apriel_mcore.bridge.reshard import tensor_files
 from apriel_mcore.bridge.shape import ModelShape
-from apriel_mcore.bridge.tensorfile import Dtype, Stored, contents
+from apriel_mcore.bridge.tensorfile import Dtype, Stored, contents, refuse_fp8
 from apriel_mcore.convert import report
 from apriel_mcore.convert.scratch import bytes_of
 from apriel_mcore.errors import InputError
@@ -141,6 +141,7 @@ def _contents(path: Path) -> dict[str, Stored]:
     with path.open("rb") as file:
         whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     stored = contents(whole, where=str(path))
+    refuse_fp8(stored, where=str(path))
     end = _LENGTH_BYTES + int.from_bytes(whole[:_LENGTH_BYTES], "little")
     for name, tensor in sorted(stored.items(), key=lambda item: (item[1].start, item[1].stop)):
         if tensor.start != end:

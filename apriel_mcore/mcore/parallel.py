@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
+from torch import Tensor
 from torch._C._distributed_c10d import HashStore
 
 from apriel_mcore.config.schema import Parallel, Train
@@ -54,6 +55,10 @@ class Ranks(msgspec.Struct, frozen=True, kw_only=True):
     def barrier(self) -> None:
         """Wait for every rank."""
         dist.barrier()
+
+    def maximum(self, values: Tensor) -> None:
+        """Replace each value by the largest of all ranks'."""
+        dist.all_reduce(values, op=dist.ReduceOp.MAX)
 
 
 def start(train: Train, *, seed: int, timeout_s: int = TIMEOUT_S) -> Ranks:

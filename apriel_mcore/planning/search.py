@@ -191,7 +191,9 @@ def _servers(question: Question, mean: Mean) -> Iterator[tuple[int, int, Decode]
         if question.shape.num_kv_heads % tensor:
             continue
         sized = msgspec.structs.replace(servers, tensor=tensor)
-        memory = server_memory(question.shape, sized, question.config.cluster)
+        memory = server_memory(
+            question.shape, sized, question.config.cluster, question.config.publish.weights
+        )
         held = mean.rollout / 2 + question.prompt
         places = min(servers.max_num_seqs, int(memory.tokens // held))
         if places >= 1:

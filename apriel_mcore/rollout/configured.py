@@ -35,6 +35,7 @@ def server_pool(config: RunConfig, *, model: Path, logs: Path, run: str) -> Serv
                 index=index,
                 seed=config.seed * _SEEDS_PER_SERVER * servers.count + index * _SEEDS_PER_SERVER,
                 transport=transport_of(config),
+                weights=config.publish.weights,
                 copies=copies_of(config, run, index),
             )
             for index in range(servers.count)

@@ -6,6 +6,7 @@ vLLM is a command line here, never an import. The guard sees to it that nothing 
 """
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -20,9 +21,11 @@ from typing import Literal
 import aiohttp
 import msgspec
 
+from apriel_mcore.bridge.scales import BLOCK
 from apriel_mcore.config.schema import LocalServers, RunConfig, StreamPublish
+from apriel_mcore.config.schema.publish import Weights
 from apriel_mcore.data.model_files import model_folder
-from apriel_mcore.errors import InputError, PoolError
+from apriel_mcore.errors import ConfigError, InputError, PoolError
 
 Device = Literal["cpu", "cuda"]
 Transport = Literal["arena", "stream"]
@@ -65,6 +68,8 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Of the sampler; servers and attempts that shared one would draw the same answers."""
     transport: Transport
     """How weights come."""
+    weights: Weights
+    """What it computes with."""
     copies: Path
     """In-memory folder for what was received by `stream`; outlives an attempt."""
 
@@ -193,7 +198,9 @@ def server_command(spec: ServerSpec, *, port: int, seed: int) -> list[str]:
         "--model": spec.model,
         "--served-model-name": "policy",
         "--dtype": settings.dtype,
-        "--hf-overrides": f'{{"head_dtype": "{settings.head_dtype}"}}',
+        "--hf-overrides": json.dumps(_model_overrides(spec)),
+        # Weights that vLLM could not read as they are, and that are replaced before the first request.
+        **({} if spec.weights == "as_trained" else {"--load-format": "dummy"}),
         "--max-model-len": settings.max_model_len,
         "--max-num-seqs": settings.max_num_seqs + SPARE_SEQS,
         "--tensor-parallel-size": settings.tensor,
@@ -208,6 +215,19 @@ def server_command(spec: ServerSpec, *, port: int, seed: int) -> list[str]:
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--disable-uvicorn-access-log"]
     command += [str(word) for flag in flags.items() for word in flag]
     return command + _DEVICE_FLAGS[spec.device]
+
+
+def _model_overrides(spec: ServerSpec) -> dict[str, object]:
+    """What config.json does not say."""
+    head: dict[str, object] = {"head_dtype": spec.settings.head_dtype}
+    fp8: dict[str, object] = {"quant_method": "fp8", "activation_scheme": "dynamic"}
+    match spec.weights:
+        case "as_trained":
+            return head
+        case "fp8_block":
+            return head | {"quantization_config": fp8 | {"weight_block_size": [BLOCK, BLOCK]}}
+        case "fp8_tensor":
+            return head | {"quantization_config": fp8}
 
 
 def _kv_cache(settings: LocalServers) -> dict[str, object]:
@@ -271,6 +291,11 @@ def serve(config: RunConfig) -> None:
     """Run the first of a recipe's local servers until it ends or the user interrupts."""
     if not isinstance(config.rollout.servers, LocalServers):
         raise InputError('rollout.servers.kind: only "local" servers can be started')
+    if config.publish.weights != "as_trained":
+        raise ConfigError(
+            f'publish.weights = "{config.publish.weights}": such a server has no weights until a trainer '
+            "publishes them; serve the model folder with publish.weights=as_trained"
+        )
     spec = ServerSpec(
         settings=config.rollout.servers,
         model=model_folder(config.model),
@@ -278,6 +303,7 @@ def serve(config: RunConfig) -> None:
         index=0,
         seed=config.seed,
         transport=transport_of(config),
+        weights=config.publish.weights,
         copies=copies_of(config, f"serve-{os.getpid()}", 0),
     )
     process = ServerProcess(spec, Path("runs") / f"{config.name}-serve" / "logs")

@@ -38,7 +38,12 @@ CPU = torch.device("cpu")
 
 def make_route(num_targets: int) -> Route:
     return Route(
-        parallel=PARALLEL, spec="local", num_targets=num_targets, dtype="bfloat16", message_elements=500
+        parallel=PARALLEL,
+        spec="local",
+        num_targets=num_targets,
+        dtype="bfloat16",
+        weights="as_trained",
+        message_elements=500,
     )
 
 
@@ -82,7 +87,7 @@ def send(plan: StreamPlan, rank: Coordinates, folder: Path, meeting: Meeting, ti
     trainer_plan = make_plan(SHAPE, PARALLEL, "local")
     chunks = empty_chunks(trainer_plan, rank)
     load_hf_weights(chunks, trainer_plan, rank, folder)
-    sender = Sender(plan, source_of(rank), torch.bfloat16, CPU)
+    sender = Sender(plan, source_of(rank), CPU)
     sender.join(meeting, visit_store(meeting))
     digests: dict[int, str] = {}
     for _ in range(times):
@@ -93,7 +98,7 @@ def send(plan: StreamPlan, rank: Coordinates, folder: Path, meeting: Meeting, ti
 def receive(
     plan: StreamPlan, target: int, member: int, meeting: Meeting, times: int
 ) -> tuple[Sent, dict[str, torch.Tensor]]:
-    receiver = Receiver(plan, target, torch.bfloat16, CPU)
+    receiver = Receiver(plan, target, CPU)
     receiver.join(meeting, member, visit_store(meeting))
     views: dict[str, torch.Tensor] = {}
     sent = Sent(num_tensors=0, num_bytes=0, digest="")
@@ -153,7 +158,7 @@ def test_server_ranks_hold_their_slices_and_both_sides_agree_on_the_bytes(
     results = family.results()
     senders, receivers = results[: len(ranks())], results[len(ranks()) :]
     digests = {number: text for part in senders for number, text in part.items()}
-    sent_R = sent_to(plan, digests, torch.bfloat16)
+    sent_R = sent_to(plan, digests)
     for index, (sent, views) in enumerate(receivers):
         target = index % num_targets
         assert sent == sent_R[target]
@@ -169,7 +174,7 @@ def plan_elements(plan: StreamPlan) -> int:
 
 
 def join_and_die(plan: StreamPlan, member: int, meeting: Meeting) -> None:
-    Receiver(plan, 0, torch.bfloat16, CPU).join(meeting, member, visit_store(meeting))
+    Receiver(plan, 0, CPU).join(meeting, member, visit_store(meeting))
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -197,6 +197,18 @@ def test_an_altered_tensor_stops_every_rank(run: Run) -> None:
     assert not run.log.exists()
 
 
+def test_a_server_that_quantised_other_layers_stops_every_rank(run: Run) -> None:
+    def quantised(ack: Ack) -> Ack:
+        weights = ("model.layers.0-3.mlp.up_proj.weight",)
+        return msgspec.structs.replace(
+            ack, read_R=(msgspec.structs.replace(ack.read_R[0], quantised=weights),)
+        )
+
+    run.servers.tamper = quantised
+    assert_all_raise(run.publish(1), "b has quantised ('model.layers.0-3.mlp.up_proj.weight',), sent was ()")
+    assert not run.log.exists()
+
+
 def test_a_server_that_stayed_on_another_version_stops_every_rank(run: Run) -> None:
     run.servers.tamper = lambda ack: msgspec.structs.replace(ack, version=0)
     assert_all_raise(run.publish(1), "b has version 0, sent was 1")

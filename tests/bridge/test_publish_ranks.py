@@ -19,8 +19,11 @@ from apriel_mcore.bench.ranks import run_ranks
 from apriel_mcore.bridge.arena_transport import ArenaTransport, share_arenas
 from apriel_mcore.bridge.plan import make_plan
 from apriel_mcore.bridge.publish import Probe, VersionPublisher
+from apriel_mcore.bridge.quantise import QuantisedTrainer
 from apriel_mcore.bridge.receipt import read, summarize
+from apriel_mcore.bridge.scales import scales_for, with_scales
 from apriel_mcore.bridge.shape import ModelShape
+from apriel_mcore.config.schema.publish import Weights
 from apriel_mcore.seams import Ack, Offer
 from tests.mcore.llama import (
     LOSS,
@@ -73,7 +76,9 @@ class CopyingServer:
         return [[-1.0] * (len(tokens_T) - 1)]
 
 
-def publish_twice(shape: ModelShape, layout: dict[str, Any], folder: Path) -> list[list[float]]:
+def publish_twice(
+    shape: ModelShape, layout: dict[str, Any], weights: Weights, folder: Path
+) -> list[list[float]]:
     """Runs on every rank: log-probs of TEXT at version 0 and 1."""
     from apriel_mcore.mcore import parallel
     from apriel_mcore.mcore.learner import MegatronLearner
@@ -82,17 +87,18 @@ def publish_twice(shape: ModelShape, layout: dict[str, Any], folder: Path) -> li
     ranks = parallel.start(section, seed=3, timeout_s=60)
     learner = MegatronLearner(shape, section, LOSS, ranks=ranks, temperature=TEMPERATURE)
     learner.load_hf(folder)
-    plan = make_plan(shape, section.parallel, learner.spec)
+    scales = scales_for(shape, weights)
+    plan = with_scales(make_plan(shape, section.parallel, learner.spec), scales)
     servers = CopyingServer(folder)
     transport = ArenaTransport(
         plan=plan,
         rank=learner.coordinates,
         servers=servers,
         ranks=ranks,
-        arenas=share_arenas(ranks, folder, "arena", plan.tensors, "float32"),
+        arenas=share_arenas(ranks, folder, "arena", plan.tensors, plan.dtypes("float32")),
     )
     publisher = VersionPublisher(
-        trainer=learner,
+        trainer=QuantisedTrainer(learner, plan, scales, ranks) if scales else learner,
         plan=plan,
         transport=transport,
         servers=servers,
@@ -125,7 +131,7 @@ def test_published_weights_are_the_weights_that_train(layout: str, tied: bool, t
     save_file(weights, tmp_path / "model.safetensors")
     parallel = train_section(**LAYOUTS[layout]).parallel
     logprobs_R = run_ranks(
-        parallel.world_size, publish_twice, shape, LAYOUTS[layout], tmp_path, folder=tmp_path
+        parallel.world_size, publish_twice, shape, LAYOUTS[layout], "as_trained", tmp_path, folder=tmp_path
     )
 
     before, after = (load_file(tmp_path / f"version{version}.safetensors") for version in (0, 1))
@@ -142,3 +148,22 @@ def test_published_weights_are_the_weights_that_train(layout: str, tied: bool, t
         assert logprobs[1] == pytest.approx(expected, rel=1e-4, abs=1e-5)
         assert logprobs[1] != pytest.approx(logprobs[0], abs=1e-5)
     assert [receipt.version for receipt in read(tmp_path / "receipts.jsonl")] == [0, 1]
+
+
+def test_megatron_ranks_quantise_as_one_rank_does(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    digests: list[list[str]] = []
+    for number, layout in enumerate(({}, LAYOUTS["tensor2_pipeline2"])):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        save_file(
+            {name: weight.clone() for name, weight in hf_model(SHAPE).state_dict().items()},
+            folder / "model.safetensors",
+        )
+        world = train_section(**layout).parallel.world_size
+        run_ranks(world, publish_twice, SHAPE, layout, "fp8_block", folder, folder=folder)
+        receipts = read(folder / "receipts.jsonl")
+        assert [len(receipt.quantised) for receipt in receipts] == [7, 7]
+        assert receipts[0].digest != receipts[1].digest
+        digests.append([receipt.digest for receipt in receipts])
+    assert digests[0][0] == digests[1][0]  # version 1 differs in the order of float32 additions

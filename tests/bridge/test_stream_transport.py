@@ -8,13 +8,17 @@ import msgspec
 import pytest
 import torch
 
+from apriel_mcore.bridge.arena import torch_dtype
 from apriel_mcore.bridge.channel import Meeting, visit_store
 from apriel_mcore.bridge.courier import Receiver
 from apriel_mcore.bridge.plan import Coordinates, make_plan
+from apriel_mcore.bridge.quantise import QuantisedTrainer
 from apriel_mcore.bridge.receipt import check_acks
+from apriel_mcore.bridge.scales import scales_for, with_scales
 from apriel_mcore.bridge.stream import Route, make_stream_plan
 from apriel_mcore.bridge.stream_transport import Place, StreamTransport
 from apriel_mcore.config.schema import Parallel
+from apriel_mcore.config.schema.publish import Weights
 from apriel_mcore.errors import AprielError, BridgeError, PoolError
 from apriel_mcore.seams import Ack, Offer
 from tests.bridge.conftest import make_shape
@@ -22,7 +26,14 @@ from tests.bridge.test_publish import FakeTrainer
 
 SHAPE = make_shape()
 PARALLEL = Parallel(pipeline=2)
-ROUTE = Route(parallel=PARALLEL, spec="local", num_targets=1, dtype="float32", message_elements=100)
+ROUTE = Route(
+    parallel=PARALLEL,
+    spec="local",
+    num_targets=1,
+    dtype="float32",
+    weights="as_trained",
+    message_elements=100,
+)
 CPU = torch.device("cpu")
 
 
@@ -48,18 +59,26 @@ class ThreadRanks:
     def barrier(self) -> None:
         self._barrier.wait(timeout=30)
 
+    def maximum(self, values: torch.Tensor) -> None:
+        tables = [
+            torch.frombuffer(bytearray(box), dtype=values.dtype)
+            for box in self.gather(values.numpy().tobytes())
+        ]
+        values.copy_(torch.stack(tables).amax(0))
+
 
 class OneServer:
     """publish.ServerSide with one server that really receives, on a thread of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, route: Route) -> None:
+        self._plan = make_stream_plan(SHAPE, route)
         self.life = 1
         self.refusals = 0
         self.losses = 0
         self.lost = False
         self.meetings: list[str] = []
         self.views: dict[str, torch.Tensor] = {}
-        self._receiver = Receiver(make_stream_plan(SHAPE, ROUTE), 0, torch.float32, CPU)
+        self._receiver = Receiver(self._plan, 0, CPU)
         self._threads = ThreadPoolExecutor(1)
         self._joined = ""
         self._arriving: Future[Ack] = Future()
@@ -81,8 +100,10 @@ class OneServer:
             self.meetings.append(meeting.name)
             self._receiver.join(meeting, 0, visit_store(meeting))
             self._joined = meeting.name
-        plan = make_stream_plan(SHAPE, ROUTE)
-        self.views = {name: torch.full(size, torch.nan) for name, size in plan.sizes_of(0).items()}
+        self.views = {
+            name: torch.full(size, torch.nan, dtype=torch_dtype(self._plan.dtypes[name]))
+            for name, size in self._plan.sizes_of(0).items()
+        }
         return Ack(
             server="s", version=offer.version, seconds=0.0, read_R=(self._receiver.receive(self.views),)
         )
@@ -105,21 +126,29 @@ class OneServer:
 class Run:
     """Two pipeline ranks in threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, route: Route = ROUTE) -> None:
         plan = make_plan(SHAPE, PARALLEL, "local")
         barrier, boxes = threading.Barrier(2), [b"", b""]
-        self.server = OneServer()
+        self.server = OneServer(route)
         self._threads = ThreadPoolExecutor(2)
         places = [
             Coordinates(tensor_rank=0, pipeline_rank=p, data_rank=0, context_rank=0, chunks=plan.chunks[p])
             for p in (0, 1)
         ]
         self.trainers = [FakeTrainer(plan, place) for place in places]
+        self.scales = scales_for(SHAPE, route.weights)
+        quantised_plan = with_scales(plan, self.scales)
+        self.publishing = [
+            QuantisedTrainer(trainer, quantised_plan, self.scales, ThreadRanks(rank, barrier, boxes))
+            if self.scales
+            else trainer
+            for rank, trainer in enumerate(self.trainers)
+        ]
 
         def build(rank: int) -> StreamTransport:
             return StreamTransport(
                 shape=SHAPE,
-                route=ROUTE,
+                route=route,
                 place=Place(host="127.0.0.1", port=0, backend="gloo", timeout_s=20),
                 rank=places[rank],
                 servers=self.server,
@@ -136,7 +165,7 @@ class Run:
             trainer = self.trainers[rank]
             trainer.step = version
             try:
-                return self.transports[rank].deliver(version, trainer.chunks())
+                return self.transports[rank].deliver(version, self.publishing[rank].chunks())
             except AprielError as error:
                 return error
 
@@ -157,6 +186,22 @@ def test_versions_follow_each_other_in_one_meeting_until_another_life_comes() ->
     run.server.life = 2
     check_arrived(run, 3)
     assert len(set(run.server.meetings)) == 2
+
+
+@pytest.mark.parametrize("weights", ["fp8_block", "fp8_tensor"])
+def test_fp8_weights_arrive_with_their_scales_in_fewer_bytes(weights: Weights) -> None:
+    run = Run(msgspec.structs.replace(ROUTE, weights=weights))
+    first, _ = run.deliver(3)
+    check_acks(first.acks, first.sent_R, 3)  # type: ignore[attr-defined]
+    (sent,) = first.sent_R  # type: ignore[attr-defined]
+    assert len(sent.quantised) == 7
+    views = run.server.views
+    for scale in run.scales.values():
+        assert views[scale.weight].dtype == torch.float8_e4m3fn
+        assert torch.allclose(views[scale.weight].float() * views[scale.name].amax(), torch.tensor(3.0))
+    plain = [name for name in views if name not in run.scales and "_scale" not in name]
+    assert all((views[name] == 3).all() for name in plain)
+    assert sent.num_bytes == sum(view.numel() * view.itemsize for view in views.values())
 
 
 def test_a_refusal_costs_no_waiting_and_the_next_attempt_meets_anew() -> None:

@@ -43,6 +43,8 @@ def test_no_recipe_repeats_what_it_inherits(recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
+        ("publish.weights=fp8_tensor", ["CPU", "fp8_block", "train.device"]),
+        ("publish.weights=fp8_rows", ["publish.weights", "fp8_rows"]),
         ("train.lrr=1", ["train.lrr", "unknown key", "lr"]),
         ("train.optimizer.lrr=1", ["train.optimizer.lrr", "unknown key", "`lr`"]),
         ("domains.math.sources.sums.siz=3", ["domains.math.sources.sums.siz", "`size`"]),

@@ -117,6 +117,7 @@ def pool(tiny_llama: Path, tmp_path: Path) -> Iterator[tuple[ServerPool, ServerP
         index=0,
         seed=0,
         transport="stream",
+        weights="as_trained",
         copies=tmp_path / "copies",
     )
     process = ServerProcess(spec, tmp_path / "logs")
@@ -143,6 +144,7 @@ def test_sent_weights_are_served_by_both_ranks_and_outlive_the_server(
             spec="local",
             num_targets=NUM_TARGETS,
             dtype="bfloat16",
+            weights="as_trained",
             message_elements=100_000,
         ),
         place=Place(host="127.0.0.1", port=0, backend="gloo", timeout_s=60),

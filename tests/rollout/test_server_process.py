@@ -1,6 +1,7 @@
 """Command line, environment, ports and the end of a server process (without vLLM)."""
 
 import asyncio
+import json
 import os
 import socket
 import sys
@@ -33,6 +34,7 @@ def _spec(**changes: object) -> ServerSpec:
         "index": 0,
         "seed": 3,
         "transport": "arena",
+        "weights": "as_trained",
         "copies": Path("copies"),
     }
     return ServerSpec(**(fields | changes))  # pyright: ignore[reportArgumentType]
@@ -51,6 +53,18 @@ def test_the_command_says_what_the_pool_relies_on() -> None:
     assert _value(command, "--weight-transfer-config") == '{"backend": "apriel_arena"}'
     assert _value(command, "--host") == "127.0.0.1"
     assert _value(command, "--hf-overrides") == '{"head_dtype": "float32"}'
+
+
+def test_a_server_is_told_of_fp8_weights_and_reads_none_from_the_folder() -> None:
+    plain, block, tensor = (
+        server_command(_spec(weights=weights), port=1, seed=0)
+        for weights in ("as_trained", "fp8_block", "fp8_tensor")
+    )
+    told = json.loads(_value(block, "--hf-overrides"))["quantization_config"]
+    assert told == {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+    assert "weight_block_size" not in json.loads(_value(tensor, "--hf-overrides"))["quantization_config"]
+    assert _value(block, "--load-format") == _value(tensor, "--load-format") == "dummy"
+    assert "--load-format" not in plain
 
 
 def test_weights_that_are_sent_have_another_receiver() -> None:

@@ -4,13 +4,19 @@ from typing import Literal
 
 from apriel_mcore.config.schema.fields import Natural, Positive, PositiveFloat, Section
 
+Weights = Literal["as_trained", "fp8_block", "fp8_tensor"]
+"""What servers compute with: the trainer's precision, or FP8 (e4m3) for the weights of attention and MLP,
+with a scale for every 128 x 128 block or for every projection."""
+
 
 class ArenaPublish(Section, frozen=True, kw_only=True, tag_field="kind", tag="arena"):
     """Trainer ranks write HF tensors straight into shared memory that local servers map."""
 
     directory: str = "/dev/shm"
-    probe_bound: PositiveFloat = 0.06
-    """Mean |log-prob difference| of the probe text, trainer against server, that stops the run."""
+    weights: Weights = "as_trained"
+    probe_bound: PositiveFloat | Literal["auto"] = "auto"
+    """Mean |log-prob difference| of the probe text, trainer against server, that stops the run; auto: 0.06,
+    and 0.2 where weights are quantised (docs/decisions/008-fp8-weights.md)."""
     running_requests: Literal["keep_kv", "recompute_kv"] = "keep_kv"
 
 
@@ -28,5 +34,6 @@ class StreamPublish(Section, frozen=True, kw_only=True, tag_field="kind", tag="s
     """How long a rank waits for another one."""
     copies: str = "/dev/shm"
     """In-memory folder on a server's host for the slices that it received last, twice."""
-    probe_bound: PositiveFloat = 0.06
+    weights: Weights = "as_trained"
+    probe_bound: PositiveFloat | Literal["auto"] = "auto"
     running_requests: Literal["keep_kv", "recompute_kv"] = "keep_kv"

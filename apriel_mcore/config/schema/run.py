@@ -89,6 +89,7 @@ class RunConfig(Section, frozen=True, kw_only=True):
         self._check_mixture()
         self._check_lengths()
         self._check_devices()
+        self._check_fp8()
         self.stages()
 
     def _check_mixture(self) -> None:
@@ -179,6 +180,21 @@ class RunConfig(Section, frozen=True, kw_only=True):
         except msgspec.ValidationError as error:
             complaint, _, path = str(error).partition(" - at `$")
             raise ValueError(f"{key}{path.rstrip('`')}: {complaint}") from None
+
+    def _check_fp8(self) -> None:
+        weights, servers = self.publish.weights, self.rollout.servers
+        if weights == "as_trained":
+            return
+        if isinstance(servers, LocalServers) and servers.dtype != "bfloat16":
+            raise ValueError(
+                f'publish.weights = "{weights}": a server computes beside FP8 weights in bfloat16, not '
+                f'rollout.servers.dtype = "{servers.dtype}"'
+            )
+        if weights == "fp8_tensor" and self.train.device == "cpu":
+            raise ValueError(
+                'publish.weights = "fp8_tensor": vLLM\'s CPU build cannot fuse projections that have a scale '
+                'each; use "fp8_block", or train.device = "cuda"'
+            )
 
     @property
     def ratios(self) -> dict[str, float]:

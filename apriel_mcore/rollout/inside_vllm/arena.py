@@ -22,7 +22,7 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
 from apriel_mcore.bridge.arena import tensor_views
 from apriel_mcore.bridge.receipt import summarize
-from apriel_mcore.rollout.inside_vllm.reload import WholeModelEngine
+from apriel_mcore.rollout.inside_vllm.reload import Published, WholeModelEngine
 from apriel_mcore.seams import Sent
 
 BACKEND = "apriel_arena"
@@ -58,10 +58,14 @@ class ArenaEngine(WholeModelEngine[ArenaUpdate]):
             # Private: torch asks for a writable buffer, and nothing may reach the trainer's pages.
             arena = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE)
         views = tensor_views(arena, where=update_info.path)
-        self.check_complete({name: tuple(view.shape) for name, view in views.items()}, where=update_info.path)
+        published = {
+            name: Published(tuple(view.shape), fp8=view.dtype == torch.float8_e4m3fn)
+            for name, view in views.items()
+        }
+        self.check_complete(published, where=update_info.path)
         receipt = summarize(arena, where=update_info.path)
         self.replace_all(views.items())
-        self.receipt = receipt
+        self.receipt = msgspec.structs.replace(receipt, quantised=self.quantised)
 
 
 class ArenaReceiver:

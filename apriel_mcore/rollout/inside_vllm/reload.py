@@ -6,7 +6,7 @@ version that does not fit leaves the model as it was.
 """
 
 import mmap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,8 +25,10 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 
 from apriel_mcore.bridge.names import HF_HEAD, plain_name
 from apriel_mcore.bridge.reshard import tensor_files
+from apriel_mcore.bridge.scales import SCALE_SUFFIX, by_layers, scale_sizes
 from apriel_mcore.bridge.tensorfile import contents
 from apriel_mcore.errors import BridgeError
+from apriel_mcore.rollout.inside_vllm.fp8 import quantised_weights, scheme_of
 
 
 class Served(NamedTuple):
@@ -35,6 +37,13 @@ class Served(NamedTuple):
     stored_as: str
     """Its name there, which is the one that vLLM's model knows."""
     sizes: tuple[int, ...]
+
+
+class Published(NamedTuple):
+    """A tensor of a version."""
+
+    sizes: tuple[int, ...]
+    fp8: bool
 
 
 @dataclass
@@ -57,9 +66,16 @@ class WholeModelEngine[Update: WeightTransferUpdateInfo](WeightTransferEngine[No
         super().__init__(config, vllm_config, device, model)
         self.folder = Path(vllm_config.model_config.model)
         self._tied = _tied_heads(model)
-        self._served = _checkpoint(self.folder)
+        served = _checkpoint(self.folder)
         if self._tied:
-            self._served.pop(HF_HEAD, None)
+            served.pop(HF_HEAD, None)
+        quantised = quantised_weights(model)
+        self.quantised = by_layers(quantised)
+        """Weights that this server computes with in FP8, in short."""
+        self._served = served | _scales(served, quantised, vllm_config)
+        self._expected = {
+            name: Published(tensor.sizes, fp8=name in quantised) for name, tensor in self._served.items()
+        }
 
     def init_transfer_engine(self, init_info: NoInit) -> None:
         """Nothing to set up."""
@@ -79,18 +95,21 @@ class WholeModelEngine[Update: WeightTransferUpdateInfo](WeightTransferEngine[No
         if self.device.type != "cpu":
             torch.accelerator.synchronize()
 
-    def check_complete(self, sizes: Mapping[str, tuple[int, ...]], *, where: str) -> None:
-        """BridgeError unless these are the tensors of the checkpoint that this server started from.
+    def check_complete(self, published: Mapping[str, Published], *, where: str) -> None:
+        """BridgeError unless these are the tensors of the checkpoint that this server started from, quantised
+        as this server is.
 
-        vLLM itself is content with half of a fused matrix: it keeps the old weights and says nothing.
+        vLLM itself is content with half of a fused matrix: it keeps the old weights and says nothing. It
+        would also cast to FP8 what comes in another precision, without a scale.
         """
         # A version may hold a tied head or leave it out.
-        found = {(name, size) for name, size in sizes.items() if not (self._tied and name == HF_HEAD)}
-        expected = {(name, tensor.sizes) for name, tensor in self._served.items()}
-        if difference := sorted(found ^ expected):
+        found = {item for item in published.items() if not (self._tied and item[0] == HF_HEAD)}
+        if difference := sorted(found ^ set(self._expected.items())):
+            name, tensor = difference[0]
             raise BridgeError(
-                f"{where}: {len(difference)} tensors differ from the served checkpoint in name or sizes, "
-                f"first {difference[0]}: publish every tensor of the model that the server was started with"
+                f"{where}: {len(difference)} tensors differ from the served checkpoint in name, sizes or "
+                f"precision, first {name} {tensor.sizes}{' in FP8' if tensor.fp8 else ''}: publish every "
+                "tensor of the model that the server was started with, in the server's own publish.weights"
             )
 
     def replace_all(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
@@ -120,6 +139,21 @@ def _checkpoint(folder: Path) -> dict[str, Served]:
                 if name is not None:
                     served[name] = Served(stored_as, tensor.sizes)
     return served
+
+
+def _scales(
+    served: Mapping[str, Served], quantised: Sequence[str], vllm_config: VllmConfig
+) -> dict[str, Served]:
+    """The scale tensors that a version brings for the weights in FP8; the checkpoint has none."""
+    if not quantised:
+        return {}
+    scheme = scheme_of(vllm_config)
+    suffix = SCALE_SUFFIX[scheme]
+    weights = {name: served[name] for name in quantised}
+    return {
+        name + suffix: Served(weight.stored_as + suffix, scale_sizes(weight.sizes, scheme))
+        for name, weight in weights.items()
+    }
 
 
 def _tied_heads(model: torch.nn.Module) -> dict[str, tuple[ParallelLMHead, VocabParallelEmbedding]]:

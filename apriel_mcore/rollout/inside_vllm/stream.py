@@ -27,13 +27,12 @@ from vllm.distributed.weight_transfer.base import WeightTransferUpdateInfo
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
 from apriel_mcore.bridge import shape
-from apriel_mcore.bridge.arena import torch_dtype
 from apriel_mcore.bridge.channel import Meeting, visit_store
 from apriel_mcore.bridge.courier import Receiver
 from apriel_mcore.bridge.local_copy import Label, LocalCopy
 from apriel_mcore.bridge.stream import Route, StreamPlan, make_stream_plan
 from apriel_mcore.errors import AprielError, BridgeError
-from apriel_mcore.rollout.inside_vllm.reload import WholeModelEngine
+from apriel_mcore.rollout.inside_vllm.reload import Published, WholeModelEngine
 from apriel_mcore.seams import Sent
 
 BACKEND = "apriel_stream"
@@ -104,7 +103,7 @@ class StreamEngine(WholeModelEngine[StreamUpdate]):
             )
         views, receipt = found
         self.replace_all(self._whole(line, views))
-        self.receipt = receipt
+        self.receipt = msgspec.structs.replace(receipt, quantised=self.quantised)
 
     def _receive(self, line: "_Line", update: StreamUpdate, meeting: Meeting, member: int) -> None:
         try:
@@ -120,8 +119,12 @@ class StreamEngine(WholeModelEngine[StreamUpdate]):
         """What is set up once for a route; BridgeError when this side makes another plan of it."""
         if self._line is None or self._line.route != update.route:
             self._line = _Line(update.route, self._shape, self._rank, self._num_ranks, self.device)
-            whole = self._line.whole_sizes
-            self.check_complete(whole, where="the trainer's model")
+            plan = self._line.plan
+            published = {
+                name: Published(sizes, fp8=plan.dtypes[name] == "float8_e4m3")
+                for name, sizes in plan.whole_sizes.items()
+            }
+            self.check_complete(published, where="the trainer's model")
         if self._line.plan_digest != update.plan:
             raise BridgeError(
                 f"the trainer sends by plan {update.plan[:12]}, this server expects "
@@ -157,13 +160,13 @@ class _Line:
         self.plan: StreamPlan = make_stream_plan(model, parsed)
         self.plan_digest = self.plan.digest
         self.whole_sizes = self.plan.whole_sizes
-        self.receiver = Receiver(self.plan, rank, torch_dtype(parsed.dtype), device)
+        self.receiver = Receiver(self.plan, rank, device)
         self._open = partial(
             LocalCopy,
             Path(os.environ[COPY_VARIABLE]),
             f"rank{rank}",
             self.plan.sizes_of(rank),
-            parsed.dtype,
+            self.plan.dtypes,
         )
         self.meeting = ""
 
