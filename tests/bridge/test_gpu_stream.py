@@ -25,7 +25,14 @@ NUM_DEVICES = torch.cuda.device_count()  # leaves CUDA uninitialised: members ar
 NCCL = [pytest.mark.gpu, pytest.mark.skipif(NUM_DEVICES == 0, reason="needs a CUDA device")]
 TWO = [pytest.mark.gpu, pytest.mark.skipif(NUM_DEVICES < 2, reason="needs two CUDA devices")]
 PARALLEL = Parallel()
-ROUTE = Route(parallel=PARALLEL, spec="local", num_targets=1, dtype="bfloat16", message_elements=500)
+ROUTE = Route(
+    parallel=PARALLEL,
+    spec="local",
+    num_targets=1,
+    dtype="bfloat16",
+    weights="as_trained",
+    message_elements=500,
+)
 
 
 def device_of(meeting: Meeting, member: int) -> torch.device:
@@ -46,7 +53,7 @@ def send(plan: StreamPlan, folder: Path, meeting: Meeting) -> dict[int, str]:
         for chunk in empty_chunks(trainer_plan, rank)
     ]
     load_hf_weights(chunks, trainer_plan, rank, folder)
-    sender = Sender(plan, source_of(rank), torch.bfloat16, device)
+    sender = Sender(plan, source_of(rank), device)
     sender.join(meeting, visit_store(meeting))
     sender.send(chunks)
     return sender.send(chunks)
@@ -54,7 +61,7 @@ def send(plan: StreamPlan, folder: Path, meeting: Meeting) -> dict[int, str]:
 
 def receive(plan: StreamPlan, meeting: Meeting) -> tuple[Sent, dict[str, torch.Tensor]]:
     device = device_of(meeting, 1)
-    receiver = Receiver(plan, 0, torch.bfloat16, device)
+    receiver = Receiver(plan, 0, device)
     receiver.join(meeting, 0, visit_store(meeting))
     views = {
         name: torch.full(size, torch.nan, dtype=torch.bfloat16) for name, size in plan.sizes_of(0).items()
@@ -96,6 +103,6 @@ def test_a_server_rank_holds_what_was_sent(
     family.start(send, plan, tmp_path, meeting)
     family.start(receive, plan, meeting)
     digests, (sent, views) = family.results()
-    assert (sent,) == sent_to(plan, digests, torch.bfloat16)
+    assert (sent,) == sent_to(plan, digests)
     for name, view in views.items():
         assert (view == weights[name].float().numpy()).all(), name

@@ -13,7 +13,7 @@ from apriel_mcore.errors import BridgeError
 from tests.convert.conftest import Convert
 from tests.convert.folders import assert_equal, read_tensors, write_tensors
 from tests.mcore.llama import hf_model, reference_logprobs, train_section
-from tests.mcore.test_checkpoint import learner_at, step
+from tests.mcore.test_checkpoint import learner_at, save, step
 
 pytestmark = pytest.mark.engine
 
@@ -49,13 +49,11 @@ def test_the_trainer_loads_it(
         assert found == pytest.approx(wanted, abs=2e-5)
 
 
-def train_and_save(layout: dict[str, Any], folder: Path, checkpoint: Path) -> list[float]:
-    from apriel_mcore.mcore.checkpoint import save
-
+def train_and_save(layout: dict[str, Any], folder: Path, root: Path) -> list[float]:
     learner = learner_at("bf16", layout)
     learner.load_hf(folder)
     step(learner, 0)
-    save(checkpoint, learner, {})
+    save(root, learner)
     return learner.logprobs(TEXT)
 
 
@@ -71,10 +69,9 @@ def test_a_checkpoint_of_training_becomes_a_folder(
     torch.set_num_threads(1)
     model = hf_model()
     model.save_pretrained(tmp_path / "hf")
-    saved = tmp_path / "step_000001"
     world = train_section(**layout).parallel.world_size
-    wanted = run_ranks(world, train_and_save, layout, tmp_path / "hf", saved, folder=tmp_path)[0]
-    convert.to_hf(saved, tmp_path / "back", like=tmp_path / "hf")
+    wanted = run_ranks(world, train_and_save, layout, tmp_path / "hf", tmp_path, folder=tmp_path)[0]
+    convert.to_hf(tmp_path / "step_000001", tmp_path / "back", like=tmp_path / "hf")
     tensors = read_tensors(tmp_path / "back")
     assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
     moved = {

@@ -74,13 +74,12 @@ def box_of(cut: Cut) -> tuple[slice, ...]:
     return tuple(slice(offset, offset + size) for offset, size in pairs)
 
 
-def save_with_megatron(layout: dict[str, Any], folder: Path) -> None:
-    from apriel_mcore.mcore import checkpoint
-    from tests.mcore.test_checkpoint import learner_at, step
+def save_with_megatron(layout: dict[str, Any], root: Path) -> None:
+    from tests.mcore.test_checkpoint import learner_at, save, step
 
     learner = learner_at("fp32", layout)
     step(learner, 0)
-    checkpoint.save(folder, learner, {})
+    save(root, learner)
 
 
 @pytest.mark.engine
@@ -95,10 +94,10 @@ def test_the_same_boxes_as_the_trainer_saves(
     """Keys, sizes, boxes and objects; only interleaved heads of one group a rank are cut finer."""
     torch.set_num_threads(1)
     world = train_section(**layout).parallel.world_size
-    run_ranks(world, save_with_megatron, layout, tmp_path / "trained", folder=tmp_path)
+    run_ranks(world, save_with_megatron, layout, tmp_path, folder=tmp_path)
     hf_model().save_pretrained(tmp_path / "hf")
     convert.to_mcore(tmp_path / "hf", tmp_path / "ours", parallel=Parallel(**layout))
-    trained, ours = described(tmp_path / "trained"), described(tmp_path / "ours")
+    trained, ours = described(tmp_path / "step_000001"), described(tmp_path / "ours")
     one_group_a_rank = SHAPE.num_kv_heads == layout.get("tensor", 1)
     for key, found in trained.items():
         if one_group_a_rank and key.endswith("linear_qkv.weight"):
