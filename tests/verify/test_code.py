@@ -12,11 +12,20 @@ from hypothesis import strategies as st
 
 from apriel_mcore.errors import InputError
 from apriel_mcore.types import Verdict
-from apriel_mcore.verify.code import same_output, same_value, self_check, verify
-from apriel_mcore.verify.sandbox import SandboxLimits
+from apriel_mcore.verify.code import Comparison, same_output, self_check
+from apriel_mcore.verify.code import verify as verify_with
+from apriel_mcore.verify.sandbox import SandboxLimits, open_sandbox
 from apriel_mcore.verify.values import encode
 
 LIMITS = SandboxLimits(cpu_s=2.0, wall_s=20.0)
+
+
+def verify(reference: dict[str, Any], text: str, limits: SandboxLimits) -> Verdict:
+    return verify_with(reference, text, limits, open_sandbox("bwrap"))
+
+
+def same_value(expected: Any, claimed: Any) -> bool:
+    return Comparison(rel_tol=1e-6, lenient=False).values(expected, claimed)
 
 
 def calls(*tests: tuple[tuple[Any, ...], Any], entry_point: str = "f") -> dict[str, Any]:
@@ -427,7 +436,7 @@ def test_a_value_is_the_same_as_itself(value: Any) -> None:
     ],
 )
 def test_same_output(expected: str, printed: str, equal: bool) -> None:
-    assert same_output(expected, printed) is equal
+    assert same_output(expected, printed, 1e-6) is equal
 
 
 @pytest.mark.parametrize(

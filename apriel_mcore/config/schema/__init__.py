@@ -36,12 +36,20 @@ from apriel_mcore.config.schema.objective import (
 )
 from apriel_mcore.config.schema.publish import ArenaPublish, StreamPublish
 from apriel_mcore.config.schema.rollout import LocalServers, RemoteServers, RolloutSection
-from apriel_mcore.config.schema.run import Eval, RunConfig, Track, Verify
+from apriel_mcore.config.schema.run import Eval, RunConfig, Track
 from apriel_mcore.config.schema.train import Checkpoint, Cluster, Optimizer, Parallel, Train
+from apriel_mcore.config.schema.verify import (
+    BwrapSandbox,
+    FusionSandbox,
+    LandlockSandbox,
+    RemoteVerify,
+    Verify,
+)
 
 __all__ = [
     "Advantage",
     "ArenaPublish",
+    "BwrapSandbox",
     "Checkpoint",
     "Cluster",
     "ConstantMixture",
@@ -51,7 +59,9 @@ __all__ = [
     "Domain",
     "Eval",
     "FolderModel",
+    "FusionSandbox",
     "JsonlSource",
+    "LandlockSandbox",
     "LengthPenalty",
     "LocalServers",
     "Loss",
@@ -62,6 +72,7 @@ __all__ = [
     "Parallel",
     "PuzzleSource",
     "RemoteServers",
+    "RemoteVerify",
     "Reward",
     "RewardGapMixture",
     "RolloutSection",
