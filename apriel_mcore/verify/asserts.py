@@ -38,7 +38,7 @@ class StatedTests(msgspec.Struct, frozen=True):
     callee: str
     """The name called: the entry point (MBPP), or a parameter that stands for it (`candidate`, HumanEval)."""
     tests: tuple[dict[str, Any], ...]
-    """`{"args": [...], "expected": ..., "compare": ...}` with the trees of values.encode, as code.Reference has them."""
+    """`{"args": [...], "expected": ..., "compare": ...}`, trees of values.encode, as code.CodeTest has."""
 
 
 def read_asserts(source: str) -> StatedTests:
@@ -46,8 +46,8 @@ def read_asserts(source: str) -> StatedTests:
 
     Understood: `f(literals) == literal`, `f(literals) is None` (True, False), `f(literals)` and its `not` as
     truth, and `abs(f(literals) - literal) < small` as a float to be compared with a tolerance of 1e-6; sums,
-    products and powers of literals. `assert True` states nothing. NotPlain when any assert says something else
-    or they call different functions; InputError when there is none, or the source is not Python.
+    products and powers of literals. `assert True` states nothing. NotPlain when any assert says something
+    else or they call different functions; InputError when there is none, or the source is not Python.
     """
     try:
         tree = ast.parse(source)

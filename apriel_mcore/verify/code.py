@@ -5,8 +5,8 @@
 The sandbox gets code and inputs, never an expected value, so there is nothing in it to read or to overload:
 a marker on stdout, an object that equals everything or a forged reply all end as a value that must be right.
 
-A test calls a function, or runs a program on a stdin, or is an `assert` of Python: an assert that states plain
-calls and values becomes tests of the first kind (asserts.py), any other runs in a sandbox of its own that only
+A test calls a function, or runs a program on a stdin, or is an `assert` of Python: asserts that state plain
+calls and values become tests of the first kind (asserts.py), others run in a sandbox of their own that only
 sees what the solution returned (dialogue.py). A checker, where several outputs are right, does so too.
 """
 
@@ -118,7 +118,7 @@ def _read(reference: dict[str, Any], limits: SandboxLimits) -> Reference:
 
 @functools.lru_cache(maxsize=4096)
 def _stated(source: str, entry_point: str) -> tuple[CodeTest, ...]:
-    """The tests that plain asserts state; none where at least one of them states more than a call and a value."""
+    """The tests that plain asserts state; none where one of them states more than a call and a value."""
     try:
         stated = asserts.read_asserts(source)
     except asserts.NotPlain:
@@ -265,7 +265,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     def values(self, expected: Any, claimed: Any) -> bool:
         """Equal as `==` of Python says, except that expected floats have a tolerance and nan equals nan.
 
-        So True equals 1 and 2.0 equals 2, a list equals a tuple only if lenient, and an expected int is exact.
+        So True equals 1 and 2.0 equals 2, a list equals a tuple only if lenient, an expected int is exact.
         Floats are tolerant anywhere but in sets and as keys.
         """
         if type(expected) is float and type(claimed) in (int, float):

@@ -4,7 +4,7 @@
           ^-------------- the plain value ------'
 
 The tests are run from their beginning until they make a call whose value is not known yet; that call goes to
-the solution, in a run of its own, and the tests start again with one answer more. So the solution never shares
+the solution, in a run of its own, and the tests start again with one answer more. The solution never shares
 a process with the tests, and what it returns reaches them as a plain value of an exact type.
 """
 

@@ -41,7 +41,7 @@ class SandboxLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Size of a file, a program's output included."""
     open_files: int = 64
     tasks: int = 16
-    """Threads in the sandbox, its own few processes included. Not counted for landlock as an ordinary user."""
+    """Threads in the sandbox, with its own few processes; not counted for landlock as an ordinary user."""
     reply_bytes: int = 1 << 20
     """All reply lines together; more ends the run."""
     source_chars: int = 64 << 10
@@ -79,48 +79,47 @@ class Runner(Protocol):
 
 
 class Sandbox:
-    """Runs solutions, each in a process of its own that nothing is left of; reuses servers that stayed clean."""
+    """Runs solutions one at a time, each in a process of its own of which nothing is left.
+
+    Not for several threads: a server dies with the thread that started it, as it must with its process.
+    """
 
     def __init__(self, launcher: Launcher) -> None:
         self.launcher = launcher
-        self._idle: list[Server] = []
+        self._server: Server | None = None
 
     def run(self, job: Job, limits: SandboxLimits) -> Ran:
         """Run all tests of a job.
 
-        VerifierError when there is no result that the solution is to blame for: the sandbox failed, or the host
-        did not give it the time.
+        VerifierError when there is no result that the solution is to blame for: the sandbox failed, or the
+        host did not give it the time.
         """
         nonce = secrets.token_hex(8)
         request = request_of(job, limits, nonce) | {"limits": self._lowered(limits)}
         server = self._claim()
+        clean = False
         try:
             replies, end = server.run(
                 json.dumps(request).encode(), reply_bytes=limits.reply_bytes, give_up_s=limits.give_up_s
             )
-            ran = read_replies(replies, nonce, end, function=bool(job.entry_point))
-        except BaseException:
-            server.kill()
-            raise
-        if end.clean:
-            self._idle.append(server)
-        else:
-            server.kill()
-        return ran
+            clean = end.clean
+        finally:
+            if not clean:
+                self.close()
+        return read_replies(replies, nonce, end, function=bool(job.entry_point))
 
     def close(self) -> None:
-        """End the idle servers."""
-        while self._idle:
-            self._idle.pop().kill()
+        """End the server."""
+        if self._server is not None:
+            self._server.kill()
+            self._server = None
 
     def _claim(self) -> Server:
-        """An idle server, or a new one; a server dies with the thread that started it."""
-        while self._idle:
-            server = self._idle.pop()
-            if server.is_alive:
-                return server
-            server.kill()
-        return Server(self.launcher)
+        """The server that stayed clean, or a new one."""
+        if self._server is None or not self._server.is_alive:
+            self.close()
+            self._server = Server(self.launcher)
+        return self._server
 
     def _lowered(self, limits: SandboxLimits) -> dict[str, int]:
         return lowered(limits, tasks=limits.tasks if self.launcher.own_uid else 0)

@@ -60,8 +60,8 @@ def run(request: dict[str, Any], std_fds: tuple[int, ...], values: ModuleType, r
 def set_limits(limits: dict[str, int]) -> None:
     """Lower this process's limits for good.
 
-    NPROC counts all tasks of the user, in bubblewrap of the user within the namespace: it is lowered only where
-    that user is this sandbox's alone.
+    NPROC counts all tasks of the user, in bubblewrap of the user within the namespace: it is lowered only
+    where that user is this sandbox's alone.
     """
     if limits["tasks"]:
         lower(resource.RLIMIT_NPROC, limits["tasks"])
@@ -151,7 +151,7 @@ def close_program(fds: tuple[int, int]) -> str:
 
 
 def run_as_main(code: CodeType, stdin_fd: int, stdout_fd: int, replies: Replies) -> NoReturn:
-    """Become the program: an uncaught exception or SystemExit ends this process as it would end an interpreter.
+    """Become the program: an uncaught exception or SystemExit ends this process as it ends an interpreter.
 
     The interpreter's normal end follows: it joins threads, runs atexit hooks and flushes stdout.
     """

@@ -1,6 +1,6 @@
 """Which system calls may a solution make? An allow-list as a classic BPF program for seccomp.
 
-    no new processes, no signals, no sockets but pairs, no mounts, no namespaces, no tracing, no new privileges
+    no new processes, no signals, no sockets but pairs, no mounts, no namespaces, no tracing
 
 Everything not listed fails with ENOSYS, as on a kernel that lacks it, so that libraries take their older path
 (clone3 -> clone, for a thread). The numbers are those of Linux's unistd tables; the file is data, and it is

@@ -112,7 +112,8 @@ def bwrap_command(bwrap: Path, python: Path) -> tuple[str, ...]:
     return (
         str(bwrap),
         *("--unshare-all", "--unshare-user", "--disable-userns", "--uid", str(NOBODY), "--gid", str(NOBODY)),
-        *("--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"),
+        # The server is process 1: bubblewrap's own would be one more that a solution can look into.
+        *("--as-pid-1", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"),
         *_system_mounts(),
         *("--proc", "/proc", "--dev", "/dev", "--size", str(TMP_BYTES), "--tmpfs", "/tmp"),
         *_prefix_mount(python),

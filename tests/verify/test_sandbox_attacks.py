@@ -293,9 +293,9 @@ PLANT = """
 import os, sys
 def attack(rounds):
     found = []
-    for folder in (".", "/tmp"):
+    for folder in ("/tmp",):
         try:
-            found += os.listdir(folder) if folder == "/tmp" else []
+            found += os.listdir(folder)
             for name in ("sitecustomize", "json", "resource"):
                 with open(f"{folder}/{name}.py", "w") as stream:
                     stream.write("raise SystemExit")
@@ -373,7 +373,7 @@ def attack(pid):
         for name in ("mem", "maps", "fd", "root", "environ", "cwd"):
             try:
                 path = f"/proc/{who}/{name}"
-                os.listdir(path) if name in ("fd", "root", "cwd") else open(path, "rb").read(1)
+                os.listdir(path) if name in ("fd", "root", "cwd") else open(path, "rb").close()
                 found.append(path)
             except OSError:
                 pass
@@ -446,7 +446,8 @@ def attack(path):
         ("chmod", lambda: os.chmod(path, 0o777)), ("utime", lambda: os.utime(path)),
         ("truncate", lambda: os.truncate(path, 0)), ("unlink", lambda: os.unlink(path)),
         ("rename", lambda: os.rename(path, path + "x")), ("link", lambda: os.link(path, path + "y")),
-        ("xattr", lambda: os.setxattr(path, "user.x", b"1")), ("symlink", lambda: os.symlink(path, path + "z")),
+        ("xattr", lambda: os.setxattr(path, "user.x", b"1")), 
+        ("symlink", lambda: os.symlink(path, path + "z")),
         ("mkdir", lambda: os.mkdir(path + "d")), ("trunc", lambda: os.open(path, os.O_TRUNC)),
     ):
         try:
@@ -521,19 +522,19 @@ def test_27_a_wrong_answer_cannot_call_itself_a_broken_sandbox(sandbox: Sandbox)
 
 
 NEXT_RUN = """
-import builtins, json, os, sys
+import builtins, string, sys
 def attack():
-    seen = [name for name in ("planted",) if hasattr(builtins, name)] + (["json"] if json.dumps(1) != "1" else [])
+    seen = [hasattr(builtins, "planted"), string.digits == "", "planted" in sys.modules]
     builtins.planted = True
-    json.dumps = lambda value: "2"
-    sys.modules["runner"].main = None
+    string.digits = ""
+    sys.modules["planted"] = string
     return seen
 """
 
 
 def test_28_nothing_reaches_the_next_run(sandbox: Sandbox) -> None:
     for _ in range(3):
-        assert b"planted" not in repr(run(sandbox, NEXT_RUN)).encode()
+        assert decode(reply(run(sandbox, NEXT_RUN))["value"]) == [False, False, False]
 
 
 SMALL_THREADS = """
@@ -620,12 +621,12 @@ sandbox.run(Job(source=source, entry_point="attack", inputs_N=[[]]), SandboxLimi
 """
 
 
-@pytest.mark.parametrize(("backend", "num_processes"), [("bwrap", 5), ("landlock", 3)])
+@pytest.mark.parametrize(("backend", "num_processes"), [("bwrap", 4), ("landlock", 3)])
 def test_a_killed_verifier_leaves_nothing_alive(backend: str, num_processes: int) -> None:
     mark = "orphan-" + secrets.token_hex(8)
     with subprocess.Popen([sys.executable, "-c", ORPHAN, mark, backend], cwd=REPOSITORY) as verifier:
         deadline = time.monotonic() + 20
-        # The verifier, bubblewrap outside and inside, the server and the solution; without bubblewrap 3.
+        # The verifier, bubblewrap, the server and the solution.
         while len(processes_with(mark)) < num_processes:
             assert verifier.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
