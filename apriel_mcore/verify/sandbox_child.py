@@ -52,7 +52,8 @@ def run(request: dict[str, Any], std_fds: tuple[int, ...], values: ModuleType, r
         # No atexit hooks and no waiting for the solution's threads, here and below: all replies are out.
         os._exit(1)
     if std_fds:
-        run_as_main(code, *std_fds, replies)
+        stdin_fd, stdout_fd = std_fds
+        run_as_main(code, stdin_fd, stdout_fd, replies)
     call_tests(code, request["entry_point"], request["inputs_N"], values, replies)
     os._exit(0)
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from apriel_mcore.config.schema import Verify
-from apriel_mcore.errors import InputError
+from apriel_mcore.errors import InputError, Starved
 from apriel_mcore.types import Verdict
 from apriel_mcore.verify import wire
 from apriel_mcore.verify.outcome import read_reference
@@ -142,6 +142,8 @@ def _answer(request: wire.Request, config: Verify, judges: Judges, loaded: dict[
         return _judge(request, config, judges, loaded)
     except InputError as error:
         return wire.Refused(str(error))
+    except Starved as error:
+        return wire.Broken(str(error), starved=True)
     except Exception as error:  # this process's half of the seam in verify/grade.py, which counts it
         traceback.print_exc()
         return wire.Broken(f"{type(error).__name__}: {error}"[:500])

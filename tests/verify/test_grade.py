@@ -45,8 +45,10 @@ def in_pool[T](
     jobs_per_worker: int = 1000,
 ) -> T:
     async def run() -> T:
-        config = Verify(workers=workers, deadline_s=deadline_s)
-        async with VerifierPool(config, program=HOSTILE, jobs_per_worker=jobs_per_worker) as pool:
+        config = Verify(
+            workers=workers, deadline_s=deadline_s, code_cpu_s=0.3, jobs_per_worker=jobs_per_worker
+        )
+        async with VerifierPool(config, program=HOSTILE) as pool:
             return await story(pool)
 
     return asyncio.run(run())
@@ -103,7 +105,7 @@ def test_code_runs_in_its_sandbox_and_its_gold_is_checked() -> None:
             await pool.self_check(problem("code", {**reference, "gold": "def double(x): return 2"}))
         verdict = await pool.grade(problem("code", reference), "def double(x):\n    while True: pass")
         assert verdict.status == "timeout"
-        assert pool.counts()["code-domain"] == Counts(graded=1)
+        assert pool.counts()["code-domain"].graded == 1
 
     in_pool(story, deadline_s=20)
 
@@ -118,11 +120,11 @@ def test_a_hanging_judge_is_killed_while_honest_jobs_proceed() -> None:
         assert not stuck.done(), "honest jobs waited for the hanging one"
         with pytest.raises(VerifierError, match="deadline"):
             await stuck
-        assert time.monotonic() - start < 2.0 + 3.0
-        assert pool.counts()["hostile-domain"] == Counts(graded=52, timed_out=1)
+        assert time.monotonic() - start < 3.0 + 3.0
+        assert pool.counts()["hostile-domain"] == Counts(graded=52, timed_out=1, lost=1)
         assert (await pool.grade(hostile("echo"), "again")).detail == "again"
 
-    in_pool(story, workers=2, deadline_s=2.0)
+    in_pool(story, workers=2, deadline_s=3.0)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,7 @@ def test_a_broken_judge_is_counted_and_never_scored(do: str, message: str) -> No
     async def story(pool: VerifierPool) -> None:
         with pytest.raises(VerifierError, match=message):
             await pool.grade(hostile(do), "")
-        assert pool.counts() == {"hostile-domain": Counts(crashed=1)}
+        assert pool.counts() == {"hostile-domain": Counts(crashed=2, retried=1, lost=1)}
         assert (await pool.grade(hostile("echo"), "next")).detail == "next"
 
     in_pool(story)
@@ -219,7 +221,7 @@ hang = Problem(id="p", domain="d", source="s", messages=(), verifier="hostile",
                reference={"do": "hang"}, split_key="p")
 
 async def main():
-    async with VerifierPool(Verify(workers=1, deadline_s=60), program=tuple(sys.argv[1:])) as pool:
+    async with VerifierPool(Verify(workers=1, deadline_s=60.0), program=tuple(sys.argv[1:])) as pool:
         print((await pool.grade(problem, "")).detail, flush=True)
         await pool.grade(hang, "")
 
