@@ -5,6 +5,8 @@
     pool.math_int.per_s    the same integers through one worker of the pool
     adversarial.worst_s    the longest wall time that one of the hostile answers took through the pool
     adversarial.worst_cpu_s    the most CPU time that one of them took in the judge
+    code.*                     verify_code.py: the sandboxes, cold and warm
+    hostile.*, honest.*        verify_hostile.py: what honest answers notice of an attack
 
 Medians over rounds that visit every domain in turn.
 """
@@ -19,6 +21,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from apriel_mcore.bench import verify_code, verify_hostile
 from apriel_mcore.config.schema import Verify
 from apriel_mcore.errors import InputError
 from apriel_mcore.types import Problem, Verdict
@@ -94,6 +97,7 @@ def workloads() -> dict[str, Workload]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `apriel bench verify`."""
+    parser.add_argument("--hostile", type=int, default=48, help="hostile answers beside honest ones")
     parser.add_argument("--rounds", type=int, default=5, help="visits to every domain; medians over these")
 
 
@@ -104,6 +108,8 @@ def run(args: argparse.Namespace) -> dict[str, float | str]:
     numbers: dict[str, float | str] = {}
     numbers |= _judges_alone(args.rounds)
     numbers |= asyncio.run(_through_the_pool(args.rounds))
+    numbers |= verify_code.measure(args.rounds)
+    numbers |= asyncio.run(verify_hostile.measure(args.hostile, list(_LATEX)))
     return numbers
 
 

@@ -5,7 +5,7 @@
                               '---- killed and replaced ----'  crash or deadline: counted, VerifierError
 
 Consumes: idle workers, from a queue; callers wait there, which is the back-pressure on the feed. Answers that
-may be slow (triage.py) hold at most half of the workers at a time.
+may be slow (triage.py) go to slow workers, which yield the cores to the others, and to at most half of these.
 Unblocked by: a reply, or the deadline, or the worker's death. A job cannot wait for ever.
 Produces: a verdict, or VerifierError, which loses the rollout and never becomes a reward of 0. A judge that
 crashed or a solution that was starved is asked once more; one that ran out of time is not.
@@ -14,7 +14,7 @@ crashed or a solution that was starved is asked once more; one that ran out of t
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -29,6 +29,7 @@ from apriel_mcore.verify.triage import Triage
 LOAD_TIMEOUT_S = 120.0
 """For importing a verifier's libraries: seconds on an idle machine, and not the answer's fault."""
 ATTEMPTS = 2
+_NICE = 10
 
 
 class VerifierPool:
@@ -39,14 +40,20 @@ class VerifierPool:
         self._program = program
         self._slots: list[_Slot] = []
         self._idle: asyncio.Queue[_Slot] = asyncio.Queue()
-        self._places_for_slow = asyncio.Semaphore(max(1, config.workers // 2))
+        self._idle_slow: asyncio.Queue[_Slot] = asyncio.Queue()
+        self._places_for_costly = asyncio.Semaphore(config.slow_workers + config.workers // 2)
         self._triage = Triage()
         self._tally = Tally()
 
     async def __aenter__(self) -> Self:
-        self._slots = [_Slot(self._config, self._program) for _ in range(self._config.workers)]
-        for slot in self._slots:
-            self._idle.put_nowait(slot)
+        for idle, number, nice in (
+            (self._idle, self._config.workers, 0),
+            (self._idle_slow, self._config.slow_workers, _NICE),
+        ):
+            for _ in range(number):
+                slot = _Slot(self._config, self._program, nice=nice)
+                self._slots.append(slot)
+                idle.put_nowait(slot)
         return self
 
     async def __aexit__(
@@ -72,13 +79,10 @@ class VerifierPool:
         await self._run(problem, wire.Check(problem.verifier, problem.reference), costly=False)
 
     async def warm_up(self, verifiers: Sequence[str]) -> None:
-        """Every worker up, with these verifiers loaded; InputError when one does not work here."""
-        for slot in [await self._idle.get() for _ in self._slots]:
-            try:
-                for verifier in verifiers:
-                    _or_raise(await slot.ask(wire.Load(verifier)), f"verifier {verifier}")
-            finally:
-                self._idle.put_nowait(slot)
+        """Before the first job: every worker up, with these verifiers; InputError when one does not work."""
+        for slot in self._slots:
+            for verifier in verifiers:
+                _or_raise(await slot.ask(wire.Load(verifier)), f"verifier {verifier}")
 
     def counts(self) -> dict[str, Counts]:
         """Jobs per domain so far."""
@@ -112,9 +116,7 @@ class VerifierPool:
         raise AssertionError("the last attempt returns or raises")
 
     async def _attempt(self, problem: Problem, request: wire.Request, *, costly: bool) -> wire.Reply:
-        async with self._places_for_slow if costly else contextlib.nullcontext():
-            with self._tally.queue():
-                slot = await self._idle.get()
+        async with self._place(costly) as slot:
             start = time.monotonic()
             try:
                 reply = await slot.ask(request)
@@ -125,8 +127,21 @@ class VerifierPool:
             finally:
                 self._triage.took(problem, time.monotonic() - start)
                 slot.recycle()
-                self._idle.put_nowait(slot)
         return _or_raise(reply, _name(problem))
+
+    @contextlib.asynccontextmanager
+    async def _place(self, costly: bool) -> AsyncIterator["_Slot"]:
+        """A slot of one's own; the wait for it is the queue."""
+        async with contextlib.AsyncExitStack() as held:
+            with self._tally.queue():
+                if costly:
+                    await held.enter_async_context(self._places_for_costly)
+                idle = self._idle_slow if costly and not self._idle_slow.empty() else self._idle
+                slot = await idle.get()
+            try:
+                yield slot
+            finally:
+                idle.put_nowait(slot)
 
 
 def _or_raise(reply: wire.Reply, name: str) -> wire.Reply:
@@ -143,8 +158,9 @@ def _or_raise(reply: wire.Reply, name: str) -> wire.Reply:
 class _Slot:
     """A place for one worker process, which comes and goes."""
 
-    def __init__(self, config: Verify, program: tuple[str, ...]) -> None:
+    def __init__(self, config: Verify, program: tuple[str, ...], *, nice: int) -> None:
         self._config = config
+        self._nice = nice
         self._program = program
         self._worker: WorkerProcess | None = None
 
@@ -152,7 +168,7 @@ class _Slot:
         """As WorkerProcess.ask, on a worker that is up and has the verifier loaded."""
         if self._worker is None or not self._worker.is_alive:
             self.stop()
-            self._worker = await WorkerProcess.start(self._config, self._program)
+            self._worker = await WorkerProcess.start(self._config, self._program, nice=self._nice)
         worker = self._worker
         if isinstance(request, wire.Load) or request.verifier not in worker.loaded:
             reply = await worker.ask(wire.Load(request.verifier), LOAD_TIMEOUT_S)

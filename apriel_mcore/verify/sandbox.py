@@ -105,13 +105,14 @@ class Sandbox:
             clean = end.clean
         finally:
             if not clean:
-                self.close()
+                server.kill()
+                self._server = None
         return read_replies(replies, nonce, end, function=bool(job.entry_point))
 
     def close(self) -> None:
         """End the server."""
         if self._server is not None:
-            self._server.kill()
+            self._server.close()
             self._server = None
 
     def _claim(self) -> Server:

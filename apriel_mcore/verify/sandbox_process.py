@@ -20,6 +20,7 @@ from apriel_mcore.verify.sandbox_launch import Launcher
 _HERE = Path(__file__).parent
 _CHUNK = 1 << 16
 _OUTPUT_BYTES = 1 << 16
+_END_TIMEOUT_S = 1.0
 START_TIMEOUT_S = 30.0
 """For a server to come up: tens of milliseconds on an idle machine, and no answer's fault."""
 
@@ -132,6 +133,13 @@ class Server:
     @property
     def is_alive(self) -> bool:
         return self._process.poll() is None
+
+    def close(self) -> None:
+        """Let it end by itself, which it does when its parent hangs up; killed if it does not."""
+        self._control.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_TIMEOUT_S)
+        self.kill()
 
     def kill(self) -> None:
         """Nothing of it stays. Safe to repeat."""

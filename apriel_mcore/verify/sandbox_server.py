@@ -228,7 +228,7 @@ def main() -> None:
         while True:
             _, fds, _, _ = socket.recv_fds(control, 16, 2)
             if not fds:
-                return
+                os._exit(0)
             request_fd, reply_fd = fds
             with open(request_fd, "rb") as stream:
                 run = Run(json.load(stream), reply_fd, boot)

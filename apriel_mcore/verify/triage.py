@@ -1,4 +1,4 @@
-"""Which answers may take long? They get only half of the judges, so that the others never wait for them all.
+"""Which answers may take long? They get workers of their own and at most half of the others.
 
 Nothing is refused here: an answer that looks costly and is not loses only its place in the queue.
 """

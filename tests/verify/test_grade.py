@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from apriel_mcore.config.schema import Verify
-from apriel_mcore.errors import InputError, VerifierError
+from apriel_mcore.errors import InputError, Starved, VerifierError
 from apriel_mcore.types import Problem
 from apriel_mcore.verify.grade import Counts, VerifierPool
 from apriel_mcore.verify.values import encode
@@ -138,6 +139,47 @@ def test_a_broken_judge_is_counted_and_never_scored(do: str, message: str) -> No
         assert (await pool.grade(hostile("echo"), "next")).detail == "next"
 
     in_pool(story)
+
+
+def test_a_starved_solution_is_asked_again() -> None:
+    async def story(pool: VerifierPool) -> None:
+        assert (await pool.grade(hostile("starve once"), "x")).detail == "fine now"
+        with pytest.raises(Starved, match="busy"):
+            await pool.grade(hostile("starve"), "")
+        assert pool.counts() == {"hostile-domain": Counts(graded=1, starved=3, retried=2, lost=1)}
+
+    in_pool(story)
+
+
+def test_a_slow_problem_moves_to_slow_workers_and_back() -> None:
+    async def story(pool: VerifierPool) -> None:
+        here = os.getpriority(os.PRIO_PROCESS, 0)
+        nice = [int((await pool.grade(hostile("sleep"), "")).detail) - here for _ in range(2)]
+        assert nice == [0, min(10, 19 - here)]
+        for _ in range(2):
+            await pool.grade(hostile("echo"), "")  # the same problem, quick: the first one there, then back
+        assert int((await pool.grade(hostile("sleep"), "")).detail) == here
+
+    in_pool(story)
+
+
+def test_costly_answers_never_hold_all_workers() -> None:
+    async def story(pool: VerifierPool) -> None:
+        await asyncio.gather(*(pool.grade(hostile("sleep"), "") for _ in range(3)))
+        slow = [asyncio.create_task(pool.grade(hostile("sleep"), "")) for _ in range(6)]
+        await asyncio.sleep(0)
+        quick = msgspec.structs.replace(hostile("echo"), id="quick", domain="quick")
+        for _ in range(20):
+            await pool.grade(quick, "")
+        assert sum(task.done() for task in slow) < 6, "the quick ones did not wait for the slow ones"
+        assert pool.metrics()["queue"] > 0
+        await asyncio.gather(*slow)
+        metrics = pool.metrics()
+        assert metrics["queue"] == 0
+        assert metrics["quick.p99_s"] < 0.3 < metrics["hostile-domain.p99_s"]
+        assert metrics["quick.graded"] == 20
+
+    in_pool(story, workers=2)
 
 
 def test_a_tower_is_unparsable_within_the_soft_limit() -> None:

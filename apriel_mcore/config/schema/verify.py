@@ -29,6 +29,8 @@ class Verify(Section, frozen=True, kw_only=True, tag_field="kind", tag="local"):
     """Judge processes on this host and their limits."""
 
     workers: Positive = 2
+    slow_workers: Positive = 1
+    """Besides those, at a lower priority, for answers that are likely to take long."""
     deadline_s: PositiveFloat = 10.0
     """For one answer; then its process is killed, and there is no verdict."""
     sandbox: Sandbox = BwrapSandbox()
