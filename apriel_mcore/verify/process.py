@@ -36,7 +36,7 @@ class WorkerProcess:
 
     @classmethod
     async def start(cls, config: Verify, program: tuple[str, ...], *, nice: int) -> Self:
-        """Spawned, not forked: it shares nothing with this process but a socket; `nice`: how far it yields."""
+        """Spawned, not forked: it shares nothing with us but a socket; `nice`: how far it yields."""
         ours, theirs = socket.socketpair()
         with theirs:
             arguments = (str(theirs.fileno()), str(os.getpid()), msgspec.json.encode(config).decode())
