@@ -12,10 +12,11 @@ from pathlib import Path
 from apriel_mcore import sizing
 from apriel_mcore.bridge import shape as model_shape
 from apriel_mcore.bridge.shape import ModelShape
-from apriel_mcore.config.schema import ArenaPublish, JsonlSource, LocalServers, RunConfig
+from apriel_mcore.config.schema import ArenaPublish, JsonlSource, LocalServers, RemoteVerify, RunConfig
 from apriel_mcore.data import jsonl, model_files
 from apriel_mcore.errors import ConfigError, InputError
 from apriel_mcore.rundir import RunDir
+from apriel_mcore.verify.service import read_token
 
 _GIB = 1 << 30
 
@@ -38,6 +39,8 @@ def check(config: RunConfig, run_dir: RunDir, *, tell: Callable[[str], object]) 
     model_files.model_folder(config.model)
     _check_data(config)
     _check_ports(config)
+    if isinstance(config.verify, RemoteVerify):
+        read_token(Path(config.verify.token_file))
     _check_space(config, shape, run_dir, tell)
 
 
