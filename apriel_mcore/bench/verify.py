@@ -26,6 +26,7 @@ from apriel_mcore.config.schema import Verify
 from apriel_mcore.errors import InputError
 from apriel_mcore.types import Problem, Verdict
 from apriel_mcore.verify.grade import VerifierPool
+from apriel_mcore.verify.sandbox import open_sandbox
 from apriel_mcore.verify.values import encode
 from apriel_mcore.verify.worker import JUDGES
 
@@ -91,7 +92,7 @@ def workloads() -> dict[str, Workload]:
         "instruction": Workload("instruction", ((constraints, _PARAGRAPH),), 1000),
         "calls": Workload("calls", ((sums, call),), 4000),
         "logic": Workload("logic", ((puzzle, "Yes"),), 4000),
-        "code_warm": Workload("code", (({"tests": tests, "entry_point": "double"}, _DOUBLE),), 10),
+        "code": Workload("code", (({"tests": tests, "entry_point": "double"}, _DOUBLE),), 100),
     }
 
 
@@ -140,10 +141,14 @@ def _hostile_cpu_s(verify: Callable[[dict[str, Any], str], Verdict], answer: str
 
 def _time(verify: Callable[[dict[str, Any], str], Verdict], load: Workload) -> tuple[float, float]:
     """(wall, CPU) seconds of one round, sandboxes included."""
+    _expect_success(verify(*load.jobs[0]), load.verifier)
     wall, cpu = time.perf_counter(), _cpu_s()
     for reference, text in itertools.islice(itertools.cycle(load.jobs), load.per_round):
         _expect_success(verify(reference, text), load.verifier)
-    return time.perf_counter() - wall, _cpu_s() - cpu
+    elapsed = time.perf_counter() - wall
+    if load.verifier == "code":
+        open_sandbox("bwrap").close()  # the CPU time of its server counts once it has ended
+    return elapsed, _cpu_s() - cpu
 
 
 def _cpu_s() -> float:

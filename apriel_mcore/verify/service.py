@@ -18,7 +18,7 @@ import msgspec
 from aiohttp import web
 
 from apriel_mcore.config.schema import RemoteVerify, RunConfig, Verify
-from apriel_mcore.errors import ConfigError, InputError, VerifierError
+from apriel_mcore.errors import ConfigError, InputError, Starved, VerifierError
 from apriel_mcore.types import Problem
 from apriel_mcore.verify import wire
 from apriel_mcore.verify.grade import VerifierPool
@@ -83,7 +83,7 @@ class Service:
         except TimedOut as error:
             return wire.Late(str(error))
         except VerifierError as error:
-            return wire.Broken(str(error))
+            return wire.Broken(str(error), starved=isinstance(error, Starved))
 
 
 def _problem(asked: wire.Asked) -> Problem:

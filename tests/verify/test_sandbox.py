@@ -163,15 +163,14 @@ def one_busy_core(num_rivals: int) -> Iterator[None]:
     """This process, its children and the rivals share one core."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
-    spin = [sys.executable, "-c", "while True: pass"]
-    rivals = [subprocess.Popen(spin) for _ in range(num_rivals)]
-    try:
+    spin = [sys.executable, "-c", "print(flush=True)\nwhile True: pass"]
+    with contextlib.ExitStack() as ending:
+        ending.callback(os.sched_setaffinity, 0, before)
+        for _ in range(num_rivals):
+            rival = ending.enter_context(subprocess.Popen(spin, stdout=subprocess.PIPE))
+            ending.callback(rival.kill)
+            assert rival.stdout is not None and rival.stdout.readline()
         yield
-    finally:
-        for rival in rivals:
-            rival.kill()
-            rival.wait()
-        os.sched_setaffinity(0, before)
 
 
 WORK = """

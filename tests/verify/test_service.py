@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 
 from apriel_mcore.config.schema import RemoteVerify, Verify
-from apriel_mcore.errors import InputError, VerifierError
+from apriel_mcore.errors import InputError, Starved, VerifierError
 from apriel_mcore.types import Problem
 from apriel_mcore.verify import remote, wire
 from apriel_mcore.verify.grade import VerifierPool
@@ -94,8 +94,11 @@ def test_a_broken_judge_is_no_verdict_from_elsewhere_either() -> None:
             await judge.grade(hostile("raise"), "")
         with pytest.raises(VerifierError, match="deadline"):
             await judge.grade(hostile("hang"), "")
+        with pytest.raises(Starved, match="busy"):
+            await judge.grade(hostile("starve"), "")
         counts = judge.counts()["d"]
-        assert (counts.graded, counts.crashed, counts.timed_out, counts.lost) == (0, 1, 1, 2)
+        assert (counts.graded, counts.crashed, counts.timed_out, counts.starved) == (0, 1, 1, 1)
+        assert counts.lost == 3
 
     judged(story, deadline_s=3.0)
 
