@@ -12,7 +12,6 @@ sees what the solution returned (dialogue.py). A checker, where several outputs 
 
 import functools
 import json
-import math
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal
 
@@ -22,12 +21,10 @@ from apriel_mcore.errors import InputError, VerifierError
 from apriel_mcore.types import Verdict
 from apriel_mcore.verify import asserts, dialogue
 from apriel_mcore.verify.answer import code_or_bare_text, final_answer, last_code_block
+from apriel_mcore.verify.compare import Comparison
 from apriel_mcore.verify.outcome import CORRECT, NO_ANSWER, failed, read_reference
 from apriel_mcore.verify.sandbox import Job, Ran, Runner, SandboxLimits
 from apriel_mcore.verify.values import ValueNotPlain, decode
-
-ABS_TOL = 1e-9
-"""For expected zeros, where a relative tolerance is none."""
 
 Outcome = Literal["passed", "wrong", "timeout", "missing"]
 
@@ -214,7 +211,7 @@ def _outcome(gold: Reference, number: int, reply: dict[str, Any]) -> Outcome:
     right = (
         reply.get("exit") == 0
         and isinstance(printed, str)
-        and same_output(test.expected, printed, gold.rel_tol)
+        and _comparison(gold).texts(test.expected, printed)
     )
     return "passed" if right else "wrong"
 
@@ -244,8 +241,11 @@ def _value_matches(gold: Reference, test: CodeTest, claimed_tree: Any) -> bool:
         claimed = decode(claimed_tree)
     except ValueNotPlain:
         return False
-    same = Comparison(rel_tol=gold.rel_tol, lenient=gold.sequences == "lenient")
-    return same.values(decode(test.expected), claimed)
+    return _comparison(gold).values(decode(test.expected), claimed)
+
+
+def _comparison(gold: Reference) -> Comparison:
+    return Comparison(rel_tol=gold.rel_tol, lenient=gold.sequences == "lenient")
 
 
 def _truth(tree: Any) -> bool:
@@ -254,67 +254,3 @@ def _truth(tree: Any) -> bool:
         ((tag, body),) = tree.items()
         return True if tag in ("int", "float") else bool(body)
     return bool(tree)
-
-
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """What counts as equal."""
-
-    rel_tol: float
-    lenient: bool
-
-    def values(self, expected: Any, claimed: Any) -> bool:
-        """Equal as `==` of Python says, except that expected floats have a tolerance and nan equals nan.
-
-        So True equals 1 and 2.0 equals 2, a list equals a tuple only if lenient, an expected int is exact.
-        Floats are tolerant anywhere but in sets and as keys.
-        """
-        if type(expected) is float and type(claimed) in (int, float):
-            return _close(expected, claimed, self.rel_tol)
-        if isinstance(expected, (list, tuple)):
-            kinds = (list, tuple) if self.lenient else (type(expected),)
-            return (
-                type(claimed) in kinds
-                and len(claimed) == len(expected)
-                and all(self.values(*pair) for pair in zip(expected, claimed, strict=True))
-            )
-        if type(expected) is dict:
-            return (
-                type(claimed) is dict
-                and claimed.keys() == expected.keys()
-                and all(self.values(value, claimed[key]) for key, value in expected.items())
-            )
-        return claimed == expected
-
-
-def _close(expected: float, claimed: float, rel_tol: float) -> bool:
-    if math.isnan(expected):
-        return claimed != claimed
-    try:
-        return math.isclose(expected, claimed, rel_tol=rel_tol, abs_tol=ABS_TOL)
-    except OverflowError:  # an integer beyond the range of floats
-        return False
-
-
-def same_output(expected: str, printed: str, rel_tol: float) -> bool:
-    """Equal texts of a program: line by line, words compared, floats with tolerance.
-
-    White space between words and at the end of lines is free, and so are empty lines at the end.
-    """
-    wanted = [line.split() for line in expected.rstrip().split("\n")]
-    found = [line.split() for line in printed.rstrip().split("\n")]
-    return [len(line) for line in wanted] == [len(line) for line in found] and all(
-        _same_word(word, other, rel_tol)
-        for line, others in zip(wanted, found, strict=True)
-        for word, other in zip(line, others, strict=True)
-    )
-
-
-def _same_word(expected: str, printed: str, rel_tol: float) -> bool:
-    if expected == printed:
-        return True
-    if "." not in expected:  # an integer or a name is exact
-        return False
-    try:
-        return _close(float(expected), float(printed), rel_tol)
-    except ValueError:
-        return False

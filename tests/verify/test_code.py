@@ -1,18 +1,15 @@
 """Verdicts of whole answers: the known reward hacks, and right answers that other judges refuse."""
 
-import math
 import secrets
 import textwrap
 import time
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from apriel_mcore.errors import InputError, VerifierError
 from apriel_mcore.types import Verdict
-from apriel_mcore.verify.code import Comparison, same_output, self_check
+from apriel_mcore.verify.code import self_check
 from apriel_mcore.verify.code import verify as verify_with
 from apriel_mcore.verify.sandbox import SandboxLimits, open_sandbox
 from apriel_mcore.verify.values import encode
@@ -22,10 +19,6 @@ LIMITS = SandboxLimits(cpu_s=2.0, wall_s=20.0)
 
 def verify(reference: dict[str, Any], text: str, limits: SandboxLimits) -> Verdict:
     return verify_with(reference, text, limits, open_sandbox("bwrap"))
-
-
-def same_value(expected: Any, claimed: Any) -> bool:
-    return Comparison(rel_tol=1e-6, lenient=False).values(expected, claimed)
 
 
 def calls(*tests: tuple[tuple[Any, ...], Any], entry_point: str = "f") -> dict[str, Any]:
@@ -382,61 +375,7 @@ def test_other_programs_do_not(code: str, status: str) -> None:
     assert answer(code, SUM, SandboxLimits(cpu_s=1.0, wall_s=30.0)).status == status
 
 
-# The comparison and the reference.
-
-
-@pytest.mark.parametrize(
-    ("expected", "claimed", "equal"),
-    [
-        (1, True, True),
-        (True, 1, True),
-        (2, 2.0, True),
-        (2, 2.0000001, False),
-        (2.0, 2.0000001, True),
-        (2.0, 2.0001, False),
-        (2.0, 2, True),
-        (1.0, 10**400, False),
-        (math.nan, math.nan, True),
-        (math.inf, math.inf, True),
-        (math.inf, 1e308, False),
-        (0.0, 1e-12, True),
-        (1.0, "1.0", False),
-        ([1], (1,), False),
-        ([0.1, [0.2]], [0.1, [0.2 + 1e-12]], True),
-        ([1], [1, 2], False),
-        ({"a": 0.1}, {"a": 0.1 + 1e-12}, True),
-        ({"a": 1}, {"b": 1}, False),
-        ({1}, {1, 2}, False),
-        (None, 0, False),
-        ("", None, False),
-        (False, None, False),
-    ],
-)
-def test_same_value(expected: Any, claimed: Any, equal: bool) -> None:
-    assert same_value(expected, claimed) is equal
-
-
-@given(st.recursive(st.integers() | st.floats(), lambda inner: st.lists(inner, max_size=3), max_leaves=6))
-def test_a_value_is_the_same_as_itself(value: Any) -> None:
-    assert same_value(value, value)
-
-
-@pytest.mark.parametrize(
-    ("expected", "printed", "equal"),
-    [
-        ("1 2\n", "1  2 \n\n", True),
-        ("1\n2", "1 2", False),
-        ("0.3333333", "0.33333331", True),
-        ("3", "3.0", False),
-        ("3.0", "3", True),
-        ("1.5 x", "1.5 y", False),
-        ("a\n\nb", "a\nb", False),
-        ("", "", True),
-        ("1.0", "", False),
-    ],
-)
-def test_same_output(expected: str, printed: str, equal: bool) -> None:
-    assert same_output(expected, printed, 1e-6) is equal
+# The reference.
 
 
 @pytest.mark.parametrize(
