@@ -98,7 +98,7 @@ class VerifierPool:
         return self._tally.waiting
 
     async def _run(self, problem: Problem, request: wire.Request, *, costly: bool) -> wire.Reply:
-        with self._tally.job(problem.domain) as counts:
+        with self._tally.job(problem.domain, timed=isinstance(request, wire.Grade)) as counts:
             for attempt in range(ATTEMPTS):
                 counts.retried += attempt > 0
                 try:

@@ -77,7 +77,7 @@ class RemoteVerifiers:
         )
         body = wire.json_of(asked)
         attempts = ATTEMPTS_PER_URL * len(self._services)
-        with self._tally.job(problem.domain) as counts:
+        with self._tally.job(problem.domain, timed=isinstance(request, wire.Grade)) as counts:
             for attempt in range(attempts):
                 counts.retried += attempt > 0
                 try:

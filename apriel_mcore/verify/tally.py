@@ -47,8 +47,11 @@ class Tally:
         self.waiting = 0
 
     @contextmanager
-    def job(self, domain: str) -> Iterator[Counts]:
-        """Around one job, its waiting included; what it raises is counted as a loss."""
+    def job(self, domain: str, *, timed: bool) -> Iterator[Counts]:
+        """Around one job, its waiting included; what it raises is counted as a loss.
+
+        Not timed: it stays out of the percentiles, as the crowd of self-checks at the start must.
+        """
         counts, start = self._counts[domain], time.monotonic()
         try:
             yield counts
@@ -56,7 +59,8 @@ class Tally:
             counts.lost += 1
             raise
         finally:
-            self._seconds[domain].append(time.monotonic() - start)
+            if timed:
+                self._seconds[domain].append(time.monotonic() - start)
 
     @contextmanager
     def queue(self) -> Iterator[None]:
