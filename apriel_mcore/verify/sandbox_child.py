@@ -24,7 +24,10 @@ import resource
 import sys
 from collections.abc import Callable
 from types import CodeType, ModuleType
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing typing is some percent of a cold start
+    from typing import Any, NoReturn
 
 STACK_BYTES = 64 << 20
 
