@@ -19,7 +19,7 @@ from apriel_mcore.rollout.pool import ServerPool
 from apriel_mcore.rundir import RunDir
 from apriel_mcore.seams import Ack, Offer
 from apriel_mcore.types import Problem
-from apriel_mcore.verify.grade import VerifierPool
+from apriel_mcore.verify.configured import judges
 
 _CHECK_ATTEMPTS = 3
 
@@ -30,7 +30,7 @@ class Backstage:
     def __init__(self, config: RunConfig, run_dir: RunDir, model: Path) -> None:
         self.thread = EventLoopThread()
         self.log = run_log(config, run_dir)
-        self.judge = VerifierPool(config.verify)
+        self.judge = judges(config.verify)
         self.pool: ServerPool = server_pool(config, model=model, logs=run_dir.logs, run=run_dir.digest)
         self.asker = Asker(self.pool, self.judge)
         self._open = AsyncExitStack()

@@ -51,6 +51,10 @@ def parser() -> argparse.ArgumentParser:
     _recipe_command(commands, "check", "resolve and validate a recipe without starting anything", _check)
     _recipe_command(commands, "show", "print the resolved recipe", _show)
     _recipe_command(commands, "serve", "run one rollout server in the foreground", _serve)
+    verifiers = _recipe_command(commands, "serve-verifiers", "judge for other hosts", _serve_verifiers)
+    verifiers.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    verifiers.add_argument("--port", type=int, default=8800, help="default: 8800")
+    verifiers.add_argument("--token-file", type=Path, help="default: the variable APRIEL_VERIFIER_TOKEN")
 
     evaluate = _recipe_command(commands, "eval", "held-out accuracy and tokens of a checkpoint", _eval)
     evaluate.add_argument("--checkpoint", type=Path, required=True, help="a folder under checkpoints/")
@@ -192,6 +196,14 @@ def _serve(args: argparse.Namespace) -> None:
     from apriel_mcore.rollout.server import serve
 
     serve(load(args.recipe, args.overrides))
+
+
+def _serve_verifiers(args: argparse.Namespace) -> None:
+    from apriel_mcore.config.load import load
+    from apriel_mcore.verify import service
+
+    config = load(args.recipe, args.overrides)
+    service.serve(config, host=args.host, port=args.port, token=service.read_token(args.token_file))
 
 
 def _eval(args: argparse.Namespace) -> None:

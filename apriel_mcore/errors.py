@@ -4,6 +4,7 @@ AprielError                      exit 1
 |-- InputError                   exit 2   the user's input is wrong: file, key, value, remedy
 |   `-- ConfigError                       a recipe or an override
 |-- VerifierError                exit 1   a judge broke (counted; never a wrong answer)
+|   `-- Starved                           the host was too busy to tell; asked again
 |-- PoolError                    exit 1   no rollout server is left, or one breaks its contract
 |-- BridgeError                  exit 1   weights did not arrive as they were sent
 |-- TrainingError                exit 1   the optimizer step is not to be trusted
@@ -30,6 +31,10 @@ class ConfigError(InputError):
 
 class VerifierError(AprielError):
     """A judge crashed, hung or lost its sandbox: its verdict does not exist."""
+
+
+class Starved(VerifierError):
+    """The host did not give a solution the time it was owed: nobody knows what it would have done."""
 
 
 class PoolError(AprielError):

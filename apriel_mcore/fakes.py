@@ -72,6 +72,10 @@ class FakeJudge:
         success = self._random.random() < self._solve_rates[problem.domain]
         return Verdict(score=float(success), success=success, status="correct" if success else "wrong")
 
+    def metrics(self) -> dict[str, float]:
+        """An empty queue."""
+        return {"queue": 0.0}
+
 
 class FakeLearner:
     """seams.Learner that counts its steps and remembers what it trained."""

@@ -15,10 +15,11 @@ from apriel_mcore.bridge import shape as model_shape
 from apriel_mcore.bridge.names import hf_tensors
 from apriel_mcore.bridge.scales import check_blocks, scales_for
 from apriel_mcore.bridge.shape import ModelShape
-from apriel_mcore.config.schema import ArenaPublish, JsonlSource, LocalServers, RunConfig
+from apriel_mcore.config.schema import ArenaPublish, JsonlSource, LocalServers, RemoteVerify, RunConfig
 from apriel_mcore.data import jsonl, model_files
 from apriel_mcore.errors import ConfigError, InputError
 from apriel_mcore.rundir import RunDir
+from apriel_mcore.verify.service import read_token
 
 _GIB = 1 << 30
 
@@ -44,6 +45,8 @@ def check(config: RunConfig, run_dir: RunDir, *, tell: Callable[[str], object]) 
     model_files.model_folder(config.model)
     _check_data(config)
     _check_ports(config)
+    if isinstance(config.verify, RemoteVerify):
+        read_token(Path(config.verify.token_file))
     _check_space(config, shape, run_dir, tell)
 
 

@@ -104,6 +104,10 @@ class Judge(Protocol):
         """The verdict on one answer; VerifierError when the judge broke (never a wrong answer)."""
         ...
 
+    def metrics(self) -> dict[str, float]:
+        """Counts, latencies and the queue, for the step event; from any thread."""
+        ...
+
 
 class Learner(Protocol):
     """The trainer; every rank holds one and calls it in step with the others."""

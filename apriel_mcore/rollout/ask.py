@@ -48,6 +48,11 @@ class Asker:
             attempt=ticket.attempt,
         )
 
+    def metrics(self) -> dict[str, float]:
+        """`lost.CAUSE` rollouts so far, and `verify.*` of the judges."""
+        lost = {f"lost.{cause}": float(count) for cause, count in self.lost.items()}
+        return lost | {f"verify.{name}": number for name, number in self._judge.metrics().items()}
+
     async def rollout(self, problem: Problem, sampling: Sampling) -> Rollout:
         """One answer with its verdict; raises VerifierError or PoolError."""
         completion = await self._pool.generate(problem.prompt_T, sampling)

@@ -129,15 +129,15 @@ class RolloutFeed:
         return self._stages[self._aim.stage]
 
     def metrics(self) -> dict[str, float]:
-        """Scheduler's numbers, what the asker lost, and what each reward would have kept."""
+        """Scheduler's numbers, the asker's with those of the judges, and what each reward would have kept."""
         rates = {
             f"keep_rate_{reward}.{domain}": self._signals[f"{reward}.{domain}"] / total
             for domain in self._config.domains
             if (total := self._signals[f"completed.{domain}"])
             for reward in ("task", "shaped")
         }
-        lost = {f"lost.{cause}": float(count) for cause, count in self._asker.lost.items()}
-        return self._scheduler.metrics() | rates | lost | {"groups_in_flight": float(len(self._in_flight))}
+        in_flight = {"groups_in_flight": float(len(self._in_flight))}
+        return self._scheduler.metrics() | rates | self._asker.metrics() | in_flight
 
     def stop(self) -> None:
         """Abandon what is in flight and close the journal."""

@@ -2,8 +2,8 @@
 
     assert f([1, 2], k) == (3, "x"), "why"  ->  entry point f, arguments [1, 2] and k, expected (3, "x")
 
-Only then can the expected values stay outside the sandbox. MBPP's `test_list` and HumanEval's `check`
-functions are made of such asserts, and the few that are not have to be dropped.
+Then the expected values stay outside the sandbox, and all tests share one run. Nearly all of MBPP's and
+HumanEval's asserts are such; the others are for dialogue.py.
 """
 
 import ast
@@ -24,7 +24,12 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Pow: operator.pow,
 }
 _LARGEST = 10**18
+_TOLERANCE = 1e-6
 _LARGEST_POWER = 100
+
+
+class NotPlain(InputError):
+    """An assert says more than a plain call and a plain value."""
 
 
 class StatedTests(msgspec.Struct, frozen=True):
@@ -33,16 +38,16 @@ class StatedTests(msgspec.Struct, frozen=True):
     callee: str
     """The name called: the entry point (MBPP), or a parameter that stands for it (`candidate`, HumanEval)."""
     tests: tuple[dict[str, Any], ...]
-    """`{"args": [...], "expected": ...}` with the trees of values.encode, as code.Reference has them."""
+    """`{"args": [...], "expected": ..., "compare": ...}`, trees of values.encode, as code.CodeTest has."""
 
 
 def read_asserts(source: str) -> StatedTests:
     """All asserts in a piece of Python, at top level and inside a check function.
 
     Understood: `f(literals) == literal`, `f(literals) is None` (True, False), `f(literals)` and its `not` as
-    True and False, and `abs(f(literals) - literal) < small` as a float that code.same_value compares with its
-    own tolerance; sums, products and powers of literals. `assert True` states nothing. InputError when any
-    assert says something else, when there is none, or when they call different functions.
+    truth, and `abs(f(literals) - literal) < small` as a float to be compared with a tolerance of 1e-6; sums,
+    products and powers of literals. `assert True` states nothing. NotPlain when any assert says something
+    else or they call different functions; InputError when there is none, or the source is not Python.
     """
     try:
         tree = ast.parse(source)
@@ -53,9 +58,11 @@ def read_asserts(source: str) -> StatedTests:
         for node in ast.walk(tree)
         if isinstance(node, ast.Assert) and not _states_nothing(node.test)
     ]
+    if not stated:
+        raise InputError("tests: found no assert")
     callees = {callee for callee, _ in stated}
-    if len(callees) != 1:
-        raise InputError(f"tests: expected asserts that call one function, found {sorted(callees)}")
+    if len(callees) > 1:
+        raise NotPlain(f"tests: expected asserts that call one function, found {sorted(callees)}")
     return StatedTests(callee=callees.pop(), tests=tuple(test for _, test in stated))
 
 
@@ -66,9 +73,9 @@ def _states_nothing(test: ast.expr) -> bool:
 def _read_test(node: ast.Assert) -> tuple[str, dict[str, Any]]:
     match node.test:
         case ast.Call() as call:
-            return _test(call, True)
+            return _test(call, True, compare="truth")
         case ast.UnaryOp(op=ast.Not(), operand=ast.Call() as call):
-            return _test(call, False)
+            return _test(call, False, compare="truth")
         case ast.Compare(left=ast.Call() as call, ops=[ast.Eq()], comparators=[expected]):
             return _test(call, _literal(expected))
         case ast.Compare(
@@ -83,20 +90,20 @@ def _read_test(node: ast.Assert) -> tuple[str, dict[str, Any]]:
                 args=[ast.BinOp(left=ast.Call() as call, op=ast.Sub(), right=expected)],
             ),
             ops=[ast.Lt() | ast.LtE()],
-            comparators=[ast.Constant(value=float())],
-        ):
+            comparators=[ast.Constant(value=float(small))],
+        ) if small <= _TOLERANCE:
             return _test(call, float(_literal(expected)))
-    raise InputError(f"tests: not of the form f(literals) == literal: {ast.unparse(node)[:200]}")
+    raise NotPlain(f"tests: not of the form f(literals) == literal: {ast.unparse(node)[:200]}")
 
 
-def _test(call: ast.Call, expected: object) -> tuple[str, dict[str, Any]]:
+def _test(call: ast.Call, expected: object, *, compare: str = "value") -> tuple[str, dict[str, Any]]:
     if not isinstance(call.func, ast.Name) or call.keywords:
-        raise InputError(f"tests: not a plain call with positional arguments: {ast.unparse(call)[:200]}")
+        raise NotPlain(f"tests: not a plain call with positional arguments: {ast.unparse(call)[:200]}")
     args = [_literal(arg) for arg in call.args]
     try:
-        test = {"args": [encode(arg) for arg in args], "expected": encode(expected)}
+        test = {"args": [encode(arg) for arg in args], "expected": encode(expected), "compare": compare}
     except ValueNotPlain as error:
-        raise InputError(f"tests: {ast.unparse(call)[:200]}: {error}") from error
+        raise NotPlain(f"tests: {ast.unparse(call)[:200]}: {error}") from error
     return call.func.id, test
 
 
@@ -104,7 +111,7 @@ def _literal(node: ast.expr) -> Any:
     try:
         return ast.literal_eval(_Fold().visit(node))
     except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise InputError(f"tests: not a literal: {ast.unparse(node)[:200]}") from error
+        raise NotPlain(f"tests: not a literal: {ast.unparse(node)[:200]}") from error
 
 
 class _Fold(ast.NodeTransformer):

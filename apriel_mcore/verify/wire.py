@@ -54,9 +54,25 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
 
 
 class Broken(msgspec.Struct, frozen=True, tag=True):
-    """The judge raised: there is no verdict (VerifierError)."""
+    """The judge raised: there is no verdict (VerifierError, or Starved)."""
 
     message: str
+    starved: bool = False
+
+
+class Late(msgspec.Struct, frozen=True, tag=True):
+    """Only between hosts: the service's own deadline passed."""
+
+    message: str
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """Only between hosts: a request, and the problem it is about."""
+
+    problem_id: str
+    domain: str
+    source: str
+    request: Grade | Check
 
 
 Request = Load | Grade | Check
@@ -64,6 +80,9 @@ Reply = Done | Graded | Refused | Broken
 
 _decode_request = msgspec.json.Decoder(Request).decode
 _decode_reply = msgspec.json.Decoder(Reply).decode
+decode_asked = msgspec.json.Decoder(Asked).decode
+decode_answer = msgspec.json.Decoder(Reply | Late).decode
+json_of = msgspec.json.encode
 
 
 def encode(message: Request | Reply) -> bytes:

@@ -18,14 +18,16 @@ from typing import Any, NamedTuple
 import msgspec
 
 from apriel_mcore.config.schema import Verify
-from apriel_mcore.errors import InputError
+from apriel_mcore.errors import InputError, Starved
 from apriel_mcore.types import Verdict
 from apriel_mcore.verify import wire
 from apriel_mcore.verify.outcome import read_reference
 
-MEMORY_BYTES = 4 << 30
 _PR_SET_PDEATHSIG = 1
-_SANDBOX_SHARE = 0.6  # of the deadline: a program that runs too long is judged so before the pool steps in
+_SANDBOX_SHARE = 0.5  # of the deadline: a program that runs too long is judged so before the pool steps in
+_GIVE_UP_SHARE = (
+    0.95  # the sandbox says itself that the host starved a run; threads can stretch one by their CPU
+)
 
 
 class Judge(NamedTuple):
@@ -71,23 +73,24 @@ def _calls(config: Verify) -> Judge:
 
 def _code(config: Verify) -> Judge:
     from apriel_mcore.verify import code
-    from apriel_mcore.verify.sandbox import SandboxLimits, open_sandbox
+    from apriel_mcore.verify.sandbox import SandboxLimits
+    from apriel_mcore.verify.sandbox_choice import runner_for
 
     limits = SandboxLimits(
-        backend=config.sandbox,
         cpu_s=config.code_cpu_s,
         wall_s=_SANDBOX_SHARE * config.deadline_s,
+        give_up_s=_GIVE_UP_SHARE * config.deadline_s,
         memory_mib=config.code_memory_mib,
     )
 
     def verify(reference: dict[str, Any], text: str) -> Verdict:
-        return code.verify(reference, text, limits)
+        return code.verify(reference, text, limits, runner_for(config.sandbox))
 
     def self_check(reference: dict[str, Any]) -> None:
         code.self_check(reference, limits)
 
     def warm_up() -> None:
-        open_sandbox(limits.backend)
+        runner_for(config.sandbox)
 
     return Judge(verify, self_check, warm_up)
 
@@ -103,14 +106,16 @@ JUDGES: Judges = {
 
 def main(judges: Judges = JUDGES) -> None:
     """Serves until the other end of the socket closes."""
-    descriptor, parent, config = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
+    config = msgspec.json.decode(sys.argv[3], type=Verify)
     die_with(parent)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    memory_bytes = config.worker_memory_mib << 20
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.set_inheritable(descriptor, False)  # the sandbox's children do not get it
     os.dup2(2, 1)
     with socket.socket(fileno=descriptor) as channel:
-        serve(channel, msgspec.json.decode(config, type=Verify), judges)
+        serve(channel, config, judges)
 
 
 def serve(channel: socket.socket, config: Verify, judges: Judges) -> None:
@@ -137,6 +142,8 @@ def _answer(request: wire.Request, config: Verify, judges: Judges, loaded: dict[
         return _judge(request, config, judges, loaded)
     except InputError as error:
         return wire.Refused(str(error))
+    except Starved as error:
+        return wire.Broken(str(error), starved=True)
     except Exception as error:  # this process's half of the seam in verify/grade.py, which counts it
         traceback.print_exc()
         return wire.Broken(f"{type(error).__name__}: {error}"[:500])

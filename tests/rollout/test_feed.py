@@ -125,6 +125,7 @@ def test_batches_meet_their_quotas_and_lag_stays_bounded(tmp_path: Path, loop: E
         harness.feed.settle(version + 1)
     metrics = harness.feed.metrics()
     harness.feed.stop()
+    assert metrics["verify.queue"] == 0.0
     assert all(0.0 < metrics[f"keep_rate_task.{name}"] <= 1.0 for name in harness.config.ratios)
     assert all(
         metrics[f"keep_rate_shaped.{name}"] >= metrics[f"keep_rate_task.{name}"]

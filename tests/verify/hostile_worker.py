@@ -7,8 +7,11 @@ import time
 from typing import Any
 
 from apriel_mcore.config.schema import Verify
+from apriel_mcore.errors import Starved
 from apriel_mcore.types import Verdict
 from apriel_mcore.verify.worker import JUDGES, Judge, main
+
+starved: set[str] = set()
 
 
 def say(text: str) -> Verdict:
@@ -30,6 +33,16 @@ def judge(reference: dict[str, Any], text: str) -> Verdict:
         case "print":
             print("noise" * 1000)
             return say(text)
+        case "starve":
+            raise Starved("the host was busy")
+        case "starve once":
+            if text not in starved:
+                starved.add(text)
+                raise Starved("the host was busy")
+            return say("fine now")
+        case "sleep":
+            time.sleep(0.3)
+            return say(str(os.getpriority(os.PRIO_PROCESS, 0)))
         case "pid":
             return say(str(os.getpid()))
         case "environ":

@@ -1,22 +1,24 @@
 """Verdicts of whole answers: the known reward hacks, and right answers that other judges refuse."""
 
-import math
 import secrets
 import textwrap
 import time
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from apriel_mcore.errors import InputError
+from apriel_mcore.errors import InputError, VerifierError
 from apriel_mcore.types import Verdict
-from apriel_mcore.verify.code import same_output, same_value, self_check, verify
-from apriel_mcore.verify.sandbox import SandboxLimits
+from apriel_mcore.verify.code import self_check
+from apriel_mcore.verify.code import verify as verify_with
+from apriel_mcore.verify.sandbox import SandboxLimits, open_sandbox
 from apriel_mcore.verify.values import encode
 
 LIMITS = SandboxLimits(cpu_s=2.0, wall_s=20.0)
+
+
+def verify(reference: dict[str, Any], text: str, limits: SandboxLimits) -> Verdict:
+    return verify_with(reference, text, limits, open_sandbox("bwrap"))
 
 
 def calls(*tests: tuple[tuple[Any, ...], Any], entry_point: str = "f") -> dict[str, Any]:
@@ -373,61 +375,7 @@ def test_other_programs_do_not(code: str, status: str) -> None:
     assert answer(code, SUM, SandboxLimits(cpu_s=1.0, wall_s=30.0)).status == status
 
 
-# The comparison and the reference.
-
-
-@pytest.mark.parametrize(
-    ("expected", "claimed", "equal"),
-    [
-        (1, True, True),
-        (True, 1, True),
-        (2, 2.0, True),
-        (2, 2.0000001, False),
-        (2.0, 2.0000001, True),
-        (2.0, 2.0001, False),
-        (2.0, 2, True),
-        (1.0, 10**400, False),
-        (math.nan, math.nan, True),
-        (math.inf, math.inf, True),
-        (math.inf, 1e308, False),
-        (0.0, 1e-12, True),
-        (1.0, "1.0", False),
-        ([1], (1,), False),
-        ([0.1, [0.2]], [0.1, [0.2 + 1e-12]], True),
-        ([1], [1, 2], False),
-        ({"a": 0.1}, {"a": 0.1 + 1e-12}, True),
-        ({"a": 1}, {"b": 1}, False),
-        ({1}, {1, 2}, False),
-        (None, 0, False),
-        ("", None, False),
-        (False, None, False),
-    ],
-)
-def test_same_value(expected: Any, claimed: Any, equal: bool) -> None:
-    assert same_value(expected, claimed) is equal
-
-
-@given(st.recursive(st.integers() | st.floats(), lambda inner: st.lists(inner, max_size=3), max_leaves=6))
-def test_a_value_is_the_same_as_itself(value: Any) -> None:
-    assert same_value(value, value)
-
-
-@pytest.mark.parametrize(
-    ("expected", "printed", "equal"),
-    [
-        ("1 2\n", "1  2 \n\n", True),
-        ("1\n2", "1 2", False),
-        ("0.3333333", "0.33333331", True),
-        ("3", "3.0", False),
-        ("3.0", "3", True),
-        ("1.5 x", "1.5 y", False),
-        ("a\n\nb", "a\nb", False),
-        ("", "", True),
-        ("1.0", "", False),
-    ],
-)
-def test_same_output(expected: str, printed: str, equal: bool) -> None:
-    assert same_output(expected, printed) is equal
+# The reference.
 
 
 @pytest.mark.parametrize(
@@ -451,3 +399,78 @@ def test_self_check_names_the_field(reference: dict[str, Any], field: str) -> No
 def test_self_check_accepts_a_good_reference() -> None:
     self_check(ADD, LIMITS)
     self_check(SUM, LIMITS)
+
+
+# Asserts and checkers.
+
+PLAIN = "assert f(1) == 2\nassert f(0.5) == 1.0\nassert f(0) == 0"
+TALKING = """
+def inverse(y): return y / 2
+def check(candidate):
+    for x in range(5):
+        assert inverse(candidate(x)) == x
+    try:
+        candidate(None)
+        assert False
+    except RuntimeError:
+        pass
+"""
+TRUTHY = "assert f([1])\nassert not f([])"
+
+
+@pytest.mark.parametrize(
+    ("asserts", "code", "status"),
+    [
+        (PLAIN, "def f(x): return 2 * x", "correct"),
+        (PLAIN, "def f(x): return x", "wrong"),
+        (TRUTHY, "def f(xs): return xs", "correct"),
+        (TRUTHY, "def f(xs): return True", "wrong"),
+        (TALKING, "def f(x): return 2 * x", "correct"),
+        (TALKING, "def f(x): return 2 * (x or 1)", "wrong"),
+        (TALKING, "def f(x): return x * 2 if x else 0", "wrong"),
+        (TALKING, "def f(x): return x *", "unparsable"),
+        (TALKING, ALWAYS_EQUAL.replace("(a, b)", "(a)"), "wrong"),
+        (TALKING, "import os\ndef f(x): os._exit(0)", "wrong"),
+    ],
+)
+def test_asserts(asserts: str, code: str, status: str) -> None:
+    assert answer(code, {"asserts": asserts, "entry_point": "f"}).status == status
+
+
+def test_an_assert_dialogue_has_one_time_budget() -> None:
+    code = "import time\ndef f(x):\n    time.sleep(0.3)\n    return 2 * x"
+    limits = SandboxLimits(cpu_s=2.0, wall_s=0.7)
+    assert answer(code, {"asserts": TALKING, "entry_point": "f"}, limits).status == "timeout"
+
+
+ANY_DIVISOR = """
+def check(given, expected, found):
+    return type(found) is int and 1 < found < given[0] and given[0] % found == 0
+"""
+ANY_ORDER = "def check(given, expected, found): return sorted(found.split()) == sorted(expected.split())"
+
+
+def test_a_checker_accepts_what_it_says() -> None:
+    reference = {**calls(((12,), None), ((35,), None)), "checker": ANY_DIVISOR}
+    divisor = "def f(n): return next(d for d in range({}) if n % d == 0)"
+    assert answer(divisor.format("2, n"), reference).success
+    assert answer(divisor.format("n - 1, 1, -1"), reference).success
+    assert answer("def f(n): return 3", reference).status == "wrong"
+    assert answer(ALWAYS_EQUAL.replace("(a, b)", "(a)"), reference).status == "wrong"
+    program = {**programs(("3 1", "1 3")), "checker": ANY_ORDER}
+    assert answer("print(*reversed(sorted(input().split())))", program).success
+    assert answer("print(1)", program).status == "wrong"
+    assert answer("print(1, 3)\nraise ValueError", program).status == "wrong"
+
+
+def test_a_checker_that_fails_is_nobodys_wrong_answer() -> None:
+    reference = {**calls(((12,), None)), "checker": "def check(given, expected, found): return 1 / 0"}
+    with pytest.raises(VerifierError, match="ZeroDivisionError"):
+        answer("def f(n): return 3", reference)
+
+
+def test_lenient_sequences_and_tolerance() -> None:
+    pair = calls(((), [1, 0.5]))
+    assert answer("def f(): return (1, 0.5)", {**pair, "sequences": "lenient"}).success
+    assert not answer("def f(): return [1, 0.501]", pair).success
+    assert answer("def f(): return [1, 0.501]", {**pair, "rel_tol": 0.01}).success

@@ -48,13 +48,21 @@ from apriel_mcore.config.schema.objective import (
 )
 from apriel_mcore.config.schema.publish import ArenaPublish, StreamPublish
 from apriel_mcore.config.schema.rollout import LocalServers, RemoteServers, RolloutSection
-from apriel_mcore.config.schema.run import Eval, RunConfig, Track, Verify
+from apriel_mcore.config.schema.run import Eval, RunConfig, Track
 from apriel_mcore.config.schema.train import Checkpoint, Cluster, Optimizer, Parallel, Train
+from apriel_mcore.config.schema.verify import (
+    BwrapSandbox,
+    FusionSandbox,
+    LandlockSandbox,
+    RemoteVerify,
+    Verify,
+)
 
 __all__ = [
     "Advantage",
     "ArenaPublish",
     "BlockwiseFp8",
+    "BwrapSandbox",
     "Checkpoint",
     "Cluster",
     "ConstantMixture",
@@ -68,7 +76,9 @@ __all__ = [
     "Eval",
     "FolderModel",
     "Fp8",
+    "FusionSandbox",
     "JsonlSource",
+    "LandlockSandbox",
     "LengthPenalty",
     "LocalServers",
     "Loss",
@@ -81,6 +91,7 @@ __all__ = [
     "Parallel",
     "PuzzleSource",
     "RemoteServers",
+    "RemoteVerify",
     "Reward",
     "RewardGapMixture",
     "RolloutSection",

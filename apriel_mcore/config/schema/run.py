@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from apriel_mcore.config.schema.data import Data, Domain, Sampler
-from apriel_mcore.config.schema.fields import Natural, NonNegative, Positive, PositiveFloat, Section
+from apriel_mcore.config.schema.fields import Natural, NonNegative, Positive, Section
 from apriel_mcore.config.schema.fp8 import keeps_params
 from apriel_mcore.config.schema.mixture import ConstantMixture, MixtureTargets, StagedMixture
 from apriel_mcore.config.schema.model import FolderModel, WheelModel
@@ -22,6 +22,7 @@ from apriel_mcore.config.schema.objective import (
 from apriel_mcore.config.schema.publish import ArenaPublish, StreamPublish
 from apriel_mcore.config.schema.rollout import LocalServers, RolloutSection
 from apriel_mcore.config.schema.train import Checkpoint, Cluster, Train
+from apriel_mcore.config.schema.verify import RemoteVerify, Verify
 from apriel_mcore.config.tree import Tree, leaves, merge
 
 
@@ -34,17 +35,6 @@ class Eval(Section, frozen=True, kw_only=True):
     samples: Positive = 1
     temperature: NonNegative = 0.6
     top_p: Annotated[float, Meta(gt=0, le=1)] = 0.95
-
-
-class Verify(Section, frozen=True, kw_only=True):
-    """The judges' processes and limits."""
-
-    workers: Positive = 2
-    deadline_s: PositiveFloat = 10.0
-    sandbox: Literal["bwrap", "rlimit"] = "bwrap"
-    """How model-written code runs; `rlimit` is weaker and must be asked for by name."""
-    code_cpu_s: PositiveFloat = 3.0
-    code_memory_mib: Positive = 512
 
 
 class Track(Section, frozen=True, kw_only=True):
@@ -82,7 +72,7 @@ class RunConfig(Section, frozen=True, kw_only=True):
     publish: ArenaPublish | StreamPublish = ArenaPublish()
     checkpoint: Checkpoint = Checkpoint()
     eval: Eval = Eval()
-    verify: Verify = Verify()
+    verify: Verify | RemoteVerify = Verify()
     track: Track = Track()
 
     def __post_init__(self) -> None:

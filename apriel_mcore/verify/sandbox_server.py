@@ -1,0 +1,245 @@
+"""The sandbox's trusted half: it forks one confined process for each solution, times it and outlives it.
+
+    boot file -> server --fork--> limits, no new privileges, landlock, seccomp -> runner (sandbox_child.py)
+       parent --job, reply pipe-->    watch, kill, reap    --how it ended--> parent
+
+Started as `python -I -S -c <this file> BOOT_FD CONTROL_FD`: standard library only, nothing newer than Python
+3.9. It holds no secret and no expected value. A solution can neither start processes nor send signals, so
+once its one process is reaped nothing of it is left.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from types import ModuleType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing typing is some percent of a cold start
+    from typing import Any, NoReturn
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
+_FILTER = 2
+# Landlock's numbers are the same on every machine.
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 1, 1 << 2, 1 << 3
+_OLDEST_ABI = 3
+"""From here on a file cannot be truncated past the rules (Linux 6.2)."""
+_NEWEST_ABI = 6
+TMP = "/tmp"
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Confinement:
+    """What every solution is put under besides its limits, prepared once."""
+
+    def __init__(self, landlock: dict[str, list[str]], program: bytes) -> None:
+        self._program = program
+        self._ruleset = make_ruleset(landlock) if landlock else -1
+
+    def enter(self) -> None:
+        """This process and its threads, for good."""
+        call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        if self._ruleset >= 0:
+            call("syscall", _RESTRICT_SELF, self._ruleset, 0)
+            os.close(self._ruleset)
+        code = ctypes.create_string_buffer(self._program, len(self._program))
+        head = struct.pack("HxxxxxxP", len(self._program) // 8, ctypes.addressof(code))
+        call("prctl", _PR_SET_SECCOMP, _FILTER, ctypes.c_char_p(head), 0, 0)
+
+
+def make_ruleset(landlock: dict[str, list[str]]) -> int:
+    """A descriptor of rules: the listed trees can be read, the listed devices also written, nothing else."""
+    abi = int(libc.syscall(_CREATE_RULESET, None, 0, 1))
+    if abi < _OLDEST_ABI:
+        raise OSError(f"landlock: this kernel offers version {abi}, {_OLDEST_ABI} is needed (Linux 6.2)")
+    files = (1 << (16 if abi >= 5 else 15)) - 1
+    network = 0b11 if abi >= 4 else 0
+    scoped = 0b11 if abi >= _NEWEST_ABI else 0
+    attributes = struct.pack("QQQ", files, network, scoped)[
+        : 8 if abi < 4 else 16 if abi < _NEWEST_ABI else 24
+    ]
+    ruleset = call("syscall", _CREATE_RULESET, ctypes.c_char_p(attributes), len(attributes), 0)
+    for path in landlock["read"]:
+        add_rule(ruleset, path, _READ_FILE | _READ_DIR)
+    for path in landlock["devices"]:
+        add_rule(ruleset, path, _READ_FILE | _WRITE_FILE)
+    return ruleset
+
+
+def add_rule(ruleset: int, path: str, rights: int) -> None:
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    if not os.path.isdir(path):
+        rights &= ~_READ_DIR
+    call("syscall", _ADD_RULE, ruleset, 1, ctypes.c_char_p(struct.pack("=Qi", rights, fd)), 0)
+    os.close(fd)
+
+
+def call(name: str, *args: Any) -> int:
+    """A C function's result; OSError for a negative one."""
+    long_args = [ctypes.c_long(arg) if isinstance(arg, int) else arg for arg in args]
+    result = int(libc[name](*long_args))
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"{name}{args[:1]}: {os.strerror(error)}")
+    return result
+
+
+class Clock:
+    """A run's wall-clock budget, of which only the time counts that the host let the solution use.
+
+    A process that sleeps uses its time. One that is ready to run and waits for a core does not: the kernel
+    reports that wait (schedstat's run delay). The longest wait of any one thread counts; that a solution's
+    threads can take cores from each other is bounded by its CPU limit.
+    """
+
+    def __init__(self, wall_s: float) -> None:
+        self.left = wall_s
+
+    def watch(self, pid: int, cpu_s: int) -> tuple[str, int]:
+        """(ending, wait status) of a child that has been reaped: it ended, or its time was up."""
+        started = time.monotonic()
+        poll = select.poll()
+        pid_fd = os.pidfd_open(pid)
+        poll.register(pid_fd, select.POLLIN)
+        ended = False
+        while not ended and (left := self.left - felt_s(pid, started)) > 0:
+            ended = bool(poll.poll(left * 1000 + 1))
+        self.left -= felt_s(pid, started)
+        if not ended:
+            os.kill(pid, signal.SIGKILL)
+        os.close(pid_fd)
+        _, status, usage = os.wait4(pid, 0)
+        if not ended:
+            return "wall", status
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        if number == signal.SIGXCPU:
+            return "cpu", status
+        if number == signal.SIGKILL:  # the hard CPU limit, or somebody outside, as the kernel short of memory
+            return ("cpu" if usage.ru_utime + usage.ru_stime >= cpu_s else "killed"), status
+        return "exit", status
+
+
+def felt_s(pid: int, started: float) -> float:
+    waited_ns = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        try:
+            with open(f"/proc/{pid}/task/{task}/schedstat") as stream:
+                waited_ns = max(waited_ns, int(stream.read().split()[1]))
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # a thread that ended while we looked
+    return time.monotonic() - started - waited_ns / 1e9
+
+
+class Run:
+    """One job: the solution's processes, one after the other, and how the last of them ended."""
+
+    def __init__(self, request: dict[str, Any], reply_fd: int, boot: Boot) -> None:
+        self.request = request
+        self.boot = boot
+        self.clock = Clock(request["wall_s"])
+        self.replies = boot.runner.Replies(reply_fd, request["nonce"])
+
+    def finish(self) -> str:
+        if self.request["entry_point"]:
+            pid = os.fork()
+            if pid == 0:
+                self.solve()
+            return self.clock.watch(pid, self.request["limits"]["cpu_s"])[0]
+        return self.finish_programs()
+
+    def finish_programs(self) -> str:
+        """Each test in a process of its own; the first that fails settles the verdict and ends the run."""
+        runner = self.boot.runner
+        for test, text in enumerate(self.request["inputs_N"]):
+            fds = runner.open_program(text)
+            pid = os.fork()
+            if pid == 0:
+                self.solve(*fds)
+            ending, status = self.clock.watch(pid, self.request["limits"]["cpu_s"])
+            exit_code = os.waitstatus_to_exitcode(status)
+            self.replies.send(test=test, stdout=runner.close_program(fds), exit=exit_code, ending=ending)
+            if status != 0:
+                return ending
+        return "exit"
+
+    def solve(self, *std_fds: int) -> NoReturn:
+        """In the child: confined, then the runner, which never returns."""
+        try:
+            self.boot.leave()
+            self.boot.runner.silence()
+            self.boot.runner.set_limits(self.request["limits"])
+            self.boot.confinement.enter()
+        # Whatever it is, no solution has been touched, and the parent must hear of it.
+        except BaseException as error:
+            self.replies.send(broken=repr(error))
+            os._exit(1)
+        self.boot.runner.run(self.request, std_fds, self.boot.values, self.replies)
+        os._exit(0)
+
+
+class Boot:
+    """What the server was started with."""
+
+    def __init__(self, sources: dict[str, Any], control: socket.socket) -> None:
+        self.control = control
+        self.values = load("values", sources["codec"])
+        self.runner = load("runner", sources["runner"])
+        self.private_tmp: bool = sources["private_tmp"]
+        self.confinement = Confinement(sources["landlock"], bytes.fromhex(sources["filter"]))
+
+    def leave(self) -> None:
+        """In a child: end with the server, and let go of what is the server's."""
+        call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        self.control.close()
+
+    def is_clean(self) -> bool:
+        """Whether the last run left no file behind; a server that is not clean is not used again."""
+        return not self.private_tmp or not os.listdir(TMP)
+
+
+def load(name: str, source: str) -> ModuleType:
+    module = ModuleType(name)
+    sys.modules[name] = module
+    exec(compile(source, f"<{name}>", "exec", dont_inherit=True), module.__dict__)
+    return module
+
+
+def main() -> None:
+    """Serves runs until the parent hangs up."""
+    with open(int(sys.argv[1]), "rb") as stream:
+        sources = json.load(stream)
+    call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    call("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)  # a solution of the same user cannot look in
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with socket.socket(fileno=int(sys.argv[2])) as control:
+        boot = Boot(sources, control)
+        gc.collect()
+        gc.freeze()  # the children's collector leaves these pages alone
+        control.send(b"up")
+        while True:
+            _, fds, _, _ = socket.recv_fds(control, 16, 2)
+            if not fds:
+                os._exit(0)
+            request_fd, reply_fd = fds
+            with open(request_fd, "rb") as stream:
+                run = Run(json.load(stream), reply_fd, boot)
+            ending = run.finish()
+            os.close(reply_fd)
+            felt = run.request["wall_s"] - run.clock.left
+            end = {"ending": ending, "felt_s": felt, "clean": boot.is_clean()}
+            control.send(json.dumps(end).encode())
+
+
+if __name__ == "__main__":
+    main()
