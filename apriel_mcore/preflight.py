@@ -12,8 +12,8 @@ from pathlib import Path
 from apriel_mcore import sizing
 from apriel_mcore.bridge import shape as model_shape
 from apriel_mcore.bridge.shape import ModelShape
-from apriel_mcore.config.schema import ArenaPublish, JsonlSource, LocalServers, RunConfig
-from apriel_mcore.data import jsonl, model_files
+from apriel_mcore.config.schema import ArenaPublish, CollectedSource, JsonlSource, LocalServers, RunConfig
+from apriel_mcore.data import jsonl, model_files, overlap, rows
 from apriel_mcore.errors import ConfigError, InputError
 from apriel_mcore.rundir import RunDir
 
@@ -52,13 +52,16 @@ def _check_context(config: RunConfig, shape: ModelShape) -> None:
 
 def _check_data(config: RunConfig) -> None:
     """Local files are read once here, so that a missing file or a bad row stops nothing that has begun."""
+    overlap.open_benchmarks(config.data.decontaminate)
     for name, domain in config.domains.items():
         for key, source in domain.sources.items():
-            if isinstance(source, JsonlSource):
-                try:
+            try:
+                if isinstance(source, JsonlSource):
                     jsonl.items(source)
-                except InputError as error:
-                    raise InputError(f"domains.{name}.sources.{key}: {error}") from None
+                elif isinstance(source, CollectedSource):
+                    rows.require(source)
+            except InputError as error:
+                raise InputError(f"domains.{name}.sources.{key}: {error}") from None
 
 
 def _check_ports(config: RunConfig) -> None:
