@@ -56,3 +56,11 @@ def test_spoiled_programs_return_something_else(value: str) -> None:
         space: dict[str, Any] = {}
         exec(text.removeprefix("```python\n").removesuffix("```"), space)
         assert space["f"](0) != eval(value) or value == "float('inf')"
+
+
+def test_a_lone_call_and_a_list_of_one_are_changed_alike() -> None:
+    call = {"name": "f", "arguments": {"a": 1}}
+    lone, listed = (
+        wrong.answers(problem("calls", gold=json.dumps(g)), num=20, seed=0) for g in (call, [call])
+    )
+    assert lone[:-1] == listed[:-1] and len(lone) >= 7
