@@ -3,14 +3,14 @@
 import asyncio
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
-from contextlib import AsyncExitStack, ExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any, Self
 
 from apriel_mcore.config.load import resolved
 from apriel_mcore.config.schema import RunConfig
+from apriel_mcore.data import gold_check, problems
 from apriel_mcore.data.problems import Dataset
-from apriel_mcore.errors import VerifierError
 from apriel_mcore.obs.runlog import EventWriter, JsonlWriter, RunLog, WandbWriter
 from apriel_mcore.rollout.ask import Asker
 from apriel_mcore.rollout.configured import server_pool
@@ -18,16 +18,14 @@ from apriel_mcore.rollout.event_loop import EventLoopThread
 from apriel_mcore.rollout.pool import ServerPool
 from apriel_mcore.rundir import RunDir
 from apriel_mcore.seams import Ack, Offer
-from apriel_mcore.types import Problem
 from apriel_mcore.verify.configured import judges
-
-_CHECK_ATTEMPTS = 3
 
 
 class Backstage:
     """Servers start at once, in the background; `wait_for_servers` before the first request."""
 
     def __init__(self, config: RunConfig, run_dir: RunDir, model: Path) -> None:
+        self._config = config
         self.thread = EventLoopThread()
         self.log = run_log(config, run_dir)
         self.judge = judges(config.verify)
@@ -84,20 +82,12 @@ class Backstage:
         """Log-prob of each token after the first, by every server (bridge/publish.py's ServerSide)."""
         return self.run(self.pool.score(tokens_T))
 
-    def self_check(self, dataset: Dataset) -> None:
-        """InputError unless every problem's own gold satisfies its judge."""
-        self.run(self._self_check(dataset))
+    def self_check(self, dataset: Dataset) -> Dataset:
+        """The dataset without collected problems whose own gold does not satisfy their judge.
 
-    async def _self_check(self, dataset: Dataset) -> None:
-        parts = [*dataset.train.values(), *dataset.held_out.values()]
-        await asyncio.gather(*(self._check(problem) for part in parts for problem in part))
-
-    async def _check(self, problem: Problem) -> None:
-        """A judge that breaks says nothing about the problem: asked again, then given up on."""
-        for _ in range(_CHECK_ATTEMPTS - 1):
-            with suppress(VerifierError):
-                return await self.judge.self_check(problem)
-        return await self.judge.self_check(problem)
+        InputError for such a problem that was written for this run (jsonl) or generated.
+        """
+        return problems.set_aside(dataset, self.run(gold_check.refused(self._config, dataset, self.judge)))
 
 
 def run_log(config: RunConfig, run_dir: RunDir) -> RunLog:

@@ -119,7 +119,9 @@ def _first_rank(rank: _Rank, attempt: int) -> Parts:
     log = backstage.log
     log.event("phase", message="rollout servers are starting; reading problems and checking their golds")
     dataset = problems.load(config, rank.renderer)
-    backstage.self_check(dataset)
+    dataset = backstage.self_check(dataset)
+    problems.require_problems(config, dataset)
+    problems.write_rejects(dataset, run_dir.rejects)
     log.event("data", **_counts(dataset))
     log.event("phase", message="building the trainer")
     learner, state = _learner(rank, backstage.alarm)

@@ -59,6 +59,8 @@ def parser() -> argparse.ArgumentParser:
     evaluate = _recipe_command(commands, "eval", "held-out accuracy and tokens of a checkpoint", _eval)
     evaluate.add_argument("--checkpoint", type=Path, required=True, help="a folder under checkpoints/")
 
+    _data_commands(commands)
+
     differ = commands.add_parser("diff", help="print the leaves in which two recipes differ")
     differ.add_argument("a", type=Path)
     differ.add_argument("b", type=Path)
@@ -100,6 +102,18 @@ def _recipe_command(
     command.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     command.set_defaults(door=door)
     return command
+
+
+def _data_commands(commands: Commands) -> None:
+    data = commands.add_parser("data", help="look at a recipe's problems, and replay their gold answers")
+    views = data.add_subparsers(required=True, metavar="VIEW")
+    _recipe_command(views, "stats", "counts, lengths, rejects and overlaps", _data_stats)
+    sample = _recipe_command(views, "sample", "print rendered problems with their gold", _data_sample)
+    sample.add_argument("--domain", help="default: every domain")
+    sample.add_argument("--num", type=int, default=3, help="problems a domain (default: 3)")
+    verify = _recipe_command(views, "verify", "gold answers through the verifiers", _data_verify)
+    verify.add_argument("--wrong", type=int, default=0, metavar="N", help="also N changed answers a domain")
+    verify.add_argument("--json", type=Path, help="also write every failure to this file, one a line")
 
 
 def _to_mcore_command(directions: Commands) -> None:
@@ -176,6 +190,27 @@ def _check(args: argparse.Namespace) -> None:
 
     config = load(args.recipe, args.overrides)
     preflight.check(config, RunDir(Path("runs") / config.name), tell=print)
+
+
+def _data_stats(args: argparse.Namespace) -> None:
+    from apriel_mcore import data_views
+    from apriel_mcore.config.load import load
+
+    data_views.stats(load(args.recipe, args.overrides))
+
+
+def _data_sample(args: argparse.Namespace) -> None:
+    from apriel_mcore import data_views
+    from apriel_mcore.config.load import load
+
+    data_views.sample(load(args.recipe, args.overrides), domain=args.domain, num=args.num)
+
+
+def _data_verify(args: argparse.Namespace) -> None:
+    from apriel_mcore import gold_replay
+    from apriel_mcore.config.load import load
+
+    gold_replay.run(load(args.recipe, args.overrides), num_wrong=args.wrong, failures=args.json)
 
 
 def _show(args: argparse.Namespace) -> None:

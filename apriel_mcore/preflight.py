@@ -15,8 +15,15 @@ from apriel_mcore.bridge import shape as model_shape
 from apriel_mcore.bridge.names import hf_tensors
 from apriel_mcore.bridge.scales import check_blocks, scales_for
 from apriel_mcore.bridge.shape import ModelShape
-from apriel_mcore.config.schema import ArenaPublish, JsonlSource, LocalServers, RemoteVerify, RunConfig
-from apriel_mcore.data import jsonl, model_files
+from apriel_mcore.config.schema import (
+    ArenaPublish,
+    CollectedSource,
+    JsonlSource,
+    LocalServers,
+    RemoteVerify,
+    RunConfig,
+)
+from apriel_mcore.data import jsonl, model_files, overlap, rows
 from apriel_mcore.errors import ConfigError, InputError
 from apriel_mcore.rundir import RunDir
 from apriel_mcore.verify.service import read_token
@@ -91,13 +98,16 @@ def _has_amx() -> bool:
 
 def _check_data(config: RunConfig) -> None:
     """Local files are read once here, so that a missing file or a bad row stops nothing that has begun."""
+    overlap.open_benchmarks(config.data.decontaminate)
     for name, domain in config.domains.items():
         for key, source in domain.sources.items():
-            if isinstance(source, JsonlSource):
-                try:
+            try:
+                if isinstance(source, JsonlSource):
                     jsonl.items(source)
-                except InputError as error:
-                    raise InputError(f"domains.{name}.sources.{key}: {error}") from None
+                elif isinstance(source, CollectedSource):
+                    rows.require(source)
+            except InputError as error:
+                raise InputError(f"domains.{name}.sources.{key}: {error}") from None
 
 
 def _check_ports(config: RunConfig) -> None:

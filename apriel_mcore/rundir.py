@@ -52,6 +52,11 @@ class RunDir(msgspec.Struct, frozen=True):
         return self.root / "rollouts"
 
     @property
+    def rejects(self) -> Path:
+        """Rows of the data sets that the run does not use, one a line with the reason."""
+        return self.root / "rejects.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         """step_000020/ and so on."""
         return self.root / "checkpoints"

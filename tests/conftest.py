@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from hypothesis import settings
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
@@ -16,6 +17,8 @@ from apriel_mcore.config.schema import LocalServers
 from apriel_mcore.rollout.keeper import Patience
 from apriel_mcore.rollout.pool import ServerPool
 from apriel_mcore.rollout.server import ServerProcess, ServerSpec
+
+settings.register_profile("long", max_examples=100_000, deadline=None)
 
 TINY_SHAPE = {
     "vocab_size": 320,

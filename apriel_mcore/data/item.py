@@ -9,6 +9,8 @@ import msgspec
 from apriel_mcore.errors import InputError
 from apriel_mcore.types import Message
 
+type Tool = dict[str, Any]
+
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
     """A question with its gold answer; data/problems.py turns it into a Problem.
@@ -21,6 +23,17 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     reference: dict[str, Any]
     split_key: str
     """Content that train and held-out parts must not share: paraphrases have the same key."""
+    tools: tuple[Tool, ...] = ()
+    """Functions that the prompt offers, as JSON Schema; for the chat template."""
+
+
+class Unusable(Exception):
+    """A row of a collected data set that no problem can be made of; `reason` is one word to count by."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
 
 
 class Shot(msgspec.Struct, frozen=True):

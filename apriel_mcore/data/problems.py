@@ -1,18 +1,32 @@
 """Which problems does a run train on, and which does it only ever measure?
 
-sources -> items -> system + suffix -> render -> too long? duplicate? -> split by content hash -> Dataset
+sources -> items -> system + suffix -> render -> contaminated? too long? duplicate? -> split -> Dataset
+            rows of which none can be made ---------------- set aside, counted by reason --'
 """
 
+import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
-from typing import Protocol
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
-from apriel_mcore.config.schema import Domain, JsonlSource, PuzzleSource, RunConfig, Source
-from apriel_mcore.data import jsonl, templates
-from apriel_mcore.data.item import Item
+from apriel_mcore.config.schema import (
+    BfclSource,
+    CollectedSource,
+    Domain,
+    JsonlSource,
+    PuzzleSource,
+    RunConfig,
+    Source,
+    TemplateSource,
+)
+from apriel_mcore.data import jsonl, layouts, overlap, rows, templates
+from apriel_mcore.data.item import Item, Tool, Unusable
+from apriel_mcore.data.layouts import bfcl
+from apriel_mcore.data.overlap import Benchmarks
 from apriel_mcore.data.templates import puzzles
 from apriel_mcore.errors import InputError
 from apriel_mcore.types import Message, Problem
@@ -21,9 +35,20 @@ from apriel_mcore.types import Message, Problem
 class RendersChat(Protocol):
     """What is needed of data/prompts.py's Renderer."""
 
-    def render(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Token ids of the chat with the header of the answer after it."""
+    def render(self, messages: Sequence[Message], *, tools: Sequence[Tool] = ()) -> tuple[int, ...]:
+        """Token ids of the chat, with the functions it offers and the header of the answer after it."""
         ...
+
+
+class Reject(msgspec.Struct, frozen=True, kw_only=True):
+    """A row that the run does not use, and why."""
+
+    domain: str
+    source: str
+    place: str
+    """file:line where rows have one, else the beginning of the prompt."""
+    reason: str
+    detail: str = ""
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,8 +56,23 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
 
     train: dict[str, tuple[Problem, ...]]
     held_out: dict[str, tuple[Problem, ...]]
-    rejected: dict[str, dict[str, int]]
-    """Rows dropped, by domain and reason ("duplicate", "too_long")."""
+    rejects: tuple[Reject, ...]
+
+    @property
+    def rejected(self) -> dict[str, dict[str, int]]:
+        """Rows dropped, by domain and reason."""
+        return {
+            name: dict(Counter(reject.reason for reject in self.rejects if reject.domain == name))
+            for name in self.train
+        }
+
+
+class _Candidate(NamedTuple):
+    problem: Problem
+    place: str
+    question: tuple[str, ...]
+    """What was asked, without the recipe's system prompt and suffix: the same in every domain."""
+    part: Literal["split", "train", "held_out"]
 
 
 def load(config: RunConfig, renderer: RendersChat) -> Dataset:
@@ -41,37 +81,112 @@ def load(config: RunConfig, renderer: RendersChat) -> Dataset:
     InputError naming the recipe key for a source that cannot be used, and for a domain with a ratio
     that is left without a problem to train on.
     """
-    room = min(config.rollout.servers.max_model_len, config.train.seq_len)
+    benchmarks = overlap.open_benchmarks(config.data.decontaminate)
     train: dict[str, tuple[Problem, ...]] = {}
     held_out: dict[str, tuple[Problem, ...]] = {}
-    rejected: dict[str, dict[str, int]] = {}
+    rejects: list[Reject] = []
+    seen: dict[tuple[str, ...], str] = {}
     for name, domain in config.domains.items():
-        longest = room - max(stage.budget_of(name) for stage in config.stages())
-        kept, dropped = _admit(_candidates(name, domain, renderer), longest)
-        is_held_out = [_position(problem) < config.data.held_out for problem in kept]
-        train[name] = tuple(p for p, is_out in zip(kept, is_held_out, strict=True) if not is_out)
-        held_out[name] = tuple(p for p, is_out in zip(kept, is_held_out, strict=True) if is_out)
-        rejected[name] = dict(dropped)
-        if domain.ratio > 0 and not train[name]:
+        longest = _longest(config, name)
+        kept: list[_Candidate] = []
+        for candidate in _candidates(name, domain, renderer):
+            if isinstance(candidate, _Candidate):
+                candidate = _admit(candidate, longest, seen, benchmarks)
+            if isinstance(candidate, Reject):
+                rejects.append(candidate)
+            else:
+                kept.append(candidate)
+        is_held_out = [_is_held_out(candidate, config.data.held_out) for candidate in kept]
+        train[name] = tuple(c.problem for c, is_out in zip(kept, is_held_out, strict=True) if not is_out)
+        held_out[name] = tuple(c.problem for c, is_out in zip(kept, is_held_out, strict=True) if is_out)
+    dataset = Dataset(train=train, held_out=held_out, rejects=tuple(rejects))
+    require_problems(config, dataset)
+    return dataset
+
+
+def require_problems(config: RunConfig, dataset: Dataset) -> None:
+    """InputError for a domain with a ratio that has no problem to train on."""
+    for name, domain in config.domains.items():
+        if domain.ratio > 0 and not dataset.train[name]:
+            first = next((f"; first: {r.place}: {r.detail}" for r in dataset.rejects if r.domain == name), "")
             raise InputError(
-                f"domains.{name}: no problem is left to train on (rejected: {rejected[name]}; prompts may "
-                f"have up to {longest} tokens): add rows, or raise rollout.servers.max_model_len and "
-                "train.seq_len"
+                f"domains.{name}: no problem is left to train on (rejected: {dataset.rejected[name]}{first}; "
+                f"prompts may have up to {_longest(config, name)} tokens): add rows, correct the "
+                "source's layout, or raise rollout.servers.max_model_len and train.seq_len"
             )
-    return Dataset(train=train, held_out=held_out, rejected=rejected)
 
 
-def _candidates(domain_name: str, domain: Domain, renderer: RendersChat) -> Iterator[Problem]:
+def _longest(config: RunConfig, name: str) -> int:
+    """Tokens that a prompt of a domain may have: every stage's budget must fit behind it."""
+    room = min(config.rollout.servers.max_model_len, config.train.seq_len)
+    return room - max(stage.budget_of(name) for stage in config.stages())
+
+
+def set_aside(dataset: Dataset, refused: Mapping[str, str]) -> Dataset:
+    """The dataset without the problems whose gold was refused (id to message), which become rejects."""
+    problems = [p for part in (dataset.train, dataset.held_out) for found in part.values() for p in found]
+    more = [
+        Reject(
+            domain=p.domain,
+            source=p.source,
+            place=_beginning(p),
+            reason="gold_refused",
+            detail=refused[p.id],
+        )
+        for p in problems
+        if p.id in refused
+    ]
+
+    def without(part: dict[str, tuple[Problem, ...]]) -> dict[str, tuple[Problem, ...]]:
+        return {name: tuple(p for p in found if p.id not in refused) for name, found in part.items()}
+
+    return Dataset(
+        train=without(dataset.train), held_out=without(dataset.held_out), rejects=(*dataset.rejects, *more)
+    )
+
+
+def write_rejects(dataset: Dataset, file: Path) -> None:
+    """All rejects, one JSON object a line."""
+    encode = msgspec.json.Encoder().encode_lines
+    file.write_bytes(encode(dataset.rejects))
+
+
+def _candidates(domain_name: str, domain: Domain, renderer: RendersChat) -> Iterator[_Candidate | Reject]:
     for source_name, source in domain.sources.items():
+        part = source.part if isinstance(source, CollectedSource) else "split"
         try:
-            items = _items(source)
+            for place, item in _items(source):
+                if isinstance(item, Unusable):
+                    yield Reject(
+                        domain=domain_name,
+                        source=source_name,
+                        place=place,
+                        reason=item.reason,
+                        detail=item.detail[:500],
+                    )
+                    continue
+                problem = _problem(domain_name, source_name, domain, item, renderer)
+                question = (*_normal_form(item.messages), _shown(item.tools))
+                yield _Candidate(problem, place or _beginning(problem), question, part)
         except InputError as error:
             raise InputError(f"domains.{domain_name}.sources.{source_name}: {error}") from error
-        for item in items:
-            yield _problem(domain_name, source_name, domain, item, renderer)
 
 
-def _items(source: Source) -> list[Item]:
+def _items(source: Source) -> Iterator[tuple[str, Item | Unusable]]:
+    """Each item with its place, or what is wrong with the row at that place."""
+    if isinstance(source, BfclSource):
+        yield from bfcl.read(source)
+    elif isinstance(source, CollectedSource):
+        for place, row in rows.read(source):
+            try:
+                yield place, layouts.item(source.layout, row)
+            except Unusable as reason:
+                yield place, reason
+    else:
+        yield from (("", item) for item in _made_or_written(source))
+
+
+def _made_or_written(source: TemplateSource | PuzzleSource | JsonlSource) -> list[Item]:
     if isinstance(source, JsonlSource):
         return jsonl.items(source)
     if isinstance(source, PuzzleSource):
@@ -82,47 +197,75 @@ def _items(source: Source) -> list[Item]:
 def _problem(
     domain_name: str, source_name: str, domain: Domain, item: Item, renderer: RendersChat
 ) -> Problem:
-    messages = _dress(item.messages, system=domain.system, suffix=domain.suffix)
+    functions = _shown(item.tools) if domain.tools == "system" else ""
+    messages = _dress(item.messages, domain, functions)
+    tools = item.tools if domain.tools == "template" else ()
     return Problem(
-        id=_hash(source_name, *_normal_form(messages))[:16],
+        id=_hash(source_name, *_normal_form(messages), *([_shown(tools)] if tools else []))[:16],
         domain=domain_name,
         source=source_name,
         messages=messages,
         verifier=item.verifier,
         reference=item.reference,
         split_key=item.split_key,
-        prompt_T=renderer.render(messages),
+        prompt_T=renderer.render(messages, tools=tools),
     )
 
 
-def _dress(messages: tuple[Message, ...], *, system: str, suffix: str) -> tuple[Message, ...]:
-    """The recipe's system prompt, unless the row has its own, and its suffix after the last turn."""
-    last = Message(messages[-1].role, messages[-1].content + suffix)
+def _shown(tools: Sequence[Tool]) -> str:
+    """Functions as a text for models whose template has no place for them."""
+    if not tools:
+        return ""
+    functions = "\n".join(json.dumps(tool["function"]) for tool in tools)
+    return (
+        f"<available_tools>\n{functions}\n</available_tools>\nCall them as a JSON list in "
+        '<tool_calls>[{"name": ..., "arguments": {...}}]</tool_calls>.'
+    )
+
+
+def _dress(messages: tuple[Message, ...], domain: Domain, functions: str) -> tuple[Message, ...]:
+    """The recipe's system prompt, unless the row has its own, functions after it, and the recipe's suffix."""
     has_own = messages[0].role == "system"
-    head = (Message("system", system),) if system and not has_own else ()
-    return (*head, *messages[:-1], last)
+    system = messages[0].content if has_own else domain.system
+    system = "\n".join(part for part in (system, functions) if part)
+    turns = messages[1:] if has_own else messages
+    last = Message(turns[-1].role, turns[-1].content + domain.suffix)
+    head = (Message("system", system),) if system or has_own else ()
+    return (*head, *turns[:-1], last)
 
 
-def _admit(candidates: Iterator[Problem], longest: int) -> tuple[list[Problem], Counter[str]]:
-    """The problems that fit and were not seen before, and how many were dropped for which reason."""
-    kept: list[Problem] = []
-    dropped: Counter[str] = Counter()
-    seen: set[tuple[str, ...]] = set()
-    for problem in candidates:
-        prompt = _normal_form(problem.messages)
-        if prompt in seen:
-            dropped["duplicate"] += 1
-        elif len(problem.prompt_T) > longest:
-            dropped["too_long"] += 1
-        else:
-            kept.append(problem)
-        seen.add(prompt)
-    return kept, dropped
+def _admit(
+    candidate: _Candidate, longest: int, seen: dict[tuple[str, ...], str], benchmarks: Benchmarks
+) -> _Candidate | Reject:
+    """The candidate, unless it was asked before in any domain, is in a benchmark, or does not fit."""
+    problem = candidate.problem
+    reject = Reject(domain=problem.domain, source=problem.source, place=candidate.place, reason="")
+    if candidate.question in seen:
+        detail = f"of a prompt in {seen[candidate.question]}"
+        return msgspec.structs.replace(reject, reason="duplicate", detail=detail)
+    seen[candidate.question] = f"domains.{problem.domain}.sources.{problem.source}"
+    if match := benchmarks.match(candidate.question[-2]):
+        detail = f"{match.benchmark}: {match.words}"
+        return msgspec.structs.replace(reject, reason="contaminated", detail=detail)
+    if len(problem.prompt_T) > longest:
+        detail = f"{len(problem.prompt_T)} tokens, {longest} allowed"
+        return msgspec.structs.replace(reject, reason="too_long", detail=detail)
+    return candidate
+
+
+def _beginning(problem: Problem) -> str:
+    return f"{problem.id}: {problem.messages[-1].content[:80]!r}"
 
 
 def _normal_form(messages: tuple[Message, ...]) -> tuple[str, ...]:
     """Role and text of each turn, runs of white space folded."""
     return tuple(f"{message.role}: {' '.join(message.content.split())}" for message in messages)
+
+
+def _is_held_out(candidate: _Candidate, share: float) -> bool:
+    if candidate.part == "split":
+        return _position(candidate.problem) < share
+    return candidate.part == "held_out"
 
 
 def _position(problem: Problem) -> float:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from jinja2 import TemplateError
@@ -35,31 +36,44 @@ class Renderer:
             raise InputError(f"{folder}: the tokenizer has no chat template; use an instruction-tuned model")
         self._folder = folder
         self._takes_system, self._inserts_system = self._probe_system()
+        self._takes_tools = self._probe_tools()
         self.vocab_size = len(self._tokenizer)
         self.stop_ids = self._stop_ids()
 
-    def render(self, messages: Sequence[Message]) -> tuple[int, ...]:
+    def render(self, messages: Sequence[Message], *, tools: Sequence[dict[str, Any]] = ()) -> tuple[int, ...]:
         """Token ids of the chat with the header of the answer after it.
 
-        InputError when the model's template has no place for one of the roles.
+        `tools` are functions as JSON Schema, for the template. InputError when the model's template has no
+        place for one of the roles, or for tools.
         """
+        if tools and not self._takes_tools:
+            raise InputError(
+                f"{self._folder}: its chat template has no place for functions; "
+                'set `tools = "system"` in the domain'
+            )
         chat = list(messages)
         has_system = any(message.role == "system" for message in chat)
         if has_system and not self._takes_system:
             raise InputError(f"{self._folder}: its chat template drops system messages; leave `system` empty")
         if self._inserts_system and not has_system:
             chat.insert(0, Message("system", ""))
-        text = self._text(chat)
+        text = self._text(chat, tools)
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
 
     def decode(self, tokens_T: Sequence[int]) -> str:
         """Text of an answer, without special tokens."""
         return self._tokenizer.decode(list(tokens_T), skip_special_tokens=True)
 
-    def _text(self, messages: Sequence[Message]) -> str:
+    def decode_all(self, tokens_T: Sequence[int]) -> str:
+        """Text of a prompt as it is, special tokens included."""
+        return self._tokenizer.decode(list(tokens_T))
+
+    def _text(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> str:
         chat = [{"role": message.role, "content": message.content} for message in messages]
         try:
-            return self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            return self._tokenizer.apply_chat_template(
+                chat, tools=list(tools) or None, tokenize=False, add_generation_prompt=True
+            )
         except TemplateError as error:
             raise InputError(f"{self._folder}: its chat template refuses this chat: {error}") from None
 
@@ -78,6 +92,11 @@ class Renderer:
             return False, False
         without = self._text([question])
         return True, without.startswith(head) and without.endswith(tail)
+
+    def _probe_tools(self) -> bool:
+        """Whether the template shows a function that it is given."""
+        tool = {"type": "function", "function": {"name": _PROBE, "description": "", "parameters": {}}}
+        return _PROBE in self._text([Message("user", "?")], [tool])
 
     def _stop_ids(self) -> tuple[int, ...]:
         """Tokens that end an answer: the tokenizer's, then those of generation_config.json."""

@@ -14,6 +14,9 @@ import re
 BEGIN = "[BEGIN FINAL RESPONSE]"
 END = "[END FINAL RESPONSE]"
 
+_THINKS = ("<think>", "Here are my reasoning steps:")
+"""How a trace begins that has to say where its answer starts."""
+
 _BRACES = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\n`]*)$")
 _PYTHON = frozenset({"python", "python3", "py"})
@@ -27,7 +30,7 @@ def final_answer(text: str) -> str:
     Text that starts to think and never stops has no final answer.
     """
     _, closed, answer = text.rpartition("</think>")
-    if not closed and answer.lstrip().startswith("<think>") and BEGIN not in answer:
+    if not closed and answer.lstrip().startswith(_THINKS) and BEGIN not in answer:
         return ""
     return answer.rpartition(BEGIN)[2].partition(END)[0].strip()
 

@@ -116,14 +116,26 @@ def verify(reference: dict[str, Any], text: str) -> Verdict:
 
 def self_check(reference: dict[str, Any]) -> None:
     """InputError unless the expected calls, written out, are accepted."""
-    gold = read_reference(reference, Reference)
     try:
-        text = msgspec.json.encode([_example(gold, answer) for answer in gold.answer]).decode()
-        verdict = verify(reference, "" if gold.family == "irrelevance" else text)
-    except (KeyError, TypeError, AttributeError, StopIteration) as error:
+        verdict = verify(reference, gold_text(reference))
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"reference: the checker cannot read these functions: {error!r}") from error
     if not verdict.success:
         raise InputError(f"reference: the expected calls do not verify: {verdict.detail or verdict.status}")
+
+
+def gold_text(reference: dict[str, Any]) -> str:
+    """The expected calls as a model would write them, with the first allowed value of each argument.
+
+    Empty where no call is expected. InputError when the answers do not fit the functions.
+    """
+    gold = read_reference(reference, Reference)
+    if gold.family == "irrelevance":
+        return ""
+    try:
+        return msgspec.json.encode([_example(gold, answer) for answer in gold.answer]).decode()
+    except (KeyError, TypeError, AttributeError, StopIteration) as error:
+        raise InputError(f"reference: the answers do not fit the functions: {error!r}") from error
 
 
 def warm_up() -> None:

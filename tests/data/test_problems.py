@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from apriel_mcore.config.load import load as load_recipe
-from apriel_mcore.config.load import validate
+from apriel_mcore.config.load import resolved, validate
 from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.data import problems
+from apriel_mcore.data.wheels import wheel_path
 from apriel_mcore.errors import InputError
 from apriel_mcore.types import Message, Problem
 
@@ -21,8 +22,9 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
 class Characters:
     """Renders one token a character."""
 
-    def render(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        return tuple(ord(char) for message in messages for char in message.content)
+    def render(self, messages: Sequence[Message], *, tools: Sequence[dict[str, Any]] = ()) -> tuple[int, ...]:
+        text = "".join(json.dumps(tool) for tool in tools) + "".join(m.content for m in messages)
+        return tuple(ord(char) for char in text)
 
 
 def config(path: Path, **changes: Any) -> RunConfig:
@@ -127,3 +129,91 @@ def test_the_quickstart_recipe_loads_with_hundreds_of_problems_a_domain() -> Non
         assert len({p.id for p in (*train, *held_out)}) == len(train) + len(held_out), domain
         assert not any(dataset.rejected[domain].values())
         assert {p.domain for p in train} == {domain} and all(p.prompt_T and p.reference for p in train)
+
+
+def test_a_prompt_of_another_domain_is_dropped_and_named(tmp_path: Path) -> None:
+    """The suffix of a domain does not hide that the question is the same."""
+    source = {"kind": "jsonl", "path": str(write(tmp_path / "f.jsonl", "2 + 2", "3 + 1", "5 - 1"))}
+    tree = resolved(config(tmp_path / "f.jsonl"))
+    tree["domains"]["logic"] = {"ratio": 0.0, "sources": {"again": source}, "suffix": "!"}
+    dataset = problems.load(validate(tree, where="test"), Characters())
+    assert dataset.rejected == {"math": {}, "logic": {"duplicate": 3}}
+    assert {reject.detail for reject in dataset.rejects} == {"of a prompt in domains.math.sources.file"}
+
+
+def collected(path: Path, **source: Any) -> dict[str, Any]:
+    return {"kind": "files", "paths": [str(path)], "layout": {"kind": "math_columns"}, **source}
+
+
+def test_rows_that_cannot_be_used_are_counted_and_written(tmp_path: Path) -> None:
+    rows = [{"problem": f"{n} + 0", "answer": n} for n in range(9)]
+    rows += [{"problem": "7 + 7", "answer": None}, {"problem": "x" * 31, "answer": "1"}, {"other": 1}]
+    (tmp_path / "f.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    dataset = problems.load(config(tmp_path, sources={"s": collected(tmp_path / "f.jsonl")}), Characters())
+    assert dataset.rejected == {"math": {"no_answer": 1, "too_long": 1, "other_columns": 1}}
+    assert len(everything(dataset)) == 9
+    problems.write_rejects(dataset, tmp_path / "rejects.jsonl")
+    written = [json.loads(line) for line in (tmp_path / "rejects.jsonl").read_text().splitlines()]
+    assert [(row["place"].rpartition(":")[2], row["reason"]) for row in written] == [
+        ("10", "no_answer"),
+        ("11", "too_long"),
+        ("12", "other_columns"),
+    ]
+
+
+def test_a_wrong_layout_is_an_error_that_shows_the_first_row(tmp_path: Path) -> None:
+    (tmp_path / "f.jsonl").write_text(json.dumps({"question": "q", "answer": "1"}))
+    with pytest.raises(InputError, match=r"'other_columns': 1.*f\.jsonl:1: no column 'problem'.*layout"):
+        problems.load(config(tmp_path, sources={"s": collected(tmp_path / "f.jsonl")}), Characters())
+
+
+@pytest.mark.parametrize("part", ["train", "held_out"])
+def test_a_source_can_be_one_part_as_a_whole(tmp_path: Path, part: str) -> None:
+    (tmp_path / "f.jsonl").write_text(
+        "\n".join(json.dumps({"problem": f"{n}", "answer": n}) for n in range(50))
+    )
+    ours = {"kind": "jsonl", "path": str(write(tmp_path / "g.jsonl", "a", "b", "c", "d", "e"))}
+    sources = {"whole": collected(tmp_path / "f.jsonl", part=part), "ours": ours}
+    dataset = problems.load(config(tmp_path, sources=sources), Characters())
+    assert {p.source for p in getattr(dataset, part)["math"]} >= {"whole"}
+    assert sum(p.source == "whole" for p in getattr(dataset, part)["math"]) == 50
+
+
+def test_contaminated_problems_are_set_aside_with_the_shared_words(tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").write_text(json.dumps({"prompt": "a b c d e f"}))
+    file = write(tmp_path / "f.jsonl", "so A, b c d e f?", "a b c", "x", "y")
+    tree = resolved(config(file))
+    tree["data"] = {"decontaminate": {"benchmarks": {"aime": str(tmp_path / "b.jsonl")}, "ngram": 5}}
+    dataset = problems.load(validate(tree, where="test"), Characters())
+    (reject,) = dataset.rejects
+    assert (reject.reason, reject.detail) == ("contaminated", "aime: a b c d e")
+
+
+def test_refused_golds_leave_the_data_set_as_rejects(tmp_path: Path) -> None:
+    dataset = problems.load(config(write(tmp_path / "f.jsonl", "1", "2", "3", "4")), Characters())
+    bad = everything(dataset)[0]
+    left = problems.set_aside(dataset, {bad.id: "no"})
+    assert bad.id not in {p.id for p in everything(left)} and len(everything(left)) == 3
+    assert [(r.reason, r.detail) for r in left.rejects] == [("gold_refused", "no")]
+
+
+@pytest.mark.parametrize("shown_by", ["template", "system"])
+def test_functions_are_shown_by_the_template_or_in_a_system_prompt(shown_by: str) -> None:
+    try:
+        wheel_path("bfcl-eval")
+    except InputError as error:
+        pytest.skip(str(error))
+    source = {"kind": "bfcl", "categories": ["live_parallel"]}
+    room = {"max_output_tokens": 20, "servers": {"kind": "local", "max_model_len": 60_000}}
+    tree = resolved(config(Path(), sources={"bfcl": source}, tools=shown_by, system="Ours."))
+    tree["rollout"], tree["train"]["seq_len"] = room, 50_000
+    found = everything(problems.load(validate(tree, where="test"), Characters()))
+    assert len(found) == 16
+    own = [problem for problem in found if not problem.messages[0].content.startswith("Ours.")]
+    assert 0 < len(own) < 16, "some rows bring a system prompt of their own"
+    for problem in found:
+        prompt = "".join(map(chr, problem.prompt_T))
+        name = problem.reference["functions"][0]["name"].replace(".", "_")
+        assert prompt.count(f'"name": "{name}"') == 1
+        in_system = "<available_tools>" in problem.messages[0].content
+        assert in_system == (shown_by == "system")

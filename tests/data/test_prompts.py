@@ -101,3 +101,103 @@ def test_the_quickstart_model_adds_nothing_and_splits_digits() -> None:
     assert rendering.stop_ids == (2,) and rendering.vocab_size == 49152
     digits = [rendering.decode([token]) for token in rendering._tokenizer.encode("12\n\n345")]
     assert digits == ["1", "2", "\n\n", "3", "4", "5"]
+
+
+# What the published templates do (not their text), written for these tests.
+APRIEL_15 = (
+    "{{ bos_token }}<|system|>\nThink first. Answer as [BEGIN FINAL RESPONSE] ... [END FINAL RESPONSE].\n"
+    "{% if tools %}<available_tools>{{ tools | tojson }}</available_tools>\n{% endif %}"
+    "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] }}\n{% endif %}<|end|>\n"
+    "{% for m in messages if m['role'] != 'system' %}"
+    "{% if m['role'] == 'assistant' %}<|assistant|>\n{{ m['content'] }}\n<|end|>\n{{ eos_token }}"
+    "{% elif m['role'] == 'tool' %}<|tool_result|>\n{{ m['content'] }}\n<|end|>\n"
+    "{% else %}<|{{ m['role'] }}|>\n{{ m['content'] }}\n<|end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+APRIEL_16 = (
+    "<|begin_system|>\nThink first.\n"
+    "{% if tools %}<available_tools>{{ tools | tojson }}</available_tools>\n{% endif %}"
+    "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] }}\n{% endif %}"
+    "{% for m in messages if m['role'] != 'system' %}<|begin_{{ m['role'] }}|>\n{{ m['content'] }}\n"
+    "{% endfor %}{% if add_generation_prompt %}<|begin_assistant|>\nHere are my reasoning steps:\n{% endif %}"
+)
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+LLAMA = (
+    "{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n"
+    "{{ m['content'] | trim }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+SHOTS = (
+    Message("system", "Be brief"),
+    Message("user", "1 + 1"),
+    Message("assistant", "2"),
+    Message("user", "2 + 2"),
+)
+TOOL = {"type": "function", "function": {"name": "add", "description": "", "parameters": {"type": "object"}}}
+
+
+@pytest.mark.parametrize(
+    ("template", "parts"),
+    [
+        (
+            APRIEL_15,
+            [
+                "<|system|>\nThink first.",
+                "Be brief\n<|end|>\n<|user|>\n1 + 1\n<|end|>\n",
+                "<|assistant|>\n2\n<|end|>\n</s><|user|>\n2 + 2\n<|end|>\n<|assistant|>\n",
+            ],
+        ),
+        (
+            APRIEL_16,
+            [
+                "<|begin_system|>\nThink first.\nBe brief\n<|begin_user|>\n1 + 1\n<|begin_assistant|>\n2\n",
+                "<|begin_user|>\n2 + 2\n<|begin_assistant|>\nHere are my reasoning steps:\n",
+            ],
+        ),
+        (
+            CHATML,
+            [
+                "<|im_start|>system\nBe brief<|im_end|>\n<|im_start|>user\n1 + 1<|im_end|>\n",
+                "<|im_start|>user\n2 + 2<|im_end|>\n<|im_start|>assistant\n",
+            ],
+        ),
+        (
+            LLAMA,
+            [
+                "<|start_header_id|>system<|end_header_id|>\n\nBe brief<|eot_id|>",
+                "2<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n2 + 2<|eot_id|>"
+                "<|start_header_id|>assistant<|end_header_id|>\n\n",
+            ],
+        ),
+    ],
+)
+def test_few_shot_chats_in_the_families_templates(tmp_path: Path, template: str, parts: list[str]) -> None:
+    """Each part once, in this order, and the last one at the end."""
+    shown = text(renderer(tmp_path, template), SHOTS)
+    places = [shown.find(part) for part in parts]
+    assert -1 not in places and places == sorted(places)
+    assert shown.endswith(parts[-1])
+
+
+def test_apriels_built_in_system_text_stays_and_comes_once(tmp_path: Path) -> None:
+    """It teaches the answer's format; an empty system message must not add anything to it."""
+    for template in (APRIEL_15, APRIEL_16):
+        shown = text(renderer(tmp_path, template), QUESTION)
+        assert shown.count("Think first.") == 1 and "None" not in shown
+
+
+@pytest.mark.parametrize("template", [APRIEL_15, APRIEL_16])
+def test_tools_go_into_the_template(tmp_path: Path, template: str) -> None:
+    rendering = renderer(tmp_path, template)
+    shown = rendering.decode_all(rendering.render(QUESTION, tools=[TOOL]))
+    assert shown.count('"name": "add"') == 1
+    assert "<available_tools>[" in shown and "<available_tools>" not in text(rendering, QUESTION)
+
+
+@pytest.mark.parametrize("template", [CHATML, LLAMA])
+def test_a_template_that_would_drop_tools_is_refused(tmp_path: Path, template: str) -> None:
+    with pytest.raises(InputError, match=r'no place for functions; set `tools = "system"`'):
+        renderer(tmp_path, template).render(QUESTION, tools=[TOOL])

@@ -31,6 +31,11 @@ from apriel_mcore.verify.answer import (
         (f"<think> I will write {BEGIN} 3 {END} </think> 7", "7"),
         (f"<think> 3 {BEGIN} 7 {END}", "7"),
         (f"{BEGIN}{END}", ""),
+        ("Here are my reasoning steps:\n so \\boxed{7}", ""),
+        (f"Here are my reasoning steps:\n so 3\n{BEGIN}\n7\n{END}\n<|end|>", "7"),
+        (f"Here are my reasoning steps:\n so 3\n{BEGIN}\n7", "7"),
+        (f"Here are my reasoning steps:\n {BEGIN} 3 {END} wait\n{BEGIN}\n7\n", "7"),
+        (f"{BEGIN} 3 {END} more {END}", "3"),
         (f"7 {END}", "7"),
         ("", ""),
     ],
@@ -128,3 +133,38 @@ def test_last_answer_tag_wins() -> None:
     assert tagged_or_bare_text("<answer>1</answer> no <answer> 2 </answer>.") == "2"
     assert tagged_or_bare_text(" Yes\n") == "Yes"
     assert tagged_or_bare_text("<answer>1") == "<answer>1"
+
+
+PIECES = st.sampled_from(
+    [
+        *("<think>", "</think>", BEGIN, END, BEGIN[:-1], "Here are my reasoning steps:"),
+        *("\\boxed{", "\\boxed {", "\\fbox{", "{", "}", "\\{", "\\}", "\\"),
+        *("```python\n", "```\n", "\n```", "~~~", "````", "`", "\n", "\r\n", " ", "\u2028"),
+        *("<tool_calls>", "</tool_calls>", '[{"name": "f", "arguments": {}}]', "[", "]", '{"a":', '"'),
+        *("<answer>", "</answer>", "7", "x", "\x00", "\N{PILE OF POO}"),
+    ]
+)
+TRACES = st.lists(PIECES | st.text(max_size=8), max_size=60).map("".join)
+
+
+@given(TRACES)
+def test_fuzz_what_is_extracted_stands_in_the_text_and_nothing_raises(text: str) -> None:
+    """100,000 traces: add --hypothesis-profile=long."""
+    answer = final_answer(text)
+    assert answer in text and answer == answer.strip()
+    assert "</think>" not in answer and BEGIN not in answer and END not in answer
+    assert last_boxed(text) in text
+    for cut in (calls_text, tagged_or_bare_text, code_or_bare_text, last_code_block):
+        found = cut(answer)
+        assert len(found) <= len(answer)
+        assert all(line in answer for line in found.splitlines())
+
+
+@given(TRACES)
+def test_fuzz_a_well_formed_end_decides_whatever_comes_before(thoughts: str) -> None:
+    """100,000 traces: add --hypothesis-profile=long."""
+    head = f"{thoughts}</think>\n{BEGIN}\n"
+    assert last_boxed(final_answer(head + "\\boxed{\\frac{1}{2}}" + END)) == "\\frac{1}{2}"
+    assert last_code_block(final_answer(f"{head}```python\nx = 1\n```\n{END}")) == "x = 1"
+    calls = '[{"name": "f", "arguments": {}}]'
+    assert calls_text(final_answer(f"{head}<tool_calls>{calls}</tool_calls>{END}")) == calls

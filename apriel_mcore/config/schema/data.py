@@ -6,6 +6,10 @@ import msgspec
 from msgspec import Meta
 
 from apriel_mcore.config.schema.fields import Fraction, Natural, NonNegative, Positive, PositiveFloat, Section
+from apriel_mcore.config.schema.layouts import Layout
+
+Part = Literal["split", "train", "held_out"]
+"""split: by content hash; else the whole source goes into one part."""
 
 
 class TemplateSource(Section, frozen=True, kw_only=True, tag_field="kind", tag="template"):
@@ -35,7 +39,59 @@ class JsonlSource(Section, frozen=True, kw_only=True, tag_field="kind", tag="jso
     path: str
 
 
-Source = TemplateSource | PuzzleSource | JsonlSource
+class FilesSource(Section, frozen=True, kw_only=True, tag_field="kind", tag="files"):
+    """Local files of a published data set: .jsonl (or .jsonl.gz), .json (a list) or .parquet."""
+
+    paths: Annotated[tuple[str, ...], Meta(min_length=1)]
+    layout: Layout
+    part: Part = "split"
+
+
+class HuggingFaceSource(Section, frozen=True, kw_only=True, tag_field="kind", tag="huggingface"):
+    """A data set of the Hugging Face hub, pinned; needs the extra `hub`."""
+
+    id: str
+    config: str = "default"
+    split: str = "train"
+    revision: Annotated[str, Meta(pattern="^[0-9a-f]{40}$")]
+    """Commit of the data set's repository: a branch name would move under a run."""
+    layout: Layout
+    part: Part = "split"
+
+
+class WheelSource(Section, frozen=True, kw_only=True, tag_field="kind", tag="wheel"):
+    """A file inside a wheel that apriel_mcore/data/wheels.toml pins: test sets, never to be reported."""
+
+    wheel: str
+    member: str
+    layout: Layout
+    part: Part = "split"
+
+
+BfclCategory = Literal[
+    "simple_python",
+    "simple_java",
+    "simple_javascript",
+    "multiple",
+    "parallel",
+    "parallel_multiple",
+    "live_simple",
+    "live_multiple",
+    "live_parallel",
+    "live_parallel_multiple",
+]
+
+
+class BfclSource(Section, frozen=True, kw_only=True, tag_field="kind", tag="bfcl"):
+    """Categories of the Berkeley leaderboard, with their answers, from the bfcl-eval wheel."""
+
+    categories: Annotated[tuple[BfclCategory, ...], Meta(min_length=1)]
+    part: Part = "split"
+
+
+CollectedSource = FilesSource | HuggingFaceSource | WheelSource | BfclSource
+"""Collected by others: rows that cannot be used are set aside and counted, not refused."""
+Source = TemplateSource | PuzzleSource | JsonlSource | CollectedSource
 
 
 class Domain(Section, frozen=True, kw_only=True):
@@ -48,6 +104,8 @@ class Domain(Section, frozen=True, kw_only=True):
     """System prompt; empty: none is sent."""
     suffix: str = ""
     """Appended to the last user turn."""
+    tools: Literal["template", "system"] = "template"
+    """Who shows a problem's functions: the model's chat template, or a system prompt of ours."""
     max_output_tokens: Natural = 0
     """Budget L of this domain; 0: the rollout section's."""
     length_buffer: Positive | Literal["inherit"] = "inherit"
@@ -62,8 +120,19 @@ class Domain(Section, frozen=True, kw_only=True):
             raise ValueError("a domain with a ratio needs at least one entry under `sources`")
 
 
+class Decontaminate(Section, frozen=True, kw_only=True):
+    """Problems that share a run of words with a benchmark's prompt are set aside."""
+
+    benchmarks: dict[str, str] = msgspec.field(default_factory=dict)
+    """Name to a JSONL file whose rows have a `prompt`; none: nothing is searched."""
+    ngram: Annotated[int, Meta(ge=5)] = 13
+    """Words in the run; a shorter prompt of at least 5 words must occur whole."""
+
+
 class Data(Section, frozen=True, kw_only=True):
     """Splits and order."""
+
+    decontaminate: Decontaminate = Decontaminate()
 
     held_out: Annotated[float, Meta(gt=0, lt=1)] = 0.2
     """Share of each domain kept for evaluation, by content hash: train and held-out never meet."""

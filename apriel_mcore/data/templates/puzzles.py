@@ -4,6 +4,8 @@ from collections import Counter
 from random import Random
 from typing import Any
 
+import msgspec
+
 from apriel_mcore.config.schema import PuzzleSource
 from apriel_mcore.data.item import Item, Shot, conversation, evenly
 from apriel_mcore.errors import InputError
@@ -67,7 +69,12 @@ def _generate(source: PuzzleSource, size: int) -> list[Entry]:
         dataset = reasoning_gym.create_dataset(source.task, size=size, seed=source.seed, **source.options)
     except (ValueError, TypeError, AssertionError) as error:
         raise InputError(f"task = {source.task!r} with options {source.options}: {error}") from error
-    return list({entry["question"]: dict(entry) for entry in dataset}.values())
+    return list({entry["question"]: _plain(dict(entry)) for entry in dataset}.values())
+
+
+def _plain(entry: Entry) -> Entry:
+    """Without numpy's scalars, which some generators leave in the metadata: judges are asked in JSON."""
+    return msgspec.to_builtins(entry, enc_hook=lambda scalar: scalar.item())
 
 
 def _answer(entry: Entry) -> str:

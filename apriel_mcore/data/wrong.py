@@ -1,0 +1,131 @@
+"""Which answers to a problem are wrong for certain? Its gold, changed so that its value changes.
+
+Used to measure false accepts: nothing here guesses, every change makes another value.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any
+
+from apriel_mcore.types import Problem
+from apriel_mcore.verify.latex import exact_number, respell
+
+_SPOILED = """
+def _spoil(value, turn={turn}):
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value + abs(value) + 1 + turn
+    if isinstance(value, str):
+        return value + "x" * (1 + turn)
+    return [value, turn]
+"""
+
+
+def answers(problem: Problem, *, num: int, seed: int) -> list[str]:
+    """Up to `num` different wrong answers; fewer where the gold allows fewer, none without a known way."""
+    makers: dict[str, Callable[[dict[str, Any], Random], Iterator[str]]] = {
+        "math": _math,
+        "calls": _calls,
+        "code": _code,
+        "logic": _logic,
+        "instruction": _instruction,
+    }
+    if problem.verifier not in makers:
+        return []
+    rng = Random(f"{problem.id} {seed}")
+    found: dict[str, None] = {}
+    for text in makers[problem.verifier](problem.reference, rng):
+        found[text] = None
+        if len(found) == num:
+            break
+    return list(found)
+
+
+def _math(reference: dict[str, Any], rng: Random) -> Iterator[str]:
+    """Only golds that are plain numbers: another number is another answer."""
+    value = exact_number(respell(reference["answer"]))
+    if value is None:
+        return
+    other = [str(value + 1), str(value - 1), str(value * 10 + 3), f"{value + 1}/7", f"{value}.5"]
+    other += [f"\\{{{value},{value + 1}\\}}", f"({value},{value})", f"\\sqrt{{{value * value + 1}}}"]
+    other += [
+        f"{value}{value + 1}",
+        f"{value}+1",
+        f"{value} \\text{{ or }} {value + 1}",
+        "",
+        "x",
+    ]
+    if value != 0:
+        other += [f"{value}x", str(-value), str(value * 2), f"{value}^2+1"]
+    rng.shuffle(other)
+    wrap = "{}" if reference["format"] == "number" else "\\boxed{{{}}}"
+    yield from (wrap.format(text) for text in other)
+
+
+def _calls(reference: dict[str, Any], rng: Random) -> Iterator[str]:
+    """Another function, an argument that nobody asked for, one call less or more, no list at all."""
+    written = json.loads(reference["gold"])
+    gold = written if isinstance(written, list) else [written]
+    number = rng.randrange(len(gold))
+    call = gold[number]
+    variants = [
+        [{**call, "name": call["name"] + "_other"}],
+        [{**call, "arguments": {**call["arguments"], "invented": 1}}],
+        [{**call, "extra": 1}],
+        [{**call, "arguments": []}],
+        [{**call, "arguments": None}],
+        [{"name": call["name"]}],
+        [call, call],
+    ]
+    for argument in call["arguments"]:
+        variants.append([{**call, "arguments": {**call["arguments"], argument: {"unlike": ["anything", 7]}}}])
+    rng.shuffle(variants)
+    for variant in variants:
+        yield json.dumps([*gold[:number], *variant, *gold[number + 1 :]])
+    yield json.dumps(gold[:number] + gold[number + 1 :])
+    yield "I would call " + reference["gold"]
+
+
+def _code(reference: dict[str, Any], rng: Random) -> Iterator[str]:
+    """The gold program with every value that it returns changed."""
+    name = reference["entry_point"]
+    if not name.isidentifier():
+        return
+    source = reference["gold"].removeprefix("```python\n").removesuffix("\n```")
+    for turn in range(rng.randrange(10), 100):
+        wrapper = f"_{name} = {name}\ndef {name}(*args):\n    return _spoil(_{name}(*args))\n"
+        yield f"```python\n{source}\n{_SPOILED.format(turn=turn)}\n{wrapper}```"
+
+
+def _instruction(reference: dict[str, Any], rng: Random) -> Iterator[str]:
+    """The gold text with one of its constraints broken, five ways for each kind known here."""
+    gold = reference["gold"]
+    texts: list[str] = []
+    for instruction in reference["instructions"]:
+        kind, args = instruction["kind"], instruction["args"]
+        words = rng.sample(("maybe", "later", "perhaps", "then", "again", "so"), 5)
+        if kind == "keywords:existence":
+            missing = re.compile(re.escape(args["keywords"][0]), re.IGNORECASE)
+            texts += [missing.sub(word, gold) for word in words]
+        elif kind == "punctuation:no_comma":
+            texts += [gold.replace(" ", f" {word}, ", 1) for word in words]
+        elif kind == "startend:end_checker":
+            texts += [f"{gold} {word}" for word in words]
+        elif kind == "length_constraints:number_words" and args["relation"] == "less than":
+            texts += [gold + f" {word}" * args["num_words"] for word in words]
+    rng.shuffle(texts)
+    yield from texts
+
+
+def _logic(reference: dict[str, Any], rng: Random) -> Iterator[str]:
+    """The gold answer cut short, doubled, within a sentence, or with a word of its own."""
+    gold = reference["gold"]
+    word = "".join(rng.choices("abcdefgh", k=6))
+    variants = [f"{gold} {gold}", f"The answer is {gold}.", f"{gold} or {word}", word, f"not {gold}"]
+    if len(gold) > 1:
+        variants += [gold[: len(gold) // 2], gold[1:]]
+    rng.shuffle(variants)
+    yield from variants

@@ -1,0 +1,66 @@
+"""Wrong answers are wrong: different from the gold, repeatable, and as many as asked where there are any."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from apriel_mcore.config.schema import TemplateSource
+from apriel_mcore.data import wrong
+from apriel_mcore.data.templates import constraints
+from apriel_mcore.types import Problem
+from apriel_mcore.verify import math
+from apriel_mcore.verify.instruction import judge
+
+
+def problem(verifier: str, **reference: Any) -> Problem:
+    return Problem(
+        id="p", domain="d", source="s", messages=(), verifier=verifier, reference=reference, split_key="k"
+    )
+
+
+@settings(deadline=None, max_examples=30)  # the first expression imports a parser
+@given(st.integers(-(10**6), 10**6))
+def test_other_numbers_are_refused(number: int) -> None:
+    reference = {"answer": str(number), "format": "boxed"}
+    found = wrong.answers(problem("math", **reference), num=6, seed=0)
+    assert len(found) == 6 == len(set(found))
+    assert found == wrong.answers(problem("math", **reference), num=6, seed=0)
+    assert not any(math.verify(reference, text).success for text in found)
+
+
+def test_an_expression_has_no_wrong_answer_that_is_known() -> None:
+    assert wrong.answers(problem("math", answer=r"\sqrt{2}", format="boxed"), num=3, seed=0) == []
+    assert wrong.answers(problem("instruction", instructions=[], gold="x"), num=3, seed=0) == []
+
+
+def test_broken_constraints_are_refused_and_the_gold_is_not() -> None:
+    for item in constraints.items(TemplateSource(name="constraints", size=40)):
+        assert judge.verify(item.reference, item.reference["gold"]).success
+        found = wrong.answers(problem("instruction", **item.reference), num=5, seed=0)
+        assert len(found) == 5 and not any(judge.verify(item.reference, text).success for text in found)
+
+
+def test_changed_calls_are_not_the_gold() -> None:
+    gold = json.dumps([{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {}}])
+    found = wrong.answers(problem("calls", gold=gold), num=9, seed=0)
+    assert len(found) >= 7 and gold not in found
+
+
+@pytest.mark.parametrize("value", ["3", "True", "'x'", "[1]", "None", "0.5", "float('inf')", "{1: 2}"])
+def test_spoiled_programs_return_something_else(value: str) -> None:
+    gold = f"```python\ndef f(x):\n    return {value}\n```"
+    for text in wrong.answers(problem("code", gold=gold, entry_point="f"), num=3, seed=1):
+        space: dict[str, Any] = {}
+        exec(text.removeprefix("```python\n").removesuffix("```"), space)
+        assert space["f"](0) != eval(value) or value == "float('inf')"
+
+
+def test_a_lone_call_and_a_list_of_one_are_changed_alike() -> None:
+    call = {"name": "f", "arguments": {"a": 1}}
+    lone, listed = (
+        wrong.answers(problem("calls", gold=json.dumps(g)), num=20, seed=0) for g in (call, [call])
+    )
+    assert lone[:-1] == listed[:-1] and len(lone) >= 7
