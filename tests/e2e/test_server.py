@@ -119,7 +119,7 @@ def test_requests_in_flight_survive_updates_with_and_without_their_kv(
     async def scenario() -> None:
         pool = live_pool.pool
         client = VllmClient(live_pool.process.url)
-        sampling = Sampling(max_tokens=200, temperature=1.0)
+        sampling = Sampling(max_tokens=800, temperature=1.0)  # long enough for an update on a busy host
         version = pool.version
         tasks = [asyncio.create_task(pool.generate(TEXT_T, sampling)) for _ in range(16)]
         await asyncio.sleep(0.3)
