@@ -24,6 +24,7 @@ train.num_steps = 1
 train.groups_per_step = 1
 train.seq_len = 256
 train.optimizer.lr = 1e-5
+verify.kind = "local"
 verify.workers = 1
 """
 

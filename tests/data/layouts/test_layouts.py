@@ -171,7 +171,8 @@ def test_human_eval_mbpp_and_cruxeval() -> None:
         "test": "def check(candidate):\n    assert candidate(1) == 2\n",
     }
     found = reference(kinds.HumanEval(), row)
-    assert found["tests"] == [{"args": [1], "expected": 2}] and found["entry_point"] == "f"
+    assert found["tests"] == [{"args": [1], "expected": 2, "compare": "value"}]
+    assert found["entry_point"] == "f"
     assert "return x + 1" in found["gold"] and "return" not in question(kinds.HumanEval(), row)
     assert reason(kinds.HumanEval(), row | {"test": "assert g(1) < h(2)"}) == "tests_not_plain"
 
