@@ -8,7 +8,6 @@ On one thread, one way behind the other in every round; figures are medians over
 
 import argparse
 import statistics
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
@@ -16,7 +15,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from apriel_mcore.bench.reshard import SHAPES
+from apriel_mcore.bench.reshard import SHAPES, over_shapes
 from apriel_mcore.bench.rounds import interleave
 from apriel_mcore.bridge.arena import Arena
 from apriel_mcore.bridge.plan import Coordinates, Plan, make_plan
@@ -39,17 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Numbers:
     """Bytes that travel and seconds until they lie in the arena, for each precision of the servers."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    numbers: Numbers = {}
-    try:
-        for name in args.shapes:
-            with tempfile.TemporaryDirectory(prefix="fp8-", dir=args.directory) as folder:
-                measured = measure(SHAPES[name], Path(folder), rounds=args.rounds)
-            numbers |= {f"{name}.{key}": value for key, value in measured.items()}
-    finally:
-        torch.set_num_threads(threads)
-    return numbers
+    return over_shapes(args, measure, prefix="fp8-")
 
 
 def measure(shape: ModelShape, folder: Path, *, rounds: int) -> dict[str, float]:

@@ -22,6 +22,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors.torch import save_file
@@ -84,17 +85,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Numbers:
     """Seconds, GB/s and ratios of direct resharding for each shape."""
+    return over_shapes(args, measure, prefix="reshard-")
+
+
+def over_shapes(args: argparse.Namespace, measure: "Measure", *, prefix: str) -> Numbers:
+    """Figures of every shape asked for, on one thread, each with a folder in memory."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     numbers: Numbers = {}
     try:
         for name in args.shapes:
-            with tempfile.TemporaryDirectory(prefix="reshard-", dir=args.directory) as folder:
+            with tempfile.TemporaryDirectory(prefix=prefix, dir=args.directory) as folder:
                 measured = measure(SHAPES[name], Path(folder), rounds=args.rounds)
             numbers |= {f"{name}.{key}": value for key, value in measured.items()}
     finally:
         torch.set_num_threads(threads)
     return numbers
+
+
+class Measure(Protocol):
+    """A bench of one shape."""
+
+    def __call__(self, shape: ModelShape, folder: Path, *, rounds: int) -> dict[str, float]: ...
 
 
 def measure(shape: ModelShape, folder: Path, *, rounds: int) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """How many answers a second can the judges grade on one core, and how long can one answer hold them up?
 
-    NAME.per_s        verdicts a wall second, one process (the code domain: with its sandboxes)
+    NAME.per_s        verdicts a wall second, one process (code_warm: in its sandbox, which is up)
     NAME.per_cpu_s    verdicts a CPU second, sandboxes included: what a busy machine does not distort
     pool.math_int.per_s    the same integers through one worker of the pool
     adversarial.worst_s    the longest wall time that one of the hostile answers took through the pool
@@ -92,7 +92,7 @@ def workloads() -> dict[str, Workload]:
         "instruction": Workload("instruction", ((constraints, _PARAGRAPH),), 1000),
         "calls": Workload("calls", ((sums, call),), 4000),
         "logic": Workload("logic", ((puzzle, "Yes"),), 4000),
-        "code": Workload("code", (({"tests": tests, "entry_point": "double"}, _DOUBLE),), 100),
+        "code_warm": Workload("code", (({"tests": tests, "entry_point": "double"}, _DOUBLE),), 100),
     }
 
 

@@ -122,7 +122,7 @@ def quantise(box_rc: Tensor, hf_box: Box, cell: tuple[int, int], scale_RC: Tenso
         if scale_RC.shape[dim] > 1:
             scale_rc = scale_rc.repeat_interleave(cell[dim], dim=dim)
             scale_rc = scale_rc.narrow(dim, start % cell[dim], stop - start)
-    # The cast does not saturate: what rounding lifted above the largest number would be NaN.
+    # Division may lift the largest above FP8_MAX by a rounding, and whether a cast saturates is its device's.
     return (box_rc.float() / scale_rc).clamp_(-FP8_MAX, FP8_MAX).to(FP8)
 
 

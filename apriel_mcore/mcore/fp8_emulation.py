@@ -48,7 +48,7 @@ def round_blockwise(x: Tensor, rows: int) -> Tensor:
 
 
 def _rounded(x: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """The cast saturates."""
+    """No overflow: what `scale` lifts above the format's largest number is nearer to it than to infinity."""
     return ((x.float() * scale).to(dtype).float() / scale).to(x.dtype)
 
 

@@ -24,8 +24,8 @@ def step_event(
 
     `targets` is what the share of all groups trained so far should be.
 
-    `seconds` holds the spans wait, train, publish since the last step; `tokens_per_s` is over all of them
-    and counts prompts too, `tokens_trained` only what the loss sees.
+    `seconds` holds the spans wait, train, publish and checkpoint since the last step; `tokens_per_s` is over
+    all of them and counts prompts too, `tokens_trained` only what the loss sees.
     """
     rollouts = [rollout for group in groups for rollout in group.rollouts_G]
     lags = [step - 1 - group.version for group in groups]
@@ -55,6 +55,7 @@ def step_event(
         "time_wait_s": seconds.get("wait", 0.0),
         "time_train_s": seconds.get("train", 0.0),
         "time_publish_s": seconds.get("publish", 0.0),
+        "time_checkpoint_s": seconds.get("checkpoint", 0.0),
         "tokens_per_s": num_tokens / wall if wall > 0 else 0.0,
     }
     return event | _per_domain(groups, shaped_P_G, targets, trained_before)

@@ -63,37 +63,13 @@ class Efficiency(_Section, frozen=True, kw_only=True):
     gemm_fp32: Share
 
 
-class RooflineDecode(_Section, frozen=True, kw_only=True, tag_field="kind", tag="roofline"):
-    """A server's step from first principles, with shares of the peaks."""
+class Serving(_Section, frozen=True, kw_only=True):
+    """Shares of the peaks that a server's step reaches: a roofline with additive parts."""
 
     memory: Share
     gemm: Share
     step_overhead_ms: NonNegative
     """Scheduler, sampling, launches."""
-
-
-class MeasuredDecode(_Section, frozen=True, kw_only=True, tag_field="kind", tag="measured"):
-    """A server's step as fitted to a sweep over concurrency, for one model on one machine."""
-
-    model: str
-    step_s: NonNegative
-    per_request_s: NonNegative
-    """More for each running request."""
-    prefill_tokens_per_s: Positive
-    request_overhead_s: NonNegative
-    """Of a request beyond its prefill and decode: HTTP, tokens to text, the judge."""
-
-
-class MeasuredStep(_Section, frozen=True, kw_only=True, tag_field="kind", tag="measured"):
-    """An optimizer step as fitted to steps of two sizes: fixed seconds, and seconds a token of one rank."""
-
-    model: str
-    step_s: NonNegative
-    per_token_s: Positive
-
-
-class ModelledStep(_Section, frozen=True, kw_only=True, tag_field="kind", tag="modelled"):
-    """An optimizer step from FLOPs, bytes and `efficiency`: planning/trainer.py."""
 
 
 class Publish(_Section, frozen=True, kw_only=True):
@@ -112,14 +88,13 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     device: Device
     wires: Wires
     efficiency: Efficiency
-    decode: RooflineDecode | MeasuredDecode
-    step: ModelledStep | MeasuredStep
+    decode: Serving
     publish: Publish
 
     @property
     def uncalibrated(self) -> list[str]:
         """Sections that no measurement of this program stands behind, with what does."""
-        names = ("device", "wires", "efficiency", "decode", "step", "publish")
+        names = ("device", "wires", "efficiency", "decode", "publish")
         return [
             f"{name}: {section.provenance}, {section.source}"
             for name in names
@@ -132,7 +107,6 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             "wires": self.wires,
             "efficiency": self.efficiency,
             "decode": self.decode,
-            "step": self.step,
             "publish": self.publish,
         }
         return sections[name]

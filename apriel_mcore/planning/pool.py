@@ -13,7 +13,7 @@ import msgspec
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.memory import ServerMemory
 from apriel_mcore.planning.flops import Decoder
-from apriel_mcore.planning.hardware import MeasuredDecode, Profile
+from apriel_mcore.planning.hardware import Profile
 
 
 class Decode(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,15 +38,8 @@ class Decode(msgspec.Struct, frozen=True, kw_only=True):
 def decode(
     shape: ModelShape, memory: ServerMemory, profile: Profile, *, tensor: int, prompt: float, group_size: int
 ) -> Decode:
-    """Of a server of `tensor` devices: a roofline with additive parts, or what was measured."""
+    """Of a server of `tensor` devices: a roofline with additive parts."""
     found = profile.decode
-    if isinstance(found, MeasuredDecode):
-        return Decode(
-            step_s=found.step_s,
-            per_request_s=found.per_request_s,
-            per_token_s=0.0,
-            prefill_s=prompt / group_size / found.prefill_tokens_per_s + found.request_overhead_s,
-        )
     decoder = Decoder.of(shape)
     speed = profile.device.memory_gb_s * 1e9 * found.memory
     flops = 2 * (decoder.num_layers * decoder.layer_weights + decoder.head_weights) / tensor

@@ -9,12 +9,12 @@ from itertools import product
 import msgspec
 
 from apriel_mcore.bridge.shape import ModelShape
-from apriel_mcore.config.schema import LocalServers, Parallel, RunConfig
+from apriel_mcore.config.schema import EngineFp8, LocalServers, Parallel, RunConfig
 from apriel_mcore.data.sampler import DomainScheduler
 from apriel_mcore.errors import InputError
-from apriel_mcore.memory import GB, RESERVED_BYTES, server_memory, training_memory
+from apriel_mcore.memory import GB, RESERVED_BYTES, ServerMemory, server_memory, training_memory
 from apriel_mcore.planning.flops import Decoder
-from apriel_mcore.planning.hardware import MeasuredStep, Profile
+from apriel_mcore.planning.hardware import Profile
 from apriel_mcore.planning.pool import Decode, Fleet, decode
 from apriel_mcore.planning.simulation import Limits, Simulation, Trace
 from apriel_mcore.planning.trainer import Layout, Load, step_time
@@ -162,9 +162,6 @@ def train_seconds(
     question: Question, parallel: Parallel, recompute: str, tokens: float, context: float
 ) -> float:
     """Of one optimizer step on `tokens` tokens of sequences with mean length `context`."""
-    step = question.profile.step
-    if isinstance(step, MeasuredStep):
-        return step.step_s + step.per_token_s * tokens / parallel.data
     rows = -(-tokens // (question.config.train.seq_len * ROW_FILL))
     per_rank = int(-(-rows // parallel.data))
     layout = Layout(
@@ -173,6 +170,7 @@ def train_seconds(
         virtual=parallel.virtual_pipeline,
         context=parallel.context,
         data=parallel.data,
+        fp8=isinstance(question.config.train.fp8, EngineFp8),
         fp32_head=True,
         recompute=_RECOMPUTE[recompute],
         overlaps_data=parallel.overlap_grad_reduce,
@@ -186,14 +184,10 @@ def _servers(question: Question, mean: Mean) -> Iterator[tuple[int, int, Decode]
     """Devices, places and speed of each server size that holds the model."""
     servers = question.config.rollout.servers
     assert isinstance(servers, LocalServers)
-    measured = question.config.train.device == "cpu"
-    for tensor in (servers.tensor,) if measured else (1, 2, 4, 8):
+    for tensor in _POWERS:
         if question.shape.num_kv_heads % tensor:
             continue
-        sized = msgspec.structs.replace(servers, tensor=tensor)
-        memory = server_memory(
-            question.shape, sized, question.config.cluster, question.config.publish.weights
-        )
+        memory = _server_memory(question, tensor)
         held = mean.rollout / 2 + question.prompt
         places = min(servers.max_num_seqs, int(memory.tokens // held))
         if places >= 1:
@@ -206,6 +200,13 @@ def _servers(question: Question, mean: Mean) -> Iterator[tuple[int, int, Decode]
                 group_size=question.config.rollout.group_size,
             )
             yield tensor, places, model
+
+
+def _server_memory(question: Question, tensor: int) -> ServerMemory:
+    config = question.config
+    assert isinstance(config.rollout.servers, LocalServers)
+    sized = msgspec.structs.replace(config.rollout.servers, tensor=tensor)
+    return server_memory(question.shape, sized, config.cluster, config.publish.weights)
 
 
 def _split(
@@ -239,7 +240,7 @@ def _split(
 def publish_seconds(question: Question, server_tensor: int) -> float:
     """Every server device receives its share of the weights, one after another through its own wire."""
     publish = question.profile.publish
-    return publish.fixed_s + 2 * question.shape.num_parameters / server_tensor / (publish.gb_s * 1e9)
+    return publish.fixed_s + _server_memory(question, server_tensor).weights / (publish.gb_s * 1e9)
 
 
 def simulate(question: Question, split: Split, *, max_lag: float, num_steps: int, seed: int) -> Outcome:

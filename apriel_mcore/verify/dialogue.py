@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from apriel_mcore.errors import InputError
+from apriel_mcore.errors import InputError, VerifierError
 from apriel_mcore.types import Verdict
 from apriel_mcore.verify.outcome import CORRECT, failed
 from apriel_mcore.verify.sandbox import Job, Ran, Runner, SandboxLimits
@@ -50,7 +50,8 @@ def attempt(tests, name, answers):
 def hold(tests: str, entry_point: str, source: str, *, limits: SandboxLimits, runner: Runner) -> Verdict:
     """The verdict of a test text on a solution; both share one wall-clock budget.
 
-    InputError when the tests make more than MAX_CALLS calls.
+    InputError when the tests make more than MAX_CALLS calls; VerifierError when they break without the
+    solution. What they choke on later is what the solution returned.
     """
     answers: list[dict[str, Any]] = []
     left_s = limits.wall_s
@@ -64,6 +65,8 @@ def hold(tests: str, entry_point: str, source: str, *, limits: SandboxLimits, ru
                 return failed("wrong", f"asserts: {error} after {len(answers)} calls")
             case {"list": ["ask", {"list": list(asked)}]}:
                 pass
+            case _ if not answers:
+                raise VerifierError(f"asserts: the tests ended before they called anything ({step.ending})")
             case _:
                 return failed("wrong", f"asserts: the tests ended without a result ({step.ending})")
         job = Job(source=source, entry_point=entry_point, inputs_N=[asked])

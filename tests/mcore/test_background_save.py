@@ -19,6 +19,15 @@ pytestmark = pytest.mark.engine
 ROOT = Path(__file__).parents[2]
 
 
+def error_of_save(root: Path, learner: Any) -> str:
+    saver = saver_of(root, learner)
+    saver.begin(learner.step, LOOP)
+    with pytest.raises(CheckpointError) as caught:
+        saver.advance(wait=True)
+    saver.close()
+    return str(caught.value)
+
+
 def one_rank_fails(root: Path) -> str:
     from megatron.core.dist_checkpointing.validation import verify_integrity_manifest
 
@@ -36,12 +45,7 @@ def one_rank_fails(root: Path) -> str:
 
     if learner.ranks.world == 1:
         Staged.write = broken
-    saver = saver_of(root, learner)
-    saver.begin(learner.step, LOOP)
-    with pytest.raises(CheckpointError) as caught:
-        saver.advance(wait=True)
-    saver.close()
-    return str(caught.value)
+    return error_of_save(root, learner)
 
 
 def test_the_error_of_one_rank_reaches_all(tmp_path: Path) -> None:
@@ -72,12 +76,7 @@ def a_disk_that_lies(root: Path) -> str:
         return results
 
     FileSystemWriterAsync.write_preloaded_data = staticmethod(lie)
-    saver = saver_of(root, learner)
-    saver.begin(learner.step, LOOP)
-    with pytest.raises(CheckpointError) as caught:
-        saver.advance(wait=True)
-    saver.close()
-    return str(caught.value)
+    return error_of_save(root, learner)
 
 
 def test_what_is_read_back_different_is_no_checkpoint(tmp_path: Path) -> None:

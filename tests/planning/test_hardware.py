@@ -7,7 +7,7 @@ from apriel_mcore.planning import hardware
 
 
 def test_no_section_of_the_h100_claims_a_measurement():
-    assert len(hardware.load("h100").uncalibrated) == 6
+    assert len(hardware.load("h100").uncalibrated) == 5
 
 
 def test_an_unknown_profile_is_refused():

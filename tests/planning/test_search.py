@@ -52,3 +52,23 @@ def test_faster_memory_makes_generation_faster():
     faster = msgspec.structs.replace(QUESTION, profile=profile)
     slow, fast = (search.splits(one, 64, max_lag=2.0)[0] for one in (QUESTION, faster))
     assert fast.step_s < slow.step_s
+
+
+def with_settings(*overrides: str) -> search.Question:
+    config = load(Path("recipes/apriel_reasoner_15b.toml"), ["train.groups_per_step=32", *overrides])
+    return msgspec.structs.replace(QUESTION, config=config)
+
+
+def test_fp8_shortens_the_trainers_step_and_fp8_weights_the_publish():
+    plain = search.splits(QUESTION, 64, max_lag=2.0)[0]
+    trained = with_settings("train.seq_len=20480", "train.fp8.kind=tensorwise")
+    tokens, context = QUESTION.mean.trained_tokens, QUESTION.mean.context
+    seconds = [
+        search.train_seconds(one, plain.parallel, plain.recompute, tokens, context)
+        for one in (with_settings("train.seq_len=20480"), trained)
+    ]
+    assert seconds[1] < seconds[0]
+    served = with_settings("publish.weights=fp8_block")
+    fixed = QUESTION.profile.publish.fixed_s
+    halved = search.publish_seconds(served, 1) - fixed
+    assert halved < 0.6 * (search.publish_seconds(QUESTION, 1) - fixed)
