@@ -1,0 +1,39 @@
+"""`apriel plan` and `calibrate`: how many GPUs, which split, how long?"""
+
+import argparse
+from pathlib import Path
+
+from apriel_mcore.cli.arguments import Commands, recipe_command
+
+
+def add(commands: Commands) -> None:
+    """Add `plan` and `calibrate`."""
+    plan = recipe_command(commands, "plan", "best split of N GPUs: step time, lag, cost", _plan)
+    _plan_arguments(plan)
+    calibrate = commands.add_parser("calibrate", help="what stands behind `apriel plan`")
+    kinds = calibrate.add_subparsers(required=True, metavar="KIND")
+    published = kinds.add_parser("published", help="fit three published H100 rows, judge by all others")
+    published.set_defaults(door=_calibrate_published)
+
+
+def _plan_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--gpus", type=int, nargs="+", required=True, help="one plan for each number")
+    parser.add_argument("--profile", default="h100", help="what ships, or a file (default: h100)")
+    parser.add_argument("--lengths", type=Path, help="TOML: a table a domain with mean, sigma, keep, prompt")
+    parser.add_argument("--weak", type=int, default=0, metavar="N", help="batch in proportion, recipe's at N")
+    parser.add_argument(
+        "--skew", type=float, nargs="+", default=[], help="also with these sigmas, last --gpus"
+    )
+    parser.add_argument("--html", type=Path, help="write a page with charts")
+
+
+def _plan(args: argparse.Namespace) -> None:
+    from apriel_mcore.planning import door
+
+    door.plan(args)
+
+
+def _calibrate_published(args: argparse.Namespace) -> None:
+    from apriel_mcore.planning import door
+
+    door.calibrate_published(args)
