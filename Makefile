@@ -4,7 +4,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.tools/uv/bin/uv)
 PYTHON := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: quickstart test check bench clean
+.PHONY: quickstart test check bench docs clean
 quickstart: $(READY)
 	.venv/bin/apriel fetch recipes/quickstart.toml
 	.venv/bin/apriel train recipes/quickstart.toml
@@ -24,12 +24,21 @@ bench: $(READY)
 	for name in sampler reshard fp8 publish verify step logprob parity convert checkpoint; do \
 	  .venv/bin/apriel bench $$name --json bench-results/$$name.json; done
 
+docs: .venv-docs/.ready
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+	@echo "site/ is written; to read it: python3 -m http.server --bind 127.0.0.1 --directory site"
+
 clean:
-	rm -rf .venv .tools .pytest_cache .ruff_cache .hypothesis bench-results
+	rm -rf site .venv-docs .venv .tools .pytest_cache .ruff_cache .hypothesis bench-results
 
 $(READY): requirements/cpu-dev.txt pyproject.toml
 	$(if $(wildcard $(UV)),,python3 -m pip install --quiet --target .tools/uv uv==0.13.9)
 	test -x .venv/bin/python || $(UV) venv --quiet --python 3.12 .venv
 	$(UV) pip sync --quiet --require-hashes --compile-bytecode --python .venv requirements/cpu-dev.txt
 	$(UV) pip install --quiet --no-deps --python .venv --editable .
+	touch $@
+
+.venv-docs/.ready: requirements/docs.txt $(READY)
+	test -x .venv-docs/bin/python || $(UV) venv --quiet --python 3.12 .venv-docs
+	$(UV) pip sync --quiet --require-hashes --compile-bytecode --python .venv-docs requirements/docs.txt
 	touch $@

@@ -59,3 +59,15 @@ def test_tracked_text_is_ascii_and_names_no_machine() -> None:
             assert text.isascii(), f"{path}: {[c for c in text if not c.isascii()][:5]}"
             found = places.search(text)
             assert not found, f"{path}: {found.group(0) if found else ''}"
+
+
+def test_the_site_shows_every_page() -> None:
+    site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
+    assert {page for page in pages if page not in site} == set()
+
+
+def test_the_reference_names_every_package() -> None:
+    reference = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    packages = {p.parent.name for p in (ROOT / "apriel_mcore").glob("*/__init__.py")}
+    assert {name for name in packages if f"::: apriel_mcore.{name}\n" not in reference} == set()
