@@ -19,7 +19,7 @@ def add(commands: Commands) -> None:
 def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpus", type=int, nargs="+", required=True, help="one plan for each number")
     parser.add_argument("--profile", default="h100", help="what ships, or a file (default: h100)")
-    parser.add_argument("--lengths", type=Path, help="TOML: a table a domain with mean, sigma, keep, prompt")
+    parser.add_argument("--lengths", type=Path, help="a run directory; or TOML: a table a domain")
     parser.add_argument("--weak", type=int, default=0, metavar="N", help="batch in proportion, recipe's at N")
     parser.add_argument(
         "--skew", type=float, nargs="+", default=[], help="also with these sigmas, last --gpus"

@@ -10,10 +10,10 @@ from apriel_mcore.config.load import load
 from apriel_mcore.config.schema import LocalServers
 from apriel_mcore.data import model_files
 from apriel_mcore.errors import InputError
-from apriel_mcore.planning import hardware, published, report, search
+from apriel_mcore.planning import hardware, measured, published, report, search
 from apriel_mcore.planning.workload import ASSUMED, DomainLengths
 
-_LENGTHS_ORIGIN = "assumed: no run of this recipe was measured (give --lengths FILE)"
+_LENGTHS_ORIGIN = "assumed: no run of this recipe was measured (give --lengths RUN_DIR or FILE)"
 
 
 def plan(args: argparse.Namespace) -> None:
@@ -69,6 +69,10 @@ def _question(args: argparse.Namespace) -> search.Question:
 def _lengths(path: Path | None) -> dict[str, DomainLengths]:
     if path is None:
         return ASSUMED
+    if path.is_dir():
+        found = measured.lengths(path)
+        print("\n".join([*measured.lines(found), ""]))
+        return found
     try:
         return msgspec.toml.decode(path.read_bytes(), type=dict[str, DomainLengths])
     except OSError as error:
