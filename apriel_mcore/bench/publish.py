@@ -1,9 +1,10 @@
 """How long does a weight version take from the trainer's parameters into a live server, and at what cost?
 
-    Megatron-named parameters --export--> arena --digest--> pool --> vLLM, with 16 answers in flight
+    Megatron-named parameters --are numbers?--> --export--> arena --digest--> pool --> vLLM,
+    with 16 answers in flight
 
-Each round starts the answers, lets them run, and publishes: `seconds` is export, digest, update and the
-comparison of both sides, `longest_token_gap_s` the longest silence of any answer in the round; both are
+Each round starts the answers, lets them run, and publishes: `seconds` is check, export, digest, update and
+the comparison of both sides, `longest_token_gap_s` the longest silence of any answer in the round; both are
 medians over the rounds. Afterwards the log-probs of a text are compared with those of a server freshly
 started on a folder that holds the weights published last.
 """
@@ -26,6 +27,7 @@ from torch import Tensor
 from apriel_mcore.bench.door import Numbers
 from apriel_mcore.bridge import shape
 from apriel_mcore.bridge.arena import ArenaPair
+from apriel_mcore.bridge.finite import not_finite
 from apriel_mcore.bridge.plan import Coordinates, make_plan
 from apriel_mcore.bridge.receipt import check_acks, summarize
 from apriel_mcore.bridge.reshard import ShardExport, load_hf_weights
@@ -92,6 +94,7 @@ async def _measure(config: RunConfig, args: argparse.Namespace, folder: Path) ->
 class Round(msgspec.Struct, frozen=True, kw_only=True):
     """One publish under load."""
 
+    check_s: float
     export_s: float
     digest_s: float
     update_s: float
@@ -104,7 +107,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def seconds(self) -> float:
         """From the call to the last comparison."""
-        return self.export_s + self.digest_s + self.update_s
+        return self.check_s + self.export_s + self.digest_s + self.update_s
 
 
 class Trainer:
@@ -118,7 +121,8 @@ class Trainer:
         }
         load_hf_weights([self._chunk], plan, rank, model)
         self._arenas = ArenaPair.create(Path("/dev/shm"), folder.name, plan.tensors, "bfloat16")
-        self._exports = {arena.path: ShardExport(plan.exports_of(rank), arena) for arena in self._arenas.both}
+        self._copies = plan.exports_of(rank)
+        self._exports = {arena.path: ShardExport(self._copies, arena) for arena in self._arenas.both}
         self.last_path = Path()
         """Arena published last."""
         self.num_bytes = 0
@@ -129,10 +133,12 @@ class Trainer:
             spread = tensor.float().std().nan_to_num(1.0).item()
             tensor += (NOISE * spread * torch.randn(tensor.shape)).to(tensor.dtype)
 
-    async def publish(self, pool: ServerPool, version: int) -> tuple[float, float, float]:
-        """Seconds of export, digest, and update with comparison."""
+    async def publish(self, pool: ServerPool, version: int) -> tuple[float, float, float, float]:
+        """Seconds of looking for NaN, export, digest, and update with comparison."""
         arena = self._arenas.writable
         began = time.perf_counter()
+        assert not_finite([self._chunk], self._copies) == []
+        checked = time.perf_counter()
         self._exports[arena.path].run([self._chunk])
         exported = time.perf_counter()
         sent = summarize(arena.mapping, where=str(arena.path))
@@ -141,7 +147,7 @@ class Trainer:
         ended = time.perf_counter()
         self._arenas.swap()
         self.last_path, self.num_bytes = arena.path, sent.num_bytes
-        return exported - began, summed - exported, ended - summed
+        return checked - began, exported - checked, summed - exported, ended - summed
 
     def close(self) -> None:
         """Give the shared memory back."""
@@ -158,10 +164,11 @@ async def _publish_under_load(
         tasks = [asyncio.create_task(answer.run(args.tokens)) for answer in answers]
         while min(len(answer.times) for answer in answers) < min(WARM_TOKENS, args.tokens // 2):
             await asyncio.sleep(0.01)
-        export_s, digest_s, update_s = await trainer.publish(pool, version)
+        check_s, export_s, digest_s, update_s = await trainer.publish(pool, version)
         await asyncio.gather(*tasks)
     gaps = [after - before for answer in answers for before, after in pairwise(answer.times)]
     return Round(
+        check_s=check_s,
         export_s=export_s,
         digest_s=digest_s,
         update_s=update_s,
@@ -205,6 +212,7 @@ def _numbers(rounds: list[Round]) -> Numbers:
 
     return {
         "seconds": statistics.median(round_.seconds for round_ in rounds),
+        "check_s": median("check_s"),
         "export_s": median("export_s"),
         "digest_s": median("digest_s"),
         "update_s": median("update_s"),

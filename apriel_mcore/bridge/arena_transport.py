@@ -13,7 +13,7 @@ from pathlib import Path
 from apriel_mcore.bridge.arena import ArenaPair
 from apriel_mcore.bridge.layouts import Sizes
 from apriel_mcore.bridge.plan import Coordinates, Plan
-from apriel_mcore.bridge.publish import Delivery, Ranks, ServerSide, on_first_rank
+from apriel_mcore.bridge.publish import Delivery, Ranks, ServerSide, check_same_plan, on_first_rank
 from apriel_mcore.bridge.receipt import summarize
 from apriel_mcore.bridge.reshard import Chunks, ShardExport
 from apriel_mcore.bridge.tensorfile import Dtypes
@@ -26,6 +26,8 @@ class ArenaTransport:
     def __init__(
         self, *, plan: Plan, rank: Coordinates, servers: ServerSide, ranks: Ranks, arenas: ArenaPair
     ) -> None:
+        """BridgeError, on every rank, when they did not make the same plan."""
+        check_same_plan(plan.digest, ranks)
         copies = plan.exports_of(rank)
         self._exports = {arena.path: ShardExport(copies, arena) for arena in arenas.both}
         self._servers = servers

@@ -2,7 +2,7 @@
 
 Every trainer rank calls `publish` in step with the others:
 
-    transport: parameters -> servers, answers of the servers
+    all ranks: every weight is a number -> transport: parameters -> servers, answers of the servers
         -> log-probs of the probe text -> first rank: answers compared -> probe compared -> receipt
 
 `publish` waits for the servers; what the first rank finds, good or bad, is told to every rank, so
@@ -18,6 +18,7 @@ from typing import Protocol
 
 import msgspec
 
+from apriel_mcore.bridge.finite import not_finite
 from apriel_mcore.bridge.plan import Coordinates, Plan
 from apriel_mcore.bridge.receipt import Receipt, append, check_acks, together
 from apriel_mcore.bridge.reshard import Chunks, check_shards
@@ -99,7 +100,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Transport(Protocol):
-    """A way for weights to travel; one on every trainer rank."""
+    """A way for weights to travel; one on every trainer rank. Making one compares their plans."""
 
     def deliver(self, version: int, chunks: Chunks) -> Delivery:
         """Put the weights on every server; collective. AprielError on every rank when that failed."""
@@ -132,12 +133,12 @@ class VersionPublisher:
         probe: Probe,
         log: Path,
     ) -> None:
-        """Checks plan and parameters at once: BridgeError names what does not fit.
+        """Checks the parameters at once: BridgeError names what does not fit the plan.
 
         `servers` and `log` (receipts.jsonl) are used by the first rank only.
         """
-        check_same_plan(plan, ranks)
         check_shards(trainer.chunks(), plan, trainer.coordinates)
+        self._exports = plan.exports_of(trainer.coordinates)
         self._plan_digest = plan.digest
         self._trainer = trainer
         self._transport = transport
@@ -150,10 +151,13 @@ class VersionPublisher:
     def publish(self, version: int) -> float:
         """Blocks until every server answers with `version` and the probe agrees; seconds it took.
 
-        BridgeError, on every rank, when weights or probe differ or the pool is lost.
+        BridgeError, on every rank, when a weight is not finite (then nothing was sent), when weights or probe
+        differ, or the pool is lost.
         """
         start = time.perf_counter()
-        delivery = self._transport.deliver(version, self._trainer.chunks())
+        chunks = self._trainer.chunks()
+        self._check_finite(version, chunks)
+        delivery = self._transport.deliver(version, chunks)
         logprobs_T = self._trainer.logprobs(self._probe.tokens_T)
         on_first_rank(self._ranks, lambda: self._confirm(version, delivery, logprobs_T, start))
         return time.perf_counter() - start
@@ -161,6 +165,19 @@ class VersionPublisher:
     def close(self) -> None:
         """Nothing can be published afterwards."""
         self._transport.close()
+
+    def _check_finite(self, version: int, chunks: Chunks) -> None:
+        """Of what any rank would send."""
+        own = msgspec.json.encode(not_finite(chunks, self._exports))
+        found = {
+            name for names in self._ranks.gather(own) for name in msgspec.json.decode(names, type=list[str])
+        }
+        if found:
+            shown = ", ".join(sorted(found)[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
+            raise BridgeError(
+                f"version {version} was not sent, its weights are not finite: {shown}; the step before broke "
+                "them: go on from an earlier checkpoint, with a lower train.optimizer.lr"
+            )
 
     def _confirm(self, version: int, delivery: Delivery, logprobs_T: list[float], start: float) -> None:
         """Comparison of bytes and of log-probs, receipt. First rank only."""
@@ -203,12 +220,14 @@ def compare_probe(logprobs_T: Sequence[float], scores: Sequence[Sequence[float]]
     return max(sum(gaps_T) / len(gaps_T) for gaps_T in gaps), max(max(gaps_T) for gaps_T in gaps)
 
 
-def check_same_plan(plan: Plan, ranks: Ranks) -> None:
-    """BridgeError on a rank whose plan is not the first rank's."""
-    ours, first = plan.digest, ranks.broadcast(plan.digest.encode()).decode()
-    if ours != first:
+def check_same_plan(digest: str, ranks: Ranks) -> None:
+    """BridgeError, on every rank, unless all of them made the plan of this digest; collective."""
+    digests_R = [payload.decode() for payload in ranks.gather(digest.encode())]
+    others = {rank: found for rank, found in enumerate(digests_R) if found != digests_R[0]}
+    if others:
+        listed = ", ".join(f"rank {rank} by {found[:12]}" for rank, found in others.items())
         raise BridgeError(
-            f"this rank would copy by plan {ours[:12]}, the first rank by {first[:12]}: "
+            f"the ranks would move weights by different plans: rank 0 by {digests_R[0][:12]}, {listed}: "
             "start every rank with the same code, recipe and model"
         )
 

@@ -17,7 +17,7 @@ from torch._C._distributed_c10d import TCPStore
 from apriel_mcore.bridge.channel import Backend, Meeting, keep_store, visit_store
 from apriel_mcore.bridge.courier import Digests, Sender, sent_to
 from apriel_mcore.bridge.plan import Coordinates
-from apriel_mcore.bridge.publish import Delivery, Ranks, ServerSide
+from apriel_mcore.bridge.publish import Delivery, Ranks, ServerSide, check_same_plan
 from apriel_mcore.bridge.reshard import Chunks
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.bridge.stream import Route, make_stream_plan, source_of
@@ -67,8 +67,10 @@ class StreamTransport:
         ranks: Ranks,
         device: torch.device,
     ) -> None:
+        """BridgeError, on every rank, when they do not make the same plan."""
         self._plan = make_stream_plan(shape, route)
         self._plan_digest = self._plan.digest
+        check_same_plan(self._plan_digest, ranks)
         self._sender_name = uuid4().hex
         self._route = route
         self._sender = Sender(self._plan, source_of(rank), device) if rank.exports else None

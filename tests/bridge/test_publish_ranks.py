@@ -4,6 +4,7 @@ HF folder -> learner of every rank -> arena: bit-equal. One optimizer step -> ar
 the log-probs of the ranks.
 """
 
+import re
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -17,13 +18,16 @@ from safetensors.torch import load_file, save_file
 
 from apriel_mcore.bench.ranks import run_ranks
 from apriel_mcore.bridge.arena_transport import ArenaTransport, share_arenas
-from apriel_mcore.bridge.plan import make_plan
+from apriel_mcore.bridge.plan import Coordinates, make_plan
 from apriel_mcore.bridge.publish import Probe, VersionPublisher
 from apriel_mcore.bridge.quantise import QuantisedTrainer
 from apriel_mcore.bridge.receipt import read, summarize
 from apriel_mcore.bridge.scales import scales_for, with_scales
 from apriel_mcore.bridge.shape import ModelShape
+from apriel_mcore.bridge.stream import Route
+from apriel_mcore.bridge.stream_transport import Place, StreamTransport
 from apriel_mcore.config.schema.publish import Weights
+from apriel_mcore.errors import BridgeError
 from apriel_mcore.seams import Ack, Offer
 from tests.mcore.llama import (
     LOSS,
@@ -167,3 +171,57 @@ def test_megatron_ranks_quantise_as_one_rank_does(tmp_path: Path) -> None:
         assert receipts[0].digest != receipts[1].digest
         digests.append([receipt.digest for receipt in receipts])
     assert digests[0][0] == digests[1][0]  # version 1 differs in the order of float32 additions
+
+
+def disagree(kind: str, folder: Path) -> str:
+    """Runs on every rank: the last one has read another model, or another recipe; what each is told."""
+    import os
+
+    from apriel_mcore.mcore import parallel
+
+    section = train_section(pipeline=3)
+    ranks = parallel.start(section, seed=3, timeout_s=60)
+    is_other = os.environ["RANK"] == "2"
+    shape = msgspec.structs.replace(SHAPE, num_layers=3, tied=is_other and kind == "arena")
+    plan = make_plan(shape, section.parallel, "local")
+    rank = Coordinates(
+        tensor_rank=0,
+        pipeline_rank=ranks.pipeline,
+        data_rank=0,
+        context_rank=0,
+        chunks=plan.chunks[ranks.pipeline],
+    )
+    servers = CopyingServer(folder)
+    try:
+        if kind == "arena":
+            arenas = share_arenas(ranks, folder, "arena", plan.tensors, plan.dtypes("float32"))
+            ArenaTransport(plan=plan, rank=rank, servers=servers, ranks=ranks, arenas=arenas)
+        else:
+            StreamTransport(
+                shape=shape,
+                route=Route(
+                    parallel=section.parallel,
+                    spec="local",
+                    num_targets=1,
+                    dtype="float32",
+                    weights="as_trained",
+                    message_elements=2000 if is_other else 1000,
+                ),
+                place=Place(host="127.0.0.1", port=0, backend="gloo", timeout_s=20),
+                rank=rank,
+                servers=servers,
+                ranks=ranks,
+                device=torch.device("cpu"),
+            )
+    except BridgeError as error:
+        return str(error)
+    return "not told"
+
+
+@pytest.mark.parametrize("kind", ["arena", "stream"])
+def test_ranks_with_different_plans_are_all_told_which_of_them_differ(kind: str, tmp_path: Path) -> None:
+    told_R = run_ranks(3, disagree, kind, tmp_path, folder=tmp_path)
+    assert len(set(told_R)) == 1
+    assert re.fullmatch(
+        r"the ranks would move .* rank 0 by \w{12}, rank 2 by \w{12}: start every .*", told_R[0]
+    )

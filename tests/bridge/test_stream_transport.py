@@ -22,7 +22,7 @@ from apriel_mcore.config.schema.publish import Weights
 from apriel_mcore.errors import AprielError, BridgeError, PoolError
 from apriel_mcore.seams import Ack, Offer
 from tests.bridge.conftest import make_shape
-from tests.bridge.test_publish import FakeTrainer
+from tests.bridge.test_publish import FakeTrainer, ThreadRanks
 
 SHAPE = make_shape()
 PARALLEL = Parallel(pipeline=2)
@@ -37,27 +37,8 @@ ROUTE = Route(
 CPU = torch.device("cpu")
 
 
-class ThreadRanks:
-    """The collectives of two ranks that are threads."""
-
-    def __init__(self, rank: int, barrier: threading.Barrier, boxes: list[bytes]) -> None:
-        self.is_first = rank == 0
-        self._rank = rank
-        self._barrier = barrier
-        self._boxes = boxes
-
-    def gather(self, payload: bytes) -> list[bytes]:
-        self._boxes[self._rank] = payload
-        self._barrier.wait(timeout=30)
-        found = list(self._boxes)
-        self._barrier.wait(timeout=30)
-        return found
-
-    def broadcast(self, payload: bytes) -> bytes:
-        return self.gather(payload)[0]
-
-    def barrier(self) -> None:
-        self._barrier.wait(timeout=30)
+class ReducingRanks(ThreadRanks):
+    """And the collective that quantising needs."""
 
     def maximum(self, values: torch.Tensor) -> None:
         tables = [
@@ -139,7 +120,7 @@ class Run:
         self.scales = scales_for(SHAPE, route.weights)
         quantised_plan = with_scales(plan, self.scales)
         self.publishing = [
-            QuantisedTrainer(trainer, quantised_plan, self.scales, ThreadRanks(rank, barrier, boxes))
+            QuantisedTrainer(trainer, quantised_plan, self.scales, ReducingRanks(rank, barrier, boxes))
             if self.scales
             else trainer
             for rank, trainer in enumerate(self.trainers)
