@@ -1,13 +1,15 @@
 """What do token log-probs and entropy cost without a full logits tensor, forward and backward?
 
-    ours   mcore/logprobs.py: chunks of tokens, computed again in backward
+    ours   mcore/logprobs.py: the head's product in chunks of tokens, computed again in backward
     plain  float32 logits of all tokens, log_softmax, gather; entropy from the same tensor
+    torch  torch.nn.functional.linear_cross_entropy, chunked: log-probs alone, on one rank
 
 Peak memory is what a run adds to the resident set of the process (Linux's VmHWM, reset before each),
-the weight's gradient included.
+the weight's gradient included. Plain takes four logits tensors: at 16,384 tokens 34 GB.
 """
 
 import argparse
+import ctypes
 import statistics
 import time
 from collections.abc import Callable
@@ -19,6 +21,8 @@ from torch import Tensor
 from apriel_mcore.bench.rounds import ratio
 
 Numbers = dict[str, float | str]
+Scores = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""From hidden states, weight and targets to log-probs and entropy of each token."""
 VOCAB = 131072
 
 
@@ -26,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Size of the head."""
     parser.add_argument("--tokens", type=int, default=2048, help="response tokens scored")
     parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--ways", nargs="+", default=["ours", "plain"], choices=list(WAYS))
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds; figures are medians")
     parser.add_argument("--threads", type=int, default=1)
 
@@ -34,7 +39,6 @@ def run(args: argparse.Namespace) -> Numbers:
     """Time and peak memory of chunked log-probs against full logits, vocabulary 131072."""
     from apriel_mcore.bench.step import train_section
     from apriel_mcore.mcore import parallel
-    from apriel_mcore.mcore.logprobs import token_scores
 
     parallel.start(train_section("fp32", args.threads), seed=0)
     generator = torch.Generator().manual_seed(0)
@@ -42,49 +46,82 @@ def run(args: argparse.Namespace) -> Numbers:
     weight_VH = torch.randn(VOCAB, args.hidden, generator=generator).mul_(0.05).requires_grad_()
     targets_N = torch.randint(VOCAB, (args.tokens,), generator=generator)
 
-    def ours() -> tuple[Tensor, Tensor]:
-        return token_scores(
-            hidden_NH, weight_VH, targets_N, first_token=0, temperature=1.0, group=parallel.group("tensor")
-        )
-
-    def plain() -> tuple[Tensor, Tensor]:
-        logprobs_NV = torch.log_softmax(hidden_NH @ weight_VH.T, dim=1)
-        with torch.no_grad():
-            entropy_N = -(logprobs_NV.exp() * logprobs_NV).sum(dim=1)
-        return logprobs_NV.gather(1, targets_N[:, None]).squeeze(1), entropy_N
-
-    def both_ways(scores: Callable[[], tuple[Tensor, Tensor]]) -> Tensor:
-        hidden_NH.grad = weight_VH.grad = None
-        logprobs_N, entropy_N = scores()
+    def both_ways(scores: Scores) -> Tensor:
+        logprobs_N, entropy_N = scores(hidden_NH, weight_VH, targets_N)
         logprobs_N.sum().backward()
         assert hidden_NH.grad is not None
-        return torch.stack([logprobs_N.detach().sum(), entropy_N.sum(), hidden_NH.grad.norm()])
+        return torch.stack([logprobs_N.detach().sum(), hidden_NH.grad.norm(), entropy_N.sum()])
 
-    numbers = _compare({"ours": lambda: both_ways(ours), "plain": lambda: both_ways(plain)}, args.rounds)
+    found = {name: Found() for name in args.ways}
+    for _ in range(args.rounds + 1):
+        for name, way in found.items():
+            hidden_NH.grad = weight_VH.grad = None
+            way.measure(lambda name=name: both_ways(WAYS[name]))
     parallel.stop()
-    return {"tokens": float(args.tokens), "vocabulary": float(VOCAB)} | numbers
+    return {"tokens": float(args.tokens), "vocabulary": float(VOCAB)} | _compare(found)
 
 
-def _compare(ways: dict[str, Callable[[], Tensor]], rounds: int) -> Numbers:
-    """Medians over interleaved rounds after one that does not count; the ways must agree."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    peaks: dict[str, list[float]] = {name: [] for name in ways}
-    results: dict[str, Tensor] = {}
-    for _ in range(rounds + 1):
-        for name, work in ways.items():
-            _reset_peak()
-            resident, start = _status_bytes("VmRSS"), time.perf_counter()
-            results[name] = work()
-            seconds[name].append(time.perf_counter() - start)
-            peaks[name].append(_status_bytes("VmHWM") - resident)
-    torch.testing.assert_close(results["ours"], results["plain"], rtol=1e-4, atol=1e-3)
-    found: Numbers = {f"{name}_seconds": statistics.median(values[1:]) for name, values in seconds.items()}
-    found |= {f"{name}_peak_gb": statistics.median(values[1:]) / 1e9 for name, values in peaks.items()}
+def _ours(hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+    from apriel_mcore.mcore import parallel
+    from apriel_mcore.mcore.logprobs import token_scores
 
-    def within(found: dict[str, list[float]]) -> float:
-        return ratio(found["ours"][1:], found["plain"][1:])
+    return token_scores(
+        hidden_NH, weight_VH, targets_N, first_token=0, temperature=1.0, group=parallel.group("tensor")
+    )
 
-    return found | {"ratio_time": within(seconds), "ratio_peak_memory": within(peaks)}
+
+def _plain(hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+    logprobs_NV = torch.log_softmax(hidden_NH @ weight_VH.T, dim=1)
+    with torch.no_grad():
+        entropy_N = -(logprobs_NV.exp() * logprobs_NV).sum(dim=1)
+    return logprobs_NV.gather(1, targets_N[:, None]).squeeze(1), entropy_N
+
+
+def _torch(hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+    losses_N = torch.nn.functional.linear_cross_entropy(
+        hidden_NH, weight_VH, targets_N, reduction="none", options=torch.nn.LinearCrossEntropyOptions()
+    )
+    return -losses_N, torch.full_like(targets_N, torch.nan, dtype=torch.float32)
+
+
+WAYS: dict[str, Scores] = {"ours": _ours, "plain": _plain, "torch": _torch}
+
+
+class Found:
+    """Seconds and peak bytes of each round of a way, and its result."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.peaks: list[float] = []
+        self.result = torch.zeros(3)
+
+    def measure(self, work: Callable[[], Tensor]) -> None:
+        """One round."""
+        ctypes.CDLL(None).malloc_trim(0)  # what is freed must not count as there already
+        _reset_peak()
+        resident, start = _status_bytes("VmRSS"), time.perf_counter()
+        self.result = work()
+        self.seconds.append(time.perf_counter() - start)
+        self.peaks.append(_status_bytes("VmHWM") - resident)
+
+
+def _compare(found: dict[str, Found]) -> Numbers:
+    """Medians over the rounds after the first, and ratios to plain; the ways must agree."""
+    numbers: Numbers = {}
+    for name, way in found.items():
+        numbers[f"{name}_seconds"] = statistics.median(way.seconds[1:])
+        numbers[f"{name}_peak_gb"] = statistics.median(way.peaks[1:]) / 1e9
+    if "plain" not in found:
+        return numbers
+    plain = found["plain"]
+    for name, way in found.items():
+        known = ~way.result.isnan()
+        torch.testing.assert_close(way.result[known], plain.result[known], rtol=1e-4, atol=1e-3)
+        if name != "plain":
+            suffix = "" if name == "ours" else f".{name}"
+            numbers[f"ratio_time{suffix}"] = ratio(way.seconds[1:], plain.seconds[1:])
+            numbers[f"ratio_peak_memory{suffix}"] = ratio(way.peaks[1:], plain.peaks[1:])
+    return numbers
 
 
 def _reset_peak() -> None:

@@ -1,8 +1,9 @@
-"""The chunked head equals torch's log_softmax, forward and backward, whatever the chunks, the temperature
-and the split of the vocabulary; and its memory does not grow with the row."""
+"""The chunked head equals log_softmax of full logits in float64, forward and backward, whatever the chunks,
+the temperature and the split of the vocabulary; and it never holds more logits than a chunk's."""
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,9 @@ def inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def reference(temperature: float) -> list[torch.Tensor]:
+    """Full logits, in float64."""
     hidden_NH, weight_VH, targets_N, pull_N = inputs()
+    hidden_NH, weight_VH = hidden_NH.double(), weight_VH.double()
     for leaf in (hidden_NH, weight_VH):
         leaf.requires_grad_()
     logprobs_NV = torch.log_softmax(hidden_NH @ weight_VH.T / temperature, dim=1)
@@ -31,7 +34,9 @@ def reference(temperature: float) -> list[torch.Tensor]:
     (chosen_N * pull_N).sum().backward()
     entropy_N = -(logprobs_NV.exp() * logprobs_NV).sum(dim=1)
     assert hidden_NH.grad is not None and weight_VH.grad is not None
-    return [chosen_N.detach(), entropy_N.detach(), hidden_NH.grad, weight_VH.grad]
+    return [
+        found.float() for found in (chosen_N.detach(), entropy_N.detach(), hidden_NH.grad, weight_VH.grad)
+    ]
 
 
 def chunked(temperature: float, chunk_tokens: int, keep: bool) -> list[torch.Tensor]:
@@ -78,6 +83,46 @@ def test_equals_log_softmax(
         torch.testing.assert_close(found[1], entropy_N)
         torch.testing.assert_close(found[2], grad_hidden_NH)
     torch.testing.assert_close(torch.cat([found[3] for found in found_R]), grad_weight_VH)
+
+
+def largest_tensors(chunk_tokens: int) -> int:
+    """Elements of the largest tensor that any operation of forward and backward gives back."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    from apriel_mcore.mcore import logprobs, parallel
+    from tests.mcore.llama import train_section
+
+    class Watch(TorchDispatchMode):
+        largest = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            found = func(*args, **(kwargs or {}))
+            sizes = [leaf.numel() for leaf in tree_leaves(found) if isinstance(leaf, torch.Tensor)]
+            self.largest = max(self.largest, *sizes, 0)
+            return found
+
+    parallel.start(train_section(), seed=0, timeout_s=60)
+    logprobs.CHUNK_BYTES, logprobs.KEEP_BYTES = 4 * VOCAB * chunk_tokens, 0
+    hidden_NH = torch.randn(500, HIDDEN, requires_grad=True)
+    weight_VH = torch.randn(VOCAB, HIDDEN, requires_grad=True)
+    with Watch() as watch:
+        scores = logprobs.token_scores(
+            hidden_NH,
+            weight_VH,
+            torch.arange(500) % VOCAB,
+            first_token=0,
+            temperature=1.0,
+            group=parallel.group("tensor"),
+        )
+        scores.logprobs_N.sum().backward()
+    return watch.largest
+
+
+def test_no_operation_makes_more_logits_than_a_chunk_has(tmp_path: Path) -> None:
+    assert run_ranks(1, largest_tensors, 1, folder=tmp_path) == [500 * HIDDEN]
+    assert run_ranks(1, largest_tensors, 200, folder=tmp_path) == [167 * VOCAB]  # three even chunks
+    assert run_ranks(1, largest_tensors, 1000, folder=tmp_path) == [500 * VOCAB]  # it would be seen
 
 
 def no_tokens() -> None:
