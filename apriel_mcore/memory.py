@@ -56,11 +56,14 @@ class StageMemory(msgspec.Struct, frozen=True, kw_only=True):
     """What the rows in flight keep for their backward pass."""
     working: int
     """The largest temporaries: of the head, or of backward through one layer."""
+    publish_copy: int
+    """FP8 copy of the projections that `publish.weights` sends, which stays from version to version."""
 
     @property
     def total(self) -> int:
         """All of it; RESERVED_BYTES must still fit beside it."""
-        return self.weights + self.gradients + self.optimizer + self.activations + self.working
+        trained = self.weights + self.gradients + self.optimizer
+        return trained + self.activations + self.working + self.publish_copy
 
 
 class ServerMemory(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,10 +81,13 @@ class ServerMemory(msgspec.Struct, frozen=True, kw_only=True):
         return max(0, self.kv_cache) // self.bytes_per_token
 
 
-def training_memory(shape: ModelShape, train: Train, *, num_micro_batches: int) -> list[StageMemory]:
-    """Of every pipeline stage; `num_micro_batches` bounds how many rows are in flight."""
+def training_memory(
+    shape: ModelShape, train: Train, *, num_micro_batches: int, weights_in: Weights
+) -> list[StageMemory]:
+    """Of every pipeline stage; `num_micro_batches` bounds how many rows are in flight, and servers get
+    `weights_in` this precision."""
     stages = range(train.parallel.pipeline)
-    return [_stage_memory(shape, train, stage, num_micro_batches) for stage in stages]
+    return [_stage_memory(shape, train, stage, num_micro_batches, weights_in) for stage in stages]
 
 
 def server_memory(
@@ -172,7 +178,9 @@ def _fp8_bytes(count: int, train: Train) -> int:
     return count + (-(-count // 32) if isinstance(train.fp8, _SCALED_32) else 0)
 
 
-def _stage_memory(shape: ModelShape, train: Train, stage: int, num_micro_batches: int) -> StageMemory:
+def _stage_memory(
+    shape: ModelShape, train: Train, stage: int, num_micro_batches: int, weights_in: Weights
+) -> StageMemory:
     parallel, width = train.parallel, _WIDTH[train.precision]
     count = parameters_on(shape, parallel, stage)
     row = -(-train.seq_len // parallel.context)
@@ -196,7 +204,13 @@ def _stage_memory(shape: ModelShape, train: Train, stage: int, num_micro_batches
         optimizer=_optimizer_bytes(count, train),
         activations=activations,
         working=working,
+        publish_copy=num_layers * _fp8_copy_bytes(shape, train.parallel, weights_in),
     )
+
+
+def _fp8_copy_bytes(shape: ModelShape, parallel: Parallel, weights_in: Weights) -> int:
+    """Of one layer, a byte a number; the table of scales is not counted: 4 bytes for 16,384 of them."""
+    return 0 if weights_in == "as_trained" else _projection_parameters(shape, parallel.tensor)
 
 
 def _fp8_weight_bytes(shape: ModelShape, train: Train) -> int:

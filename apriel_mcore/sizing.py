@@ -68,7 +68,7 @@ def num_nodes(config: RunConfig) -> tuple[int, int]:
 def _stages(config: RunConfig, train: Train, shape: ModelShape) -> list[StageMemory]:
     """With as many rows in flight as the schedule ever has: no two samples share one."""
     most = _per_data_rank(train.parallel, _num_rollouts(config))
-    return training_memory(shape, train, num_micro_batches=most)
+    return training_memory(shape, train, num_micro_batches=most, weights_in=config.publish.weights)
 
 
 def _num_rollouts(config: RunConfig) -> int:
@@ -120,12 +120,20 @@ def _distinct(memories: Sequence[StageMemory]) -> list[StageMemory]:
 
 
 def _stage(memory: StageMemory) -> str:
-    parts = ("weights", "gradients", "optimizer", "activations", "working")
-    sizes = ", ".join(f"{name} {getattr(memory, name) / GB:.1f}" for name in parts)
+    sizes = {
+        "weights": memory.weights,
+        "gradients": memory.gradients,
+        "optimizer": memory.optimizer,
+        "activations": memory.activations,
+        "working": memory.working,
+    }
+    if memory.publish_copy:
+        sizes["FP8 copy to publish"] = memory.publish_copy
+    listed = ", ".join(f"{name} {size / GB:.1f}" for name, size in sizes.items())
     in_fp8 = f" ({memory.num_fp8_layers} in FP8)" if memory.num_fp8_layers else ""
     return (
         f"{memory.num_layers} layers{in_fp8}, {memory.num_parameters / 1e6:.1f} M parameters a GPU; GB a "
-        f"GPU: {sizes}, in all {memory.total / GB:.1f}"
+        f"GPU: {listed}, in all {memory.total / GB:.1f}"
     )
 
 

@@ -94,7 +94,7 @@ def megatron_arguments(shape: ModelShape, train: Train, **changes: Any) -> Simpl
 
 
 def first_stage(shape: ModelShape, train: Train) -> memory.StageMemory:
-    return memory.training_memory(shape, train, num_micro_batches=MANY_ROWS)[0]
+    return memory.training_memory(shape, train, num_micro_batches=MANY_ROWS, weights_in="as_trained")[0]
 
 
 @pytest.mark.parametrize("distributed", [True, False])

@@ -171,3 +171,17 @@ def test_servers_of_others_are_not_sized() -> None:
     config = load(APRIEL_15B, [*urls, "rollout.servers.max_model_len=20000"])
     sizing.require_fit(config, SHAPE)
     assert "somebody else" in sizing.describe(config, SHAPE)[-1]
+
+
+def test_an_fp8_copy_to_publish_is_listed_and_counts() -> None:
+    plain = load(APRIEL_15B)
+    config = load(APRIEL_15B, ["publish.weights=fp8_block"])
+    listed = [line for line in sizing.describe(config, SHAPE) if line.startswith("stage")]
+    assert all(", FP8 copy to publish 3.3, in all" in line for line in listed)
+    assert not any("FP8 copy" in line for line in sizing.describe(plain, SHAPE))
+    stages = [sizing._stages(one, one.train, SHAPE)[0].total for one in (plain, config)]
+    limit = (stages[0] + stages[1]) / 2 / 1e9 + 4 * 2**30 / 1e9  # between the two
+    sizing.require_fit(load(APRIEL_15B, [f"cluster.gpu_memory_gb={limit:.2f}"]), SHAPE)
+    assert "GB a GPU" in refusal(
+        load(APRIEL_15B, ["publish.weights=fp8_block", f"cluster.gpu_memory_gb={limit:.2f}"])
+    )

@@ -152,7 +152,12 @@ def _weakest_recompute(question: Question, parallel: Parallel) -> str:
     room = question.profile.device.memory_gb * GB - RESERVED_BYTES
     for recompute in ("none", "selective", "full"):
         train = msgspec.structs.replace(question.config.train, parallel=parallel, recompute=recompute)
-        stages = training_memory(question.shape, train, num_micro_batches=question.num_rollouts)
+        stages = training_memory(
+            question.shape,
+            train,
+            num_micro_batches=question.num_rollouts,
+            weights_in=question.config.publish.weights,
+        )
         if max(stage.total for stage in stages) <= room:
             return recompute
     return ""

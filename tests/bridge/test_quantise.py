@@ -19,8 +19,9 @@ from apriel_mcore.bridge.receipt import summarize
 from apriel_mcore.bridge.reshard import check_shards, export_shard, load_hf_weights
 from apriel_mcore.bridge.scales import Scheme, scales_for, with_scales
 from apriel_mcore.bridge.shape import ModelShape
-from apriel_mcore.config.schema import Parallel
+from apriel_mcore.config.schema import Optimizer, Parallel, Train
 from apriel_mcore.errors import BridgeError
+from apriel_mcore.memory import training_memory
 from tests.bridge.conftest import make_shape
 from tests.bridge.test_reshard import empty_chunks
 
@@ -228,6 +229,16 @@ def test_every_layout_publishes_the_same_bytes(scheme: Scheme, folder: Path, tmp
         assert error.max() > 0
     for name in ("model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"):
         assert torch.equal(arenas[0].views[name], trained[name])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_copy_that_stays_on_a_rank_is_what_memory_counts(layout: Parallel, folder: Path) -> None:
+    train = Train(num_steps=1, groups_per_step=1, seq_len=64, optimizer=Optimizer(lr=1e-6), parallel=layout)
+    stages = training_memory(SHAPE, train, num_micro_batches=1, weights_in="fp8_block")
+    for trainer in quantised_trainers(SHAPE, layout, "fp8_block", folder):
+        kept = [own for chunk in trainer._own for own in chunk.values() if own.dtype == FP8]
+        counted = stages[trainer.coordinates.pipeline_rank].publish_copy
+        assert sum(own.nbytes for own in kept) == counted > 0
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
