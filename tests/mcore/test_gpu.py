@@ -4,6 +4,8 @@ Each case also has a variant on a CPU, with Megatron's local layers and emulated
 comparison itself is right. Layouts of several ranks are checked on the CPU alone.
 """
 
+import hashlib
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 import torch
 
 from apriel_mcore.bench.ranks import run_ranks
+from apriel_mcore.checkpoint_folder import folder_of
 from apriel_mcore.config.schema import (
     BlockwiseFp8,
     DelayedFp8,
@@ -37,6 +40,7 @@ from tests.mcore.llama import (
     samples_of,
     train_section,
 )
+from tests.mcore.test_checkpoint import save
 
 # Counted through the driver's library, which leaves CUDA uninitialised.
 NO_CUDA = torch.cuda.device_count() == 0
@@ -290,3 +294,98 @@ def test_trains_in_fp8(
     assert isinstance(without, Found)
     assert found.logprobs_T != without.logprobs_T
     assert largest_relative(found.gradients, without.gradients) > 0.01
+
+
+class Standing(msgspec.Struct, kw_only=True):
+    """Where a run in FP8 stands after two steps, and how it goes on."""
+
+    state: str
+    """Digest of every bit of masters and moments."""
+    weights: dict[str, torch.Tensor]
+    losses: list[float]
+    """Of two more steps."""
+
+
+def two_more_steps(learner: Any, folder: Path) -> Standing:
+    state = optimizer_digest(learner)
+    weights = in_hf_layout(learner, learner.chunks(), folder / f"weights{os.getpid()}")
+    losses = []
+    for step in (2, 3):
+        batch = batch_of(samples_of(step), num_data_ranks=1, pad_multiple=learner.pad_multiple)
+        losses.append(learner.train_step(batch).loss)
+    return Standing(state=state, weights=weights, losses=losses)
+
+
+def optimizer_digest(learner: Any) -> str:
+    digest = hashlib.sha256()
+    for optimizer in learner.optimizer.adam.chained_optimizers:
+        adam = optimizer.optimizer
+        for master in (one for group in adam.param_groups for one in group["params"]):
+            for tensor in (master, adam.state[master]["exp_avg"], adam.state[master]["exp_avg_sq"]):
+                digest.update(tensor.detach().float().cpu().contiguous().view(-1).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def new_learner(section: Train) -> Any:
+    from apriel_mcore.mcore import parallel
+    from apriel_mcore.mcore.learner import MegatronLearner
+
+    ranks = parallel.start(section, seed=3, timeout_s=60)
+    return MegatronLearner(FP8_SHAPE, section, LOSS, ranks=ranks, temperature=TEMPERATURE)
+
+
+def save_and_go_on(folder: Path, section: Train) -> Standing:
+    learner = new_learner(section)
+    learner.load_hf(folder / "hf")
+    for step in range(2):
+        batch = batch_of(samples_of(step), num_data_ranks=1, pad_multiple=learner.pad_multiple)
+        learner.train_step(batch)
+    save(folder / "checkpoints", learner)
+    return two_more_steps(learner, folder)
+
+
+def load_and_go_on(folder: Path, section: Train) -> Standing:
+    from apriel_mcore.mcore import checkpoint
+
+    learner = new_learner(section)
+    checkpoint.load(folder_of(folder / "checkpoints", 2), learner)
+    return two_more_steps(learner, folder)
+
+
+def load_without_fp8(folder: Path, section: Train) -> dict[str, torch.Tensor]:
+    from apriel_mcore.mcore import checkpoint
+
+    learner = new_learner(msgspec.structs.replace(section, fp8=NoFp8()))
+    checkpoint.load_weights(folder_of(folder / "checkpoints", 2), learner)
+    return in_hf_layout(learner, learner.chunks(), folder / "plain")
+
+
+@pytest.mark.parametrize(
+    ("device", "kind"),
+    [
+        pytest.param("cpu", EmulatedFp8(), marks=CPU, id="cpu-emulated"),
+        *(
+            pytest.param("cuda", kind, marks=CUDA, id=f"cuda-{name}")
+            for name, kind in KINDS.items()
+            if keeps_params(kind)
+        ),
+    ],
+)
+def test_a_checkpoint_in_fp8_continues_from_exact_masters(
+    device: str, kind: Fp8, reference: Callable[[bool], Reference], tmp_path: Path
+) -> None:
+    """Weights in FP8 are saved as the numbers that they stand for: quantised again, they may move by the
+    rounding of their scale. A learner without FP8 gets just these numbers."""
+    (tmp_path / "hf").symlink_to(reference(True).folder / "hf")
+    section = section_on(device, kind, distributed_optimizer=True)
+    (saved,) = run_ranks(1, save_and_go_on, tmp_path, section, folder=tmp_path)
+    (loaded,) = run_ranks(1, load_and_go_on, tmp_path, section, folder=tmp_path)
+    (plain,) = run_ranks(1, load_without_fp8, tmp_path, section, folder=tmp_path)
+    assert loaded.state == saved.state
+    assert all(torch.equal(plain[name], weight) for name, weight in saved.weights.items())
+    if keeps_params(kind):
+        assert largest_relative(loaded.weights, saved.weights) < 2**-7
+        assert loaded.losses == pytest.approx(saved.losses, abs=BF16.loss)
+    else:
+        assert largest_relative(loaded.weights, saved.weights) == 0
+        assert loaded.losses == saved.losses
