@@ -1,4 +1,4 @@
-"""What is staged stands apart from what training changes, and FP8 parameters as the numbers that they stand for."""
+"""What is staged stands apart from what training changes; FP8 parameters become what they stand for."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.engine
 
 
 class Eighths(torch.Tensor):
-    """Shaped like Transformer Engine's FP8 parameters: a nominal dtype, and a method that tells the numbers."""
+    """Like Transformer Engine's FP8 parameters: a nominal dtype, and a method that tells the numbers."""
 
     def dequantize(self) -> torch.Tensor:
         return self.as_subclass(torch.Tensor) / 8
