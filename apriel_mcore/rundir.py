@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from apriel_mcore import __version__, kernels
+from apriel_mcore import __version__, checkpoint_folder, kernels
 from apriel_mcore.config.load import diff, dump, load
 from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.errors import AprielError, InputError
@@ -122,6 +122,24 @@ def check_same_recipe(run_dir: RunDir, config: RunConfig) -> None:
             f"{run_dir.root}: holds a run of another recipe ({listing}{' ...' if len(changed) > 5 else ''}); "
             "give another --run-dir, or --override to continue with the new values"
         )
+
+
+def check_resumable(run_dir: RunDir, config: RunConfig) -> None:
+    """InputError where checkpoints keep the optimizer's state in another form than `config` asks for."""
+    if not run_dir.recipe.exists() or not checkpoint_folder.complete(run_dir.checkpoints):
+        return
+    old, new = load(run_dir.recipe).train, config.train
+    was_distributed, is_distributed = old.parallel.distributed_optimizer, new.parallel.distributed_optimizer
+    if was_distributed != is_distributed:
+        key, value = "train.parallel.distributed_optimizer", str(was_distributed).lower()
+    elif old.precision != new.precision and not is_distributed:
+        key, value = "train.precision", f'"{old.precision}"'
+    else:
+        return
+    raise InputError(
+        f"{run_dir.checkpoints}: another {key} cannot read the optimizer's state there; keep {key} = "
+        f"{value}, or start in another --run-dir"
+    )
 
 
 @contextmanager

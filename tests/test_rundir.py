@@ -1,12 +1,14 @@
 """A run directory is continued only by its own recipe."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from apriel_mcore.checkpoint_folder import STATE_FILE, folder_of, seal
 from apriel_mcore.config.load import load
 from apriel_mcore.errors import InputError, PoolError
-from apriel_mcore.rundir import RunDir, check_same_recipe, held, prepare
+from apriel_mcore.rundir import RunDir, check_resumable, check_same_recipe, held, prepare
 
 QUICKSTART = Path(__file__).parents[1] / "recipes" / "quickstart.toml"
 
@@ -18,6 +20,37 @@ def test_the_same_recipe_continues_and_another_is_refused_with_its_keys(tmp_path
     check_same_recipe(run_dir, load(QUICKSTART))
     with pytest.raises(InputError, match=r"train\.optimizer\.lr: 5e-05 -> 0\.001"):
         check_same_recipe(run_dir, load(QUICKSTART, ["train.optimizer.lr=1e-3"]))
+
+
+DISTRIBUTED = "train.parallel.distributed_optimizer"
+
+
+@pytest.mark.parametrize(
+    ("saved", "asked", "kept"),
+    [
+        ([], [f"{DISTRIBUTED}=true"], f"keep {DISTRIBUTED} = false"),
+        ([f"{DISTRIBUTED}=true"], [f"{DISTRIBUTED}=false"], f"keep {DISTRIBUTED} = true"),
+        ([], ["train.precision=fp32"], 'keep train.precision = "bf16"'),
+        ([f"{DISTRIBUTED}=true"], [f"{DISTRIBUTED}=true", "train.precision=fp32"], ""),
+        ([], ["train.parallel.pipeline=2", "train.optimizer.lr=1e-3"], ""),
+    ],
+)
+def test_a_change_that_checkpoints_cannot_follow_is_refused_before_anything_starts(
+    tmp_path: Path, saved: list[str], asked: list[str], kept: str
+) -> None:
+    run_dir = RunDir(tmp_path / "run")
+    check_resumable(run_dir, load(QUICKSTART, asked))
+    prepare(run_dir, load(QUICKSTART, saved))
+    check_resumable(run_dir, load(QUICKSTART, asked))  # nothing is saved yet
+    partial = run_dir.checkpoints / "step_000002.partial"
+    partial.mkdir()
+    (partial / STATE_FILE).write_text("{}")
+    seal(partial, folder_of(run_dir.checkpoints, 2), {})
+    if not kept:
+        check_resumable(run_dir, load(QUICKSTART, asked))
+        return
+    with pytest.raises(InputError, match=re.escape(kept)):
+        check_resumable(run_dir, load(QUICKSTART, asked))
 
 
 def test_a_directory_that_is_no_run_is_left_alone(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def _train(args: argparse.Namespace) -> None:
         print(f"apriel: note: {remark}", file=sys.stderr)
     if not args.override:
         rundir.check_same_recipe(run_dir, config)
+    rundir.check_resumable(run_dir, config)
     preflight.require_kernels(config)
     preflight.check(config, run_dir, tell=lambda line: None)
     with rundir.held(run_dir):

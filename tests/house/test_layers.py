@@ -79,6 +79,7 @@ DOORS: dict[str, set[str]] = {
         "loss.policy",
         "mcore",
         "bridge.arena",
+        "bridge.finite",
         "bridge.reshard",
         "bridge.quantise",
         "bridge.receipt",

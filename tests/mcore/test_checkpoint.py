@@ -4,6 +4,7 @@ is no checkpoint; saving leaves no process behind."""
 import hashlib
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from apriel_mcore import checkpoint_folder
 from apriel_mcore.bench.ranks import run_ranks
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.checkpoints import newest_healthy
+from apriel_mcore.errors import InputError
 from apriel_mcore.types import StepStats
 from tests.mcore.llama import (
     LOSS,
@@ -39,6 +41,7 @@ PLAIN = {"tensor": 2, "pipeline": 2}
 SHARDED = {"data": 2, "distributed_optimizer": True}
 OVERLAP = {**SHARDED, "overlap_grad_reduce": True, "overlap_param_gather": True}
 VIRTUAL = {"pipeline": 2, "virtual_pipeline": 2}
+STAGED = {"pipeline": 2, "distributed_optimizer": True}
 CONTEXT = {"context": 2, "tensor": 2, "sequence": True}
 CASES = [
     pytest.param("fp32", PLAIN, PLAIN, id="plain_same"),
@@ -50,6 +53,9 @@ CASES = [
     pytest.param("fp32", CONTEXT, CONTEXT, id="context_sequence_same"),
     pytest.param("bf16", SHARDED, SHARDED, id="bf16_sharded_same"),
     pytest.param("bf16", {"tensor": 2}, {"data": 2}, id="bf16_plain_to_data2"),
+    # A tied head on the last stage has a bucket of its own, behind another one's padding.
+    pytest.param("fp32", STAGED, STAGED, id="pipeline_sharded_same"),
+    pytest.param("bf16", {**SHARDED, **VIRTUAL}, {**SHARDED, "tensor": 2}, id="virtual_sharded_to_tensor2"),
 ]
 
 
@@ -151,6 +157,76 @@ def test_the_run_continues(
                 assert ours.loss == pytest.approx(theirs.loss, rel=tolerance, abs=tolerance)
                 assert ours.grad_norm == pytest.approx(theirs.grad_norm, rel=tolerance)
                 assert ours.lr == theirs.lr
+
+
+def with_small_buckets() -> None:
+    """As large models have them: many, each padded at its end."""
+    from apriel_mcore.mcore import model
+
+    settings = model._ddp_config
+    model._ddp_config = lambda train: replace(settings(train), bucket_size=3000)
+
+
+def save_from_small_buckets(layout: dict[str, Any], root: Path) -> tuple[int, Outcome]:
+    with_small_buckets()
+    learner = learner_at("fp32", layout)
+    load_by_hand(learner, hf_model().state_dict())
+    for number in range(2):
+        step(learner, number)
+    save(root, learner)
+    (optimizer,) = learner.optimizer.adam.chained_optimizers
+    padded = [bucket for buffer in optimizer.buffers for bucket in buffer.buckets[:-1]]
+    padding = sum(bucket.grad_data.numel() - bucket.numel_unpadded for bucket in padded)
+    return padding, ([step(learner, number) for number in (2, 3)], state_digest(learner))
+
+
+def load_into_small_buckets(layout: dict[str, Any], root: Path) -> Outcome:
+    with_small_buckets()
+    return load_and_continue("fp32", layout, root)
+
+
+def test_buckets_with_padding_between_them_continue_exactly(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    root = tmp_path / "checkpoints"
+    wanted_R = run_ranks(2, save_from_small_buckets, OVERLAP, root, folder=tmp_path)
+    assert all(padding > 0 for padding, _ in wanted_R)
+    found_R = run_ranks(2, load_into_small_buckets, OVERLAP, root, folder=tmp_path)
+    assert found_R == [outcome for _, outcome in wanted_R]
+    # One rank adds up the rows in another order.
+    ((found, _),) = run_ranks(
+        1, load_and_continue, "fp32", {"distributed_optimizer": True}, root, folder=tmp_path
+    )
+    for ours, theirs in zip(found, wanted_R[0][1][0], strict=True):
+        assert ours.loss == pytest.approx(theirs.loss, abs=1e-5)
+
+
+def save_as_megatron_does(layout: dict[str, Any], root: Path) -> None:
+    """With the numbers of one parameter under the name of another."""
+    from contextlib import nullcontext
+
+    from apriel_mcore.mcore import checkpoint
+
+    checkpoint._at_their_places = lambda learner: nullcontext()
+    save_and_continue("fp32", layout, root)
+
+
+def load_refused(layout: dict[str, Any], root: Path) -> str:
+    from apriel_mcore.mcore import checkpoint
+
+    learner = learner_at("fp32", layout)
+    with pytest.raises(InputError) as error:
+        checkpoint.load(checkpoint_folder.folder_of(root, 2), learner)
+    return str(error.value)
+
+
+def test_masters_that_are_not_the_weights_stop_every_rank_by_name(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    root = tmp_path / "checkpoints"
+    run_ranks(2, save_as_megatron_does, STAGED, root, folder=tmp_path)
+    messages = run_ranks(2, load_refused, STAGED, root, folder=tmp_path)
+    assert len(set(messages)) == 1
+    assert "master weights are not those of the model (rank 1: " in messages[0]
+    assert "first 0.decoder." in messages[0]
 
 
 BIASED = msgspec.structs.replace(SHAPE, qkv_bias=True, qk_norm=True)
