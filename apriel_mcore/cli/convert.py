@@ -7,11 +7,12 @@ from apriel_mcore.cli.arguments import Commands
 
 
 def add(commands: Commands) -> None:
-    """Add `convert hf-to-mcore` and `convert mcore-to-hf`."""
+    """Add `convert hf-to-mcore`, `mcore-to-hf` and `with-images`."""
     convert = commands.add_parser("convert", help="model folder to Megatron checkpoint and back, proven")
     directions = convert.add_subparsers(required=True, metavar="DIRECTION")
     _to_mcore_command(directions)
     _to_hf_command(directions)
+    _with_images_command(directions)
 
 
 def _to_mcore_command(directions: Commands) -> None:
@@ -27,6 +28,14 @@ def _to_hf_command(directions: Commands) -> None:
     command.add_argument("--like", type=Path, metavar="FOLDER", help="its model, where SRC does not say")
     command.add_argument("--shard-gb", type=float, default=5.0, help="largest weight file (default: 5)")
     command.set_defaults(door=_mcore_to_hf)
+
+
+def _with_images_command(directions: Commands) -> None:
+    command = directions.add_parser("with-images", help="a decoder's folder into the multimodal one it is of")
+    command.add_argument("decoder", type=Path, metavar="DECODER", help="what mcore-to-hf wrote")
+    command.add_argument("like", type=Path, metavar="LIKE", help="published folder with the vision tower")
+    command.add_argument("target", type=Path, metavar="DST", help="must not exist; an unfinished one goes on")
+    command.set_defaults(door=_with_images)
 
 
 def _conversion_command(directions: Commands, name: str, summary: str) -> argparse.ArgumentParser:
@@ -48,3 +57,9 @@ def _mcore_to_hf(args: argparse.Namespace) -> None:
     from apriel_mcore.convert import door
 
     door.mcore_to_hf(args)
+
+
+def _with_images(args: argparse.Namespace) -> None:
+    from apriel_mcore.convert import door
+
+    door.whole(args)

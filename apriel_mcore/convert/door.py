@@ -8,7 +8,7 @@ from rich.console import Console
 
 from apriel_mcore.bridge.tensorfile import Dtype
 from apriel_mcore.config.schema import Parallel
-from apriel_mcore.convert import report, to_hf, to_mcore
+from apriel_mcore.convert import report, to_hf, to_mcore, with_images
 from apriel_mcore.convert.report import Report
 from apriel_mcore.errors import ConfigError, InputError
 
@@ -43,6 +43,12 @@ def mcore_to_hf(args: argparse.Namespace) -> None:
         probe=not args.no_probe,
     )
     _show(made, args.target)
+
+
+def whole(args: argparse.Namespace) -> None:
+    """`apriel convert with-images`."""
+    torch.set_num_threads(1)
+    _show(with_images.convert(args.decoder, args.like, args.target), args.target)
 
 
 def _parallel(tensor: int, pipeline: int, virtual_pipeline: int) -> Parallel:

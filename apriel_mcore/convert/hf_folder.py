@@ -63,7 +63,7 @@ class HfFolder(msgspec.Struct, frozen=True, kw_only=True):
         or of another size than config.json says."""
         shape = model_shape.read(path)
         files = tensor_files(path)
-        held = {file: _contents(file) for file in files}
+        held = {file: located_in(file) for file in files}
         _check_index(path, held)
         tensors, dropped = _by_plain_name(held)
         check_sizes(
@@ -136,7 +136,7 @@ def _some(problems: list[str]) -> str:
     return "; ".join(problems[:_SHOWN]) + more
 
 
-def _contents(path: Path) -> dict[str, Stored]:
+def located_in(path: Path) -> dict[str, Stored]:
     """The tensors of one file, which must lie in it without holes or overlaps."""
     with path.open("rb") as file:
         whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

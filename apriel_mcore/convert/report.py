@@ -18,7 +18,7 @@ from apriel_mcore.errors import InputError
 
 REPORT_FILE = "conversion.json"
 
-Direction = Literal["hf-to-mcore", "mcore-to-hf"]
+Direction = Literal["hf-to-mcore", "mcore-to-hf", "with-images"]
 
 
 class TensorRecord(msgspec.Struct, frozen=True, kw_only=True):

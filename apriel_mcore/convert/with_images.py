@@ -1,0 +1,149 @@
+"""A trained decoder and the multimodal folder that it came from become a whole model again.
+
+    each file of LIKE: its header; decoder tensors out of DECODER, all others as they are
+      --written, read back, digests compared--> the same file in DST
+
+DST has LIKE's files, names and order; config, tokenizer and image processor are LIKE's.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import msgspec
+from torch import Tensor
+
+from apriel_mcore.bridge.receipt import digest
+from apriel_mcore.bridge.reshard import tensor_files
+from apriel_mcore.bridge.tensorfile import Stored
+from apriel_mcore.convert.hf_folder import INDEX_FILE, HfFolder, Located, located_in, read_exactly
+from apriel_mcore.convert.hf_writer import put
+from apriel_mcore.convert.journal import Finished
+from apriel_mcore.convert.report import Job, Parity, Report, TensorRecord
+from apriel_mcore.convert.scratch import Scratch, bytes_of
+from apriel_mcore.convert.workplace import Workplace, check_room, finished_report, workplace
+from apriel_mcore.errors import BridgeError, InputError
+
+
+def convert(decoder: Path, like: Path, target: Path) -> Report:
+    """Write `target`, or go on where an interrupted call stopped; the report that lies in it.
+
+    InputError where the two are not the same decoder in the same dtype, with nothing left behind.
+    """
+    trained, whole = HfFolder.open(decoder), HfFolder.open(like)
+    _check_same(trained, whole)
+    fingerprint = f"{trained.fingerprint} {whole.fingerprint}"
+    job = Job.of("with-images", decoder, fingerprint=fingerprint, options={"like": str(like)})
+    done = finished_report(target, job)
+    if done is not None:
+        return done
+    files = tensor_files(like)
+    check_room(target, sum(path.stat().st_size for path in files))
+    with workplace(target, job) as place:
+        join = _Join(trained, whole, place)
+        parts = [join.finish(path) for path in files]
+        _copy_companions(like, place.folder)
+        reason = "decoder and images are those of their folders, by digest"
+        parity = Parity(status="skipped", reason=reason)
+        return place.write_report(parts, parity=parity, dropped=())
+
+
+class _Join:
+    """Writes one file of the whole model at a time."""
+
+    def __init__(self, trained: HfFolder, whole: HfFolder, place: Workplace) -> None:
+        self._trained = trained
+        self._place = place
+        self._plain = {at.stored_name: name for name, at in whole.tensors.items()}
+        self._read, self._written = Scratch(), Scratch()
+
+    def finish(self, path: Path) -> Finished:
+        """The file that takes the place of `path`, written and read back, or found so."""
+        journal = self._place.journal
+        return journal.part(path.name, partial(self._is_intact, path), partial(self._write, path))
+
+    def _is_intact(self, path: Path, part: Finished) -> bool:
+        target = self._place.folder / path.name
+        if not target.is_file() or target.stat().st_size != path.stat().st_size:
+            return False
+        held = located_in(path)
+        return all(
+            self._digest_at(target, record.name, held[record.name]) == record.digest_after
+            for record in part.tensors
+        )
+
+    def _write(self, path: Path) -> Finished:
+        target = self._place.folder / path.name
+        held = located_in(path)
+        with path.open("rb") as source, target.open("wb") as stream:
+            stream.write(source.read(min(stored.start for stored in held.values())))
+            stream.truncate(path.stat().st_size)
+            stream.flush()
+            records = tuple(self._copy(path, target, held))
+            os.fsync(stream.fileno())
+        return Finished(part=path.name, tensors=records)
+
+    def _copy(self, path: Path, target: Path, held: dict[str, Stored]) -> Iterator[TensorRecord]:
+        """Each tensor of one file, into its place and read back."""
+        for name, stored in held.items():
+            began = time.monotonic()
+            source = Located(path=path, stored_name=name, stored=stored)
+            plain = self._plain.get(name)
+            tensor = self._take(self._trained.tensors[plain] if plain else source, recorded_as=plain)
+            put(target, stored.start, tensor)
+            before, after = digest(bytes_of(tensor)), self._digest_at(target, name, stored)
+            if after != before:
+                raise BridgeError(f"{target}: {name} was read back different from what was written")
+            yield TensorRecord(
+                name=name,
+                sizes=stored.sizes,
+                dtype_before=stored.dtype,
+                dtype_after=stored.dtype,
+                digest_before=before,
+                digest_after=after,
+                num_bytes=stored.num_bytes,
+                file=path.name,
+                seconds=time.monotonic() - began,
+            )
+
+    def _take(self, at: Located, *, recorded_as: str | None) -> Tensor:
+        """A tensor's elements; InputError when the decoder's are not those that its conversion wrote."""
+        tensor = self._read.tensor(at.stored.sizes, at.stored.dtype)
+        read_exactly(at.path, at.stored.start, tensor, what=at.stored_name)
+        recorded = self._trained.recorded.get(recorded_as) if recorded_as else None
+        if recorded and recorded != (at.stored.dtype, digest(bytes_of(tensor))):
+            raise InputError(f"{at.path}: {at.stored_name} is not what its conversion.json says")
+        return tensor
+
+    def _digest_at(self, path: Path, name: str, stored: Stored) -> str:
+        tensor = self._written.tensor(stored.sizes, stored.dtype)
+        read_exactly(path, stored.start, tensor, what=name)
+        return digest(bytes_of(tensor))
+
+
+def _check_same(trained: HfFolder, whole: HfFolder) -> None:
+    """InputError unless the decoder can take the place of the one in the whole model."""
+    if not whole.dropped:
+        raise InputError(f"{whole.path}: holds a decoder alone; give the multimodal folder as LIKE")
+    ours, theirs = (msgspec.structs.asdict(folder.shape) for folder in (trained, whole))
+    differing = [f"{key} {ours[key]} and {theirs[key]}" for key in ours if ours[key] != theirs[key]]
+    if differing:
+        raise InputError(f"{trained.path} and {whole.path} are not the same decoder: {'; '.join(differing)}")
+    for name, at in whole.tensors.items():
+        found = trained.tensors[name].stored.dtype
+        if found != at.stored.dtype:
+            raise InputError(
+                f"{trained.path}: {name} is {found}, in {whole.path} {at.stored.dtype}; convert the "
+                "checkpoint again with the --dtype of LIKE"
+            )
+
+
+def _copy_companions(like: Path, target: Path) -> None:
+    """Whatever else describes the model: small files beside the weights."""
+    for path in sorted(like.iterdir()):
+        wanted = path.name == INDEX_FILE or path.suffix in (".json", ".jinja", ".txt", ".model")
+        if path.is_file() and wanted and path.name != "conversion.json":
+            shutil.copyfile(path, target / path.name)

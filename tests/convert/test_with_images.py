@@ -1,0 +1,136 @@
+"""A decoder goes back between its vision tower and projector, which keep every bit."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from apriel_mcore.convert import with_images
+from apriel_mcore.errors import InputError
+from tests.convert.conftest import Convert
+from tests.convert.folders import assert_equal, read_tensors, write_folder
+
+DOWN = "model.layers.2.mlp.down_proj.weight"
+
+
+@pytest.fixture
+def like(tmp_path: Path) -> Path:
+    write_folder(tmp_path / "like", llava=True, num_files=3)
+    (tmp_path / "like" / "preprocessor_config.json").write_text('{"size": 3}')
+    return tmp_path / "like"
+
+
+def train(tmp_path: Path, like: Path, convert: Convert) -> Path:
+    """Out of the whole model, changed, and back as a decoder with a report."""
+    convert.to_mcore(like, tmp_path / "mcore")
+    convert.to_hf(tmp_path / "mcore", tmp_path / "plain")
+    tensors = {name: weight * 2 for name, weight in read_tensors(tmp_path / "plain").items()}
+    save_file(tensors, tmp_path / "plain" / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "plain" / "conversion.json").unlink()
+    convert.to_mcore(tmp_path / "plain", tmp_path / "trained_mcore")
+    convert.to_hf(tmp_path / "trained_mcore", tmp_path / "trained")
+    return tmp_path / "trained"
+
+
+@pytest.mark.parametrize("prefix", ["language_model.", "model.language_model."])
+def test_decoder_from_one_and_images_from_the_other(
+    convert: Convert, tmp_path: Path, like: Path, prefix: str
+) -> None:
+    if prefix == "model.language_model.":
+        rename(like)
+    trained = train(tmp_path, like, convert)
+    report = with_images.convert(trained, like, tmp_path / "whole")
+    before, after = read_tensors(like), read_tensors(tmp_path / "whole")
+    wanted = {
+        name: weight if "vision" in name or "projector" in name else weight * 2
+        for name, weight in before.items()
+    }
+    assert_equal(after, wanted)
+    assert report.num_tensors == len(before)
+    for path in like.glob("*.json"):
+        assert (tmp_path / "whole" / path.name).read_bytes() == path.read_bytes()
+    for path in like.glob("*.safetensors"):
+        assert load_file(tmp_path / "whole" / path.name).keys() == load_file(path).keys()
+    # It is a folder that converts like any other, and a second call finds its work done.
+    convert.to_mcore(tmp_path / "whole", tmp_path / "again")
+    assert with_images.convert(trained, like, tmp_path / "whole") == report
+
+
+def rename(like: Path) -> None:
+    """To the names of newer transformers."""
+
+    def new(name: str) -> str:
+        return name.replace("language_model.model.", "model.language_model.")
+
+    for path in like.glob("*.safetensors"):
+        save_file({new(name): weight for name, weight in load_file(path).items()}, path)
+    index = json.loads((like / "model.safetensors.index.json").read_text())
+    index["weight_map"] = {new(name): file for name, file in index["weight_map"].items()}
+    (like / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def flip(trained: Path) -> None:
+    path = trained / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def widen(trained: Path) -> None:
+    path = trained / "model.safetensors"
+    save_file({name: weight.float() for name, weight in load_file(path).items()}, path)
+
+
+def other_eps(trained: Path) -> None:
+    config = json.loads((trained / "config.json").read_text())
+    (trained / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-6}))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (flip, "is not what its conversion.json says"),
+        (widen, "is float32, in .* bfloat16; convert the checkpoint again"),
+        (other_eps, "not the same decoder: norm_eps 1e-06 and 1e-05"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(
+    convert: Convert, tmp_path: Path, like: Path, change: Callable[[Path], None], words: str
+) -> None:
+    trained = train(tmp_path, like, convert)
+    change(trained)
+    with pytest.raises(InputError, match=words):
+        with_images.convert(trained, like, tmp_path / "whole")
+    assert not list(tmp_path.glob("whole*"))
+
+
+def test_a_folder_without_images_is_refused(convert: Convert, tmp_path: Path) -> None:
+    write_folder(tmp_path / "plain")
+    with pytest.raises(InputError, match="holds a decoder alone"):
+        with_images.convert(tmp_path / "plain", tmp_path / "plain", tmp_path / "whole")
+
+
+def test_an_interrupted_call_goes_on(
+    convert: Convert, tmp_path: Path, like: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = train(tmp_path, like, convert)
+    put, count = with_images.put, 0
+
+    def stop_later(path: Path, start: int, tensor: torch.Tensor) -> None:
+        nonlocal count
+        count += 1
+        if count > 20:
+            raise KeyboardInterrupt
+        put(path, start, tensor)
+
+    monkeypatch.setattr(with_images, "put", stop_later)
+    with pytest.raises(KeyboardInterrupt):
+        with_images.convert(trained, like, tmp_path / "whole")
+    assert not (tmp_path / "whole").exists()
+    monkeypatch.undo()
+    report = with_images.convert(trained, like, tmp_path / "whole")
+    assert report.parts_taken_over == 1
+    assert len(read_tensors(tmp_path / "whole")) == report.num_tensors
