@@ -47,6 +47,11 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
         """The shape described by a parsed config.json; `where` opens the InputError of a refusal."""
         hf, where = read_decoder(config, where=where)
         theta, scaling = hf.rope(where=where)
+        if hf.head_dim is None and hf.hidden_size % hf.num_attention_heads:
+            raise InputError(
+                f"{where}: hidden_size = {hf.hidden_size} is not a multiple of num_attention_heads = "
+                f"{hf.num_attention_heads}, and there is no head_dim"
+            )
         shape = cls(
             family=hf.model_type,
             hidden_size=hf.hidden_size,
@@ -64,7 +69,7 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
             qkv_bias=hf.qkv_bias,
             qk_norm=hf.qk_norm,
         )
-        shape._check_groups(where=where)
+        shape._check_heads(where=where)
         return shape
 
     @property
@@ -114,11 +119,15 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
         groups = _divisors(self.num_kv_heads)
         return [tp for tp in groups if not self.num_heads % tp and not self.ffn_size % tp]
 
-    def _check_groups(self, *, where: str) -> None:
+    def _check_heads(self, *, where: str) -> None:
         if self.num_heads % self.num_kv_heads:
             raise InputError(
                 f"{where}: num_attention_heads = {self.num_heads} is not a multiple of "
                 f"num_key_value_heads = {self.num_kv_heads}"
+            )
+        if self.head_dim % 2:
+            raise InputError(
+                f"{where}: head_dim = {self.head_dim} is odd, and rotary embeddings turn pairs of numbers"
             )
 
 

@@ -26,9 +26,13 @@ def explain(message: str, tree: Tree) -> str:
 
 
 def _hint(key_path: str) -> str:
-    """The nearest key of the same section, else of any; else all of the section's."""
+    """The variant that has the key; the nearest key of the same section, else of any; else all of the
+    section's."""
     section, _, key = key_path.rpartition(".")
     here = sorted(_fields(section))
+    if key in here:
+        kinds = ", ".join(f'"{kind.tag}"' for kind in _structs(section) if key in _names(kind))
+        return f"; it belongs to kind = {kinds}"
     near = difflib.get_close_matches(key, here, n=1) or difflib.get_close_matches(key, _all_keys(), n=1)
     if near:
         return f"; did you mean `{near[0]}`?"
@@ -74,12 +78,16 @@ def _tables(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Tree]]:
 
 def _fields(path: str) -> set[str]:
     """Keys that may stand in the section at a path; of every variant, where it has several."""
-    return {
-        field.name
-        for kind in _types_at(path)
-        if isinstance(kind, msgspec.inspect.StructType)
-        for field in kind.fields
-    }
+    return {name for kind in _structs(path) for name in _names(kind)}
+
+
+def _structs(path: str) -> list[msgspec.inspect.StructType]:
+    """The sections that may stand at a path: several where it has variants."""
+    return [kind for kind in _types_at(path) if isinstance(kind, msgspec.inspect.StructType)]
+
+
+def _names(kind: msgspec.inspect.StructType) -> list[str]:
+    return [field.name for field in kind.fields]
 
 
 def _choices(path: str) -> list[str]:
@@ -90,8 +98,7 @@ def _choices(path: str) -> list[str]:
             words += [str(value) for value in kind.values]
     section, _, leaf = path.rpartition(".")
     if leaf == "kind":
-        structs = [kind for kind in _types_at(section) if isinstance(kind, msgspec.inspect.StructType)]
-        words += [str(struct.tag) for struct in structs if struct.tag_field == "kind"]
+        words += [str(struct.tag) for struct in _structs(section) if struct.tag_field == "kind"]
     return words
 
 

@@ -77,6 +77,8 @@ def test_apriel_has_the_published_parameter_count() -> None:
         ({"hidden_size": "576"}, "hidden_size"),
         ({"num_key_value_heads": 2}, "num_key_value_heads = 2"),
         ({"vocab_size": 0}, "vocab_size"),
+        ({"head_dim": 15}, "head_dim = 15 is odd"),
+        ({"hidden_size": 580}, "hidden_size = 580 is not a multiple of num_attention_heads = 9"),
     ],
 )
 def test_what_would_change_the_mathematics_is_refused_by_name(changes: dict[str, object], named: str) -> None:

@@ -59,6 +59,8 @@ def test_no_recipe_repeats_what_it_inherits(recipe: Path) -> None:
         ("sampler.kind=fair", ["sampler.kind", "'fair'", "deficit, paper, static"]),
         ("model.kind=hub", ["model", "'hub'", "gguf_wheel, folder"]),
         ("domains.math.sources.sums.kind=csv", ["domains.math.sources.sums", "'csv'", "jsonl"]),
+        ("publish.message_mib=8", ["publish.message_mib", 'belongs to kind = "stream"']),
+        ("publish.probe_bound=inf", ["publish.probe_bound", "<= 1.79"]),
         ("train.optimizer.momentum=1", ["train.optimizer.momentum", "betas", "weight_decay"]),
         ("train", ["section.key=value"]),
     ],

@@ -1,5 +1,6 @@
 """Numbers with limits, and the base of every section."""
 
+from sys import float_info
 from typing import Annotated
 
 import msgspec
@@ -7,8 +8,8 @@ from msgspec import Meta
 
 Positive = Annotated[int, Meta(gt=0)]
 Natural = Annotated[int, Meta(ge=0)]
-PositiveFloat = Annotated[float, Meta(gt=0)]
-NonNegative = Annotated[float, Meta(ge=0)]
+PositiveFloat = Annotated[float, Meta(gt=0, le=float_info.max)]
+NonNegative = Annotated[float, Meta(ge=0, le=float_info.max)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Beta = Annotated[float, Meta(ge=0, lt=1)]
 LearningRate = Annotated[float, Meta(gt=0, le=1)]
