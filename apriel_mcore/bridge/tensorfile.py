@@ -71,7 +71,8 @@ class _Entry(msgspec.Struct, frozen=True):
 
 
 def contents(file: memoryview, *, where: str) -> dict[str, Stored]:
-    """The tensors of a whole safetensors file, by name; InputError if it is damaged or cut short."""
+    """The tensors of a whole safetensors file, by name; InputError if it is damaged or cut short, or if its
+    tensors overlap or leave bytes out."""
     data_start = _LENGTH_BYTES + int.from_bytes(file[:_LENGTH_BYTES], "little")
     if len(file) < _LENGTH_BYTES or data_start > len(file):
         raise InputError(f"{where}: not a safetensors file, or cut short at {len(file)} bytes")
@@ -81,7 +82,24 @@ def contents(file: memoryview, *, where: str) -> dict[str, Stored]:
         entries = {name: msgspec.json.decode(raw, type=_Entry) for name, raw in header.items()}
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{where}: damaged safetensors header: {error}") from None
-    return {name: _stored(name, entry, data_start, len(file), where=where) for name, entry in entries.items()}
+    stored = {
+        name: _stored(name, entry, data_start, len(file), where=where) for name, entry in entries.items()
+    }
+    _check_gapless(stored, data_start, len(file), where=where)
+    return stored
+
+
+def _check_gapless(stored: Mapping[str, Stored], data_start: int, file_size: int, *, where: str) -> None:
+    end = data_start
+    for name, tensor in sorted(stored.items(), key=lambda item: (item[1].start, item[1].stop)):
+        if tensor.start != end:
+            raise InputError(
+                f"{where}: {name} starts at byte {tensor.start}, the tensor before it ends at {end}: "
+                "the header is damaged, or names a tensor twice"
+            )
+        end = tensor.stop
+    if end != file_size:
+        raise InputError(f"{where}: {file_size - end} bytes after the last tensor belong to none")
 
 
 def refuse_fp8(stored: Mapping[str, Stored], *, where: str) -> None:

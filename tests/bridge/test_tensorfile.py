@@ -31,6 +31,9 @@ def test_a_header_of_more_than_a_page_stays_aligned() -> None:
     assert len(opening) % 4096 == 0
 
 
+F32_1 = {"dtype": "F32", "shape": [1]}
+
+
 @pytest.mark.parametrize(
     ("file", "message"),
     [
@@ -45,6 +48,13 @@ def test_a_header_of_more_than_a_page_stays_aligned() -> None:
         (file_of({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, 4), "a is damaged"),
         (file_of({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, 4), "a is damaged"),
         (file_of({"a": {"dtype": "F32", "shape": [2]}}, 8), "data_offsets"),
+        (file_of({"a": F32_1 | {"data_offsets": [-4, 0]}}, 0), "a starts at byte"),
+        (file_of({"a": F32_1 | {"data_offsets": [4, 8]}}, 8), "a starts at byte"),
+        (
+            file_of({"a": F32_1 | {"data_offsets": [0, 4]}, "b": F32_1 | {"data_offsets": [0, 4]}}, 4),
+            "b starts at byte .* names a tensor twice",
+        ),
+        (file_of({"a": F32_1 | {"data_offsets": [0, 4]}}, 6), "2 bytes after the last tensor"),
     ],
 )
 def test_damage_is_named(file: memoryview, message: str) -> None:
