@@ -192,12 +192,6 @@ def test_buckets_with_padding_between_them_continue_exactly(tmp_path: Path) -> N
     assert all(padding > 0 for padding, _ in wanted_R)
     found_R = run_ranks(2, load_into_small_buckets, OVERLAP, root, folder=tmp_path)
     assert found_R == [outcome for _, outcome in wanted_R]
-    # One rank adds up the rows in another order.
-    ((found, _),) = run_ranks(
-        1, load_and_continue, "fp32", {"distributed_optimizer": True}, root, folder=tmp_path
-    )
-    for ours, theirs in zip(found, wanted_R[0][1][0], strict=True):
-        assert ours.loss == pytest.approx(theirs.loss, abs=1e-5)
 
 
 def save_as_megatron_does(layout: dict[str, Any], root: Path) -> None:

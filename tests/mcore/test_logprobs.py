@@ -85,8 +85,9 @@ def test_equals_log_softmax(
     torch.testing.assert_close(torch.cat([found[3] for found in found_R]), grad_weight_VH)
 
 
-def largest_tensors(chunk_tokens: int) -> int:
-    """Elements of the largest tensor that any operation of forward and backward gives back."""
+def largest_tensors(chunks: list[int]) -> list[int]:
+    """For each number of tokens in a chunk, elements of the largest tensor that any operation of forward and
+    backward gives back."""
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
@@ -103,26 +104,30 @@ def largest_tensors(chunk_tokens: int) -> int:
             return found
 
     parallel.start(train_section(), seed=0, timeout_s=60)
-    logprobs.CHUNK_BYTES, logprobs.KEEP_BYTES = 4 * VOCAB * chunk_tokens, 0
+    logprobs.KEEP_BYTES = 0
     hidden_NH = torch.randn(500, HIDDEN, requires_grad=True)
     weight_VH = torch.randn(VOCAB, HIDDEN, requires_grad=True)
-    with Watch() as watch:
-        scores = logprobs.token_scores(
-            hidden_NH,
-            weight_VH,
-            torch.arange(500) % VOCAB,
-            first_token=0,
-            temperature=1.0,
-            group=parallel.group("tensor"),
-        )
-        scores.logprobs_N.sum().backward()
-    return watch.largest
+    found = []
+    for chunk_tokens in chunks:
+        logprobs.CHUNK_BYTES = 4 * VOCAB * chunk_tokens
+        with Watch() as watch:
+            scores = logprobs.token_scores(
+                hidden_NH,
+                weight_VH,
+                torch.arange(500) % VOCAB,
+                first_token=0,
+                temperature=1.0,
+                group=parallel.group("tensor"),
+            )
+            scores.logprobs_N.sum().backward()
+        found.append(watch.largest)
+    return found
 
 
 def test_no_operation_makes_more_logits_than_a_chunk_has(tmp_path: Path) -> None:
-    assert run_ranks(1, largest_tensors, 1, folder=tmp_path) == [500 * HIDDEN]
-    assert run_ranks(1, largest_tensors, 200, folder=tmp_path) == [167 * VOCAB]  # three even chunks
-    assert run_ranks(1, largest_tensors, 1000, folder=tmp_path) == [500 * VOCAB]  # it would be seen
+    # 200 tokens: three even chunks; 1000: all at once, which shows that it would be seen.
+    (found,) = run_ranks(1, largest_tensors, [1, 200, 1000], folder=tmp_path)
+    assert found == [500 * HIDDEN, 167 * VOCAB, 500 * VOCAB]
 
 
 def no_tokens() -> None:
