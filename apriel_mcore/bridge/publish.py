@@ -174,10 +174,11 @@ class VersionPublisher:
         }
         if found:
             shown = ", ".join(sorted(found)[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
-            raise BridgeError(
-                f"version {version} was not sent, its weights are not finite: {shown}; the step before broke "
-                "them: go on from an earlier checkpoint, with a lower train.optimizer.lr"
+            broken = (
+                "the step before broke them: go on from an earlier checkpoint, with less train.optimizer.lr"
             )
+            cause = broken if version > 0 else "they are so in the model folder"
+            raise BridgeError(f"version {version} was not sent, its weights are not finite: {shown}; {cause}")
 
     def _confirm(self, version: int, delivery: Delivery, logprobs_T: list[float], start: float) -> None:
         """Comparison of bytes and of log-probs, receipt. First rank only."""
