@@ -70,9 +70,10 @@ def load(folder: Path, learner: MegatronLearner) -> dict[str, Any]:
 
 
 def _digests(learner: MegatronLearner) -> dict[str, str]:
-    """Of each weight that is not kept in FP8, by chunk and name."""
+    """Of each weight that is not kept in FP8, by chunk and name; in bfloat16, for weights that were saved so
+    know less than their masters."""
     return {
-        f"{number}.{name}": digest_of_tensor(weight.detach())
+        f"{number}.{name}": digest_of_tensor(weight.detach().bfloat16())
         for number, chunk in enumerate(learner.model.chunks)
         for name, weight in chunk.named_parameters()
         if not is_float8tensor(weight)

@@ -159,6 +159,15 @@ def test_the_run_continues(
                 assert ours.lr == theirs.lr
 
 
+def test_the_distributed_optimizer_follows_another_precision(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    root, layout = tmp_path / "checkpoints", {"distributed_optimizer": True}
+    ((wanted, _),) = run_ranks(1, save_and_continue, "bf16", layout, root, folder=tmp_path)
+    ((found, _),) = run_ranks(1, load_and_continue, "fp32", layout, root, folder=tmp_path)
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours.loss == pytest.approx(theirs.loss, abs=2e-2)
+
+
 def with_small_buckets() -> None:
     """As large models have them: many, each padded at its end."""
     from apriel_mcore.mcore import model
