@@ -27,7 +27,7 @@ class ArenaTransport:
         self, *, plan: Plan, rank: Coordinates, servers: ServerSide, ranks: Ranks, arenas: ArenaPair
     ) -> None:
         """BridgeError, on every rank, when they did not make the same plan."""
-        check_same_plan(plan.digest, ranks)
+        check_same_plan(plan.digest, ranks)  # before boxes of another plan are looked for in the arenas
         copies = plan.exports_of(rank)
         self._exports = {arena.path: ShardExport(copies, arena) for arena in arenas.both}
         self._servers = servers

@@ -100,7 +100,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Transport(Protocol):
-    """A way for weights to travel; one on every trainer rank. Making one compares their plans."""
+    """A way for weights to travel; one on every trainer rank."""
 
     def deliver(self, version: int, chunks: Chunks) -> Delivery:
         """Put the weights on every server; collective. AprielError on every rank when that failed."""
@@ -133,10 +133,11 @@ class VersionPublisher:
         probe: Probe,
         log: Path,
     ) -> None:
-        """Checks the parameters at once: BridgeError names what does not fit the plan.
+        """Checks plan and parameters at once: BridgeError names what does not fit.
 
         `servers` and `log` (receipts.jsonl) are used by the first rank only.
         """
+        check_same_plan(plan.digest, ranks)
         check_shards(trainer.chunks(), plan, trainer.coordinates)
         self._exports = plan.exports_of(trainer.coordinates)
         self._plan_digest = plan.digest
