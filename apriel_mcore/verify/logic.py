@@ -46,6 +46,9 @@ DENIED = {
     "composite": "it is not a task of its own",
 }
 
+# Their scorers compare boards of tuples, which became lists on the way through JSON.
+_COMPARE_TUPLES = frozenset({"arc_agi", "rearc"})
+
 # What scorers raise on answers that they cannot read. The gold answer went through the same scorer at
 # load, so the answer is to blame; anything else is the judge's own failure.
 _MALFORMED = (ValueError, TypeError, KeyError, IndexError, AttributeError, ZeroDivisionError, OverflowError)
@@ -82,7 +85,7 @@ def verify(reference: dict[str, Any], text: str) -> Verdict:
         return failed("unparsable", f"longer than {MAX_CHARS} characters")
     try:
         with time_limit(SOFT_LIMIT_S):
-            score = scorer(answer, msgspec.structs.asdict(puzzle.entry))
+            score = scorer(answer, _as_generated(puzzle))
     except _MALFORMED as error:
         return failed("unparsable", f"the scorer cannot read it: {type(error).__name__}")
     except OutOfTime:
@@ -109,6 +112,18 @@ def check_task(task: str) -> None:
     """InputError when the task is denied, without importing reasoning-gym."""
     if task in DENIED:
         raise InputError(f"reasoning-gym task {task!r} is not allowed: {DENIED[task]}")
+
+
+def _as_generated(puzzle: Reference) -> dict[str, Any]:
+    """The entry with the types that its scorer compares."""
+    entry = msgspec.structs.asdict(puzzle.entry)
+    if puzzle.task in _COMPARE_TUPLES:
+        entry["metadata"] = {name: _tuples(value) for name, value in puzzle.entry.metadata.items()}
+    return entry
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 @cache

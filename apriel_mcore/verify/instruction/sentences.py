@@ -1,14 +1,14 @@
 """Where does a sentence end?
 
 A deterministic rule instead of a trained splitter: a sentence ends at `.`, `!` or `?` (any run of them,
-with closing quotes and brackets) before white space or the end, and at a blank line. Dots alone do not
-end one after a title or an abbreviation, after a single initial, or before a lower-case letter.
+with closing quotes and brackets) before white space or the end; line breaks alone end none. Dots alone do
+not end one after a title or an abbreviation, after a single initial, or before a lower-case letter.
 Text without a word is not a sentence.
 """
 
 import re
 
-_END = re.compile(r"(?P<mark>[.!?\u3002\uff01\uff1f]+)[\"'\u2019\u201d)\]*_]*(?=\s|$)|\n\s*\n")
+_END = re.compile(r"(?P<mark>[.!?\u3002\uff01\uff1f]+)[\"'\u2019\u201d)\]*_]*(?=\s|$)")
 _TITLES = ("mr", "mrs", "ms", "dr", "prof", "rev", "gen", "col", "capt", "lt", "sgt", "st", "jr", "sr")
 _SHORT_FORMS = (
     "inc",
@@ -35,7 +35,7 @@ def split_sentences(text: str) -> list[str]:
     sentences: list[str] = []
     start = 0
     for end in _END.finditer(text):
-        only_dots = end["mark"] is not None and not end["mark"].strip(".")
+        only_dots = not end["mark"].strip(".")
         if only_dots and not _closes(text, end.start(), end.end()):
             continue
         sentences.append(text[start : end.end()].strip())
