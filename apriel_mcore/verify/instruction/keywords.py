@@ -1,6 +1,7 @@
 """Constraints on single words and letters: which occur, how often, and where."""
 
 import re
+from itertools import pairwise
 
 from apriel_mcore.verify.instruction.args import (
     Count,
@@ -79,8 +80,7 @@ def no_adjacent_consecutive(answer: str) -> bool:
     """No word starts with the letter that follows its neighbour's first one in the alphabet."""
     initials = [word[0] for word in spaced_words(answer)]
     return not any(
-        "a" <= left < right <= "z" and ord(right) - ord(left) == 1
-        for left, right in zip(initials, initials[1:], strict=False)
+        "a" <= left < right <= "z" and ord(right) - ord(left) == 1 for left, right in pairwise(initials)
     )
 
 

@@ -45,7 +45,7 @@ def penn_words(text: str) -> list[str]:
 
 
 def parts(answer: str, divider: re.Pattern[str]) -> list[str]:
-    """What stands between dividers, stripped. A part without a word is allowed at the edges only: else none."""
+    """What stands between dividers, stripped; nothing if any but the first and last part lacks a word."""
     found = [part.strip() for part in divider.split(answer)]
     if not all(map(has_word, found[1:-1])):
         return []
