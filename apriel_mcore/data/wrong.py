@@ -31,6 +31,7 @@ def answers(problem: Problem, *, num: int, seed: int) -> list[str]:
         "calls": _calls,
         "code": _code,
         "logic": _logic,
+        "puzzles": _puzzles,
         "instruction": _instruction,
     }
     if problem.verifier not in makers:
@@ -129,3 +130,14 @@ def _logic(reference: dict[str, Any], rng: Random) -> Iterator[str]:
         variants += [gold[: len(gold) // 2], gold[1:]]
     rng.shuffle(variants)
     yield from variants
+
+
+def _puzzles(reference: dict[str, Any], rng: Random) -> Iterator[str]:
+    """The gold with one digit or letter changed, and text that is no solution."""
+    gold = reference["gold"]
+    digits = [place for place, symbol in enumerate(gold) if symbol.isdigit()]
+    places = digits or [place for place, symbol in enumerate(gold) if symbol.isalpha()]
+    for place in rng.sample(places, len(places)):
+        other = str((int(gold[place]) + 1) % 10) if digits else "ab"[gold[place].lower() == "a"]
+        yield gold[:place] + other + gold[place + 1 :]
+    yield from ("unsolvable", "[[1]]", r"\boxed{?}")

@@ -65,6 +65,12 @@ def _logic(config: Verify) -> Judge:
     return Judge(logic.verify, logic.self_check, logic.warm_up)
 
 
+def _puzzles(config: Verify) -> Judge:
+    from apriel_mcore.verify.puzzles import judge
+
+    return Judge(judge.verify, judge.self_check, lambda: None)
+
+
 def _calls(config: Verify) -> Judge:
     from apriel_mcore.verify import calls
 
@@ -100,6 +106,7 @@ JUDGES: Judges = {
     "code": _code,
     "instruction": _instruction,
     "logic": _logic,
+    "puzzles": _puzzles,
     "calls": _calls,
 }
 
