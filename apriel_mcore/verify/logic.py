@@ -126,6 +126,13 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
+def allowed_tasks() -> list[str]:
+    """Names of the tasks that are not denied."""
+    from reasoning_gym.factory import DATASETS
+
+    return sorted(DATASETS.keys() - DENIED.keys())
+
+
 @cache
 def _scorer(task: str) -> Scorer:
     check_task(task)

@@ -54,10 +54,11 @@ def items(source: PuzzleSource) -> list[Item]:
 
 
 def _entries(source: PuzzleSource) -> list[Entry]:
-    """Distinct entries: somewhat more than `size`, or OVERSAMPLE times that where answers are few."""
+    """Distinct entries: a few more than `size`, or OVERSAMPLE times that where answers or entries are few."""
     enough = source.size + source.size // 8 + _MOST_SHOWN
     entries = _generate(source, enough)
-    if len({_answer(entry) for entry in entries}) > enough // 2:
+    answers_are_many = len({_answer(entry) for entry in entries}) > enough // 2
+    if answers_are_many and len(entries) >= source.size + _MOST_SHOWN:
         return entries
     return _generate(source, OVERSAMPLE * enough)
 
