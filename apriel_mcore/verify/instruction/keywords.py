@@ -13,7 +13,7 @@ from apriel_mcore.verify.instruction.args import (
     holds,
 )
 from apriel_mcore.verify.instruction.sentences import split_sentences
-from apriel_mcore.verify.instruction.tokens import bare, has_word, penn_words, spaced_words
+from apriel_mcore.verify.instruction.tokens import bare, penn_words, spaced_words
 
 _SHORTEST_PALINDROME = 3  # every "a" and "I" would be one
 
@@ -134,9 +134,9 @@ def no_exclamation(answer: str) -> bool:
 
 
 def every_word_in_brackets(answer: str) -> bool:
-    """Each token between white space is one word in square brackets of its own."""
+    """Each token between white space is in square brackets of its own."""
     return all(
-        token[0] == "[" and token[-1] == "]" and has_word(token) and token.count("[") == 1
+        len(token) > 2 and token[0] == "[" and token[-1] == "]" and token.count("[") == 1
         for token in answer.split()
     )
 
