@@ -9,8 +9,12 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
+from apriel_mcore.data.wrong_text import breaking
 from apriel_mcore.types import Problem
 from apriel_mcore.verify.latex import exact_number, respell
+
+_ROUNDS = 6
+"""Texts for each constraint of a prompt that has no gold."""
 
 _SPOILED = """
 def _spoil(value, turn={turn}):
@@ -102,9 +106,14 @@ def _code(reference: dict[str, Any], rng: Random) -> Iterator[str]:
 
 
 def _instruction(reference: dict[str, Any], rng: Random) -> Iterator[str]:
-    """The gold text with one of its constraints broken, five ways for each kind known here."""
-    gold = reference["gold"]
+    """The gold text with one of its constraints broken; without a gold, texts that break one for certain."""
+    gold = reference.get("gold", "")
     texts: list[str] = []
+    if not gold:
+        for instruction in reference["instructions"] * _ROUNDS:
+            texts.append(breaking(instruction["kind"], instruction["args"], rng))
+        yield from filter(None, texts)
+        return
     for instruction in reference["instructions"]:
         kind, args = instruction["kind"], instruction["args"]
         words = rng.sample(("maybe", "later", "perhaps", "then", "again", "so"), 5)

@@ -36,6 +36,9 @@ def test_other_numbers_are_refused(number: int) -> None:
 def test_an_expression_has_no_wrong_answer_that_is_known() -> None:
     assert wrong.answers(problem("math", answer=r"\sqrt{2}", format="boxed"), num=3, seed=0) == []
     assert wrong.answers(problem("instruction", instructions=[], gold="x"), num=3, seed=0) == []
+    assert (
+        wrong.answers(problem("instruction", instructions=[{"kind": "x", "args": {}}]), num=3, seed=0) == []
+    )
 
 
 def test_broken_constraints_are_refused_and_the_gold_is_not() -> None:
