@@ -5,8 +5,9 @@ from random import Random
 from typing import Any
 
 _WORDS = (
-    "amber", "brook", "cedar", "dune", "ember", "fern", "grove", "harbor", "inlet", "jetty", "knoll", "ledge",
-    "meadow", "north", "orchard", "pebble", "quarry", "ridge", "spring", "timber", "upland", "valley", "willow",
+    "amber", "brook", "cedar", "dune", "ember", "fern", "grove", "harbor", "inlet", "jetty", "knoll",
+    "ledge", "meadow", "north", "orchard", "pebble", "quarry", "ridge", "spring", "timber", "upland",
+    "valley", "willow",
 )  # fmt: skip
 _MANY = 12
 
