@@ -11,6 +11,7 @@ Seconds are CPU seconds of this process.
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from apriel_mcore.config.schema import PuzzleSource
@@ -66,12 +67,13 @@ def _ifeval_references() -> list[dict[str, Any]]:
 def _task_per_s(task: str) -> float:
     items = puzzles.items(PuzzleSource(task=task, size=ITEMS_PER_TASK))
     jobs = [(item.reference, item.reference["gold"]) for item in items]
+    verify = partial(logic.verify, solved_at=logic.FULL_SCORE)
     for reference, text in jobs:
-        verdict = logic.verify(reference, text)
+        verdict = verify(reference, text)
         if not verdict.success:
             raise InputError(f"{task}: a gold answer does not verify: {verdict}")
     jobs = jobs * 16  # the clock is read after each round
-    return _rate(logic.verify, jobs, seconds=_SECONDS)
+    return _rate(verify, jobs, seconds=_SECONDS)
 
 
 def _rate(verify: Callable[[dict[str, Any], str], Verdict], jobs: Sequence[Job], *, seconds: float) -> float:

@@ -1,7 +1,7 @@
 """Does the answer solve the puzzle, as its reasoning-gym scorer sees it?
 
 Scorers return partial credit for near misses and for answers that merely contain the gold one; here
-only a score of exactly 1.0 counts. Some scorers execute the answer as code or accept anything: they are
+only the full score counts, unless a recipe asks for less. Some scorers execute the answer as code or accept anything: they are
 refused by name.
 """
 
@@ -20,6 +20,7 @@ from apriel_mcore.verify.outcome import CORRECT, NO_ANSWER, failed, read_referen
 
 MAX_CHARS = 10_000
 SOFT_LIMIT_S = 1.0
+FULL_SCORE = 1.0
 
 _EXECUTES = "its scorer executes the answer as code"
 _NO_GOLD = "its items have no reference answer that could be checked"
@@ -71,8 +72,9 @@ class Reference(msgspec.Struct, frozen=True):
     entry: Entry
 
 
-def verify(reference: dict[str, Any], text: str) -> Verdict:
-    """The verdict on one answer; binary. InputError for a denied or unknown task.
+def verify(reference: dict[str, Any], text: str, *, solved_at: float) -> Verdict:
+    """The verdict on one answer; binary: whether its score reaches `solved_at`. InputError for a denied or
+    unknown task.
 
     The answer is the final response, or the content of its last `<answer>` tag, stripped.
     """
@@ -90,13 +92,13 @@ def verify(reference: dict[str, Any], text: str) -> Verdict:
         return failed("unparsable", f"the scorer cannot read it: {type(error).__name__}")
     except OutOfTime:
         return failed("unparsable", f"took more than {SOFT_LIMIT_S:g} s of CPU")
-    return CORRECT if score == 1.0 else failed("wrong", f"score {score:.3g}")
+    return CORRECT if score >= solved_at else failed("wrong", f"score {score:.3g}")
 
 
 def self_check(reference: dict[str, Any]) -> None:
     """InputError unless the item's own answer scores 1.0."""
     puzzle = read_reference(reference, Reference)
-    verdict = verify(reference, puzzle.entry.answer)
+    verdict = verify(reference, puzzle.entry.answer, solved_at=FULL_SCORE)
     if not verdict.success:
         raise InputError(
             f"reference: the answer of this {puzzle.task} item does not verify: {verdict.detail}"

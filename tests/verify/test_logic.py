@@ -8,7 +8,9 @@ import msgspec
 import pytest
 
 from apriel_mcore.errors import InputError
-from apriel_mcore.verify.logic import DENIED, check_task, self_check, verify
+from apriel_mcore.types import Verdict
+from apriel_mcore.verify import logic
+from apriel_mcore.verify.logic import DENIED, check_task, self_check
 
 reasoning_gym = pytest.importorskip("reasoning_gym")
 from reasoning_gym.factory import DATASETS  # noqa: E402
@@ -24,6 +26,10 @@ def generate(task: str, seed: int = 3) -> dict[str, Any]:
     """A reference as it arrives in the worker: after a trip through JSON."""
     item = reasoning_gym.create_dataset(task, size=1, seed=seed)[0]
     return msgspec.json.decode(msgspec.json.encode({"task": task, "entry": item}, enc_hook=str))
+
+
+def verify(reference: dict[str, Any], text: str) -> Verdict:
+    return logic.verify(reference, text, solved_at=logic.FULL_SCORE)
 
 
 YES = puzzle("syllogism", "All A are B. Is every A a B?", "Yes")
@@ -109,3 +115,12 @@ def test_allowed_scorers_do_not_execute_hang_or_accept_junk(tmp_path: Path) -> N
             assert not verdict.success, f"{task} accepts {probe[:40]!r}"
             assert time.process_time() - start < 0.5, f"{task} is slow on {probe[:40]!r}"
             assert not mark.exists(), f"{task} executed {probe[:40]!r}"
+
+
+def test_a_recipe_may_count_near_misses() -> None:
+    reference = puzzle("spell_backward", "q", "olleh", word="hello", word_len=5)
+    assert logic.verify(reference, "olleh", solved_at=1.0).success
+    score = reasoning_gym.get_score_answer_fn("spell_backward")("ollex", reference["entry"])
+    assert 0 < score < 1
+    assert not logic.verify(reference, "ollex", solved_at=1.0).success
+    assert logic.verify(reference, "ollex", solved_at=score).success
