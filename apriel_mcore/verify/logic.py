@@ -1,8 +1,8 @@
 """Does the answer solve the puzzle, as its reasoning-gym scorer sees it?
 
 Scorers return partial credit for near misses and for answers that merely contain the gold one; here
-only the full score counts, unless a recipe asks for less. Some scorers execute the answer as code or accept anything: they are
-refused by name.
+only the full score counts, unless a recipe asks for less. Some scorers execute the answer as code or accept
+anything: they are refused by name.
 """
 
 from collections.abc import Callable
