@@ -131,11 +131,18 @@ def _instruction(reference: dict[str, Any], rng: Random) -> Iterator[str]:
 
 
 def _logic(reference: dict[str, Any], rng: Random) -> Iterator[str]:
-    """The gold answer cut short, doubled, within a sentence, or with a word of its own."""
+    """The gold answer doubled, denied, within a sentence, with another value, or with a word of its own.
+
+    Numbers get another first digit and are not cut short: scorers round, as their questions say.
+    """
     gold = reference["gold"]
     word = "".join(rng.choices("abcdefgh", k=6))
     variants = [f"{gold} {gold}", f"The answer is {gold}.", f"{gold} or {word}", word, f"not {gold}"]
-    if len(gold) > 1:
+    digits = [place for place, symbol in enumerate(gold) if symbol.isdigit()]
+    if digits:
+        first = digits[0]
+        variants += [f"{gold[:first]}{(int(gold[first]) + n) % 10}{gold[first + 1 :]}" for n in (1, 4, 7)]
+    elif len(gold) > 1:
         variants += [gold[: len(gold) // 2], gold[1:]]
     rng.shuffle(variants)
     yield from variants

@@ -16,6 +16,7 @@ from apriel_mcore.errors import InputError
 from apriel_mcore.types import Verdict
 from apriel_mcore.verify.alarm import OutOfTime, time_limit
 from apriel_mcore.verify.answer import final_answer, tagged_or_bare_text
+from apriel_mcore.verify.logic_forms import is_of_its_form
 from apriel_mcore.verify.outcome import CORRECT, NO_ANSWER, failed, read_reference
 
 MAX_CHARS = 10_000
@@ -85,6 +86,8 @@ def verify(reference: dict[str, Any], text: str, *, solved_at: float) -> Verdict
         return NO_ANSWER
     if len(answer) > MAX_CHARS:
         return failed("unparsable", f"longer than {MAX_CHARS} characters")
+    if not is_of_its_form(puzzle.task, answer, puzzle.entry.answer):
+        return failed("wrong", "more than an answer, or of another form")
     try:
         with time_limit(SOFT_LIMIT_S):
             score = scorer(answer, _as_generated(puzzle))

@@ -118,9 +118,8 @@ def test_allowed_scorers_do_not_execute_hang_or_accept_junk(tmp_path: Path) -> N
 
 
 def test_a_recipe_may_count_near_misses() -> None:
-    reference = puzzle("spell_backward", "q", "olleh", word="hello", word_len=5)
-    assert logic.verify(reference, "olleh", solved_at=1.0).success
-    score = reasoning_gym.get_score_answer_fn("spell_backward")("ollex", reference["entry"])
+    near = "Yes!!"
+    score = reasoning_gym.get_score_answer_fn("syllogism")(near, YES["entry"])
     assert 0 < score < 1
-    assert not logic.verify(reference, "ollex", solved_at=1.0).success
-    assert logic.verify(reference, "ollex", solved_at=score).success
+    assert not logic.verify(YES, near, solved_at=1.0).success
+    assert logic.verify(YES, near, solved_at=score).success
