@@ -13,6 +13,9 @@ from apriel_mcore.data.wrong_text import breaking
 from apriel_mcore.types import Problem
 from apriel_mcore.verify.latex import exact_number, respell
 
+_MANY_SOLUTIONS = frozenset({"cryptarithm"})
+"""Tasks of which another number may be another solution."""
+
 _ROUNDS = 6
 """Texts for each constraint of a prompt that has no gold."""
 
@@ -139,10 +142,10 @@ def _logic(reference: dict[str, Any], rng: Random) -> Iterator[str]:
     word = "".join(rng.choices("abcdefgh", k=6))
     variants = [f"{gold} {gold}", f"The answer is {gold}.", f"{gold} or {word}", word, f"not {gold}"]
     digits = [place for place, symbol in enumerate(gold) if symbol.isdigit()]
-    if digits:
+    if digits and reference["task"] not in _MANY_SOLUTIONS:
         first = digits[0]
         variants += [f"{gold[:first]}{(int(gold[first]) + n) % 10}{gold[first + 1 :]}" for n in (1, 4, 7)]
-    elif len(gold) > 1:
+    if not digits and len(gold) > 1:
         variants += [gold[: len(gold) // 2], gold[1:]]
     rng.shuffle(variants)
     yield from variants
