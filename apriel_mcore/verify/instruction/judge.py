@@ -43,6 +43,9 @@ def verify(reference: dict[str, Any], text: str) -> Verdict:
 
 
 def self_check(reference: dict[str, Any]) -> None:
-    """InputError unless every constraint is known and has the arguments it takes."""
+    """InputError unless every constraint is known and has the arguments it takes.
+
+    Each is asked once, so that what it needs is loaded, or found missing, before the run.
+    """
     for instruction in read_reference(reference, Reference).instructions:
-        bind(instruction.kind, instruction.args)
+        bind(instruction.kind, instruction.args)("a word")

@@ -38,8 +38,10 @@ def frequency(answer: str, *, keyword: Phrase, frequency: Count, relation: Relat
     return holds(_count(answer, keyword), relation, frequency)
 
 
-def exact_frequency(answer: str, *, keyword: Phrase, frequency: Count, relation: Relation) -> bool:
-    """Exactly so often: the prompt says "should appear N times" and never states the row's relation."""
+def exact_frequency(
+    answer: str, *, keyword: Phrase, frequency: Count, relation: Relation = "at least"
+) -> bool:
+    """Exactly so often: the prompt says "should appear N times" and never states the row's `relation`."""
     return _count(answer, keyword) == frequency
 
 

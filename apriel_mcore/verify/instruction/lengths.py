@@ -6,7 +6,7 @@ from apriel_mcore.verify.instruction.args import Count, Phrase, Relation, holds
 from apriel_mcore.verify.instruction.sentences import split_sentences
 from apriel_mcore.verify.instruction.tokens import parts, spaced_words, words
 
-STARS = re.compile(r"\*\*\*")
+_STARS = re.compile(r"\*\*\*")
 _SPACED_STARS = re.compile(r"\* ?\* ?\*")
 _BLANK_LINE = re.compile(r"\n[ \t]*\n")
 _LOWERCASE_WORD = re.compile(r"\b[a-z]+\b")
@@ -31,12 +31,12 @@ def number_letters(answer: str, *, N: Count, relation: Relation) -> bool:
 
 def number_paragraphs(answer: str, *, num_paragraphs: Count) -> bool:
     """Exactly so many paragraphs with the divider `***` between them; empty ones only at the edges."""
-    return len(parts(answer, STARS)) == num_paragraphs
+    return len(parts(answer, _STARS)) == num_paragraphs
 
 
 def two_paragraphs_by_stars(answer: str) -> bool:
     """Two paragraphs with the divider `***` between them."""
-    return len(parts(answer, STARS)) == 2
+    return len(parts(answer, _STARS)) == 2
 
 
 def two_paragraphs_by_blank_line(answer: str) -> bool:

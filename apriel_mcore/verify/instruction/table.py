@@ -81,9 +81,14 @@ class Kind(NamedTuple):
 
 
 def _kind(check: Check) -> Kind:
+    """Parameters become fields; one with a default may be left out of a row."""
     hints = get_type_hints(check, include_extras=True)
-    fields = [(name, hint) for name, hint in hints.items() if name not in ("answer", "return")]
-    record = msgspec.defstruct(check.__name__, fields, frozen=True, forbid_unknown_fields=True)
+    given = {name: hint for name, hint in hints.items() if name not in ("answer", "return")}
+    defaults = check.__kwdefaults__ or {}
+    fields = [
+        (name, hint, defaults[name]) if name in defaults else (name, hint) for name, hint in given.items()
+    ]
+    record = msgspec.defstruct(check.__name__, fields, frozen=True, kw_only=True, forbid_unknown_fields=True)
     return Kind(check, record)
 
 

@@ -159,6 +159,7 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
         "Sun and sun",
         "One sun",
     ),
+    ("keywords:word_count_different_numbers", {"keyword": "sun", "frequency": 1}, "One sun", "Sun and sun"),
     ("keywords:word_once", {"keyword": "sun"}, "The Sun", "sun and sun"),
     (
         "last_word:last_word_answer",
