@@ -43,7 +43,7 @@ def run(config: RunConfig, *, num_wrong: int, failures: Path | None) -> None:
     dataset = problems.load(config, Renderer(model_files.config_folder(config.model)))
     found = [p for part in (dataset.train, dataset.held_out) for domain in part.values() for p in domain]
     golds = [_Asked(p, p.reference["gold"]) for p in found if p.reference.get("gold")]
-    changed = _changed(golds, num_wrong, config.seed)
+    changed = _changed(found, num_wrong, config.seed)
     refused, accepted = asyncio.run(_replay(config, golds, changed))
     console = Console(width=140)
     console.print(_table(dataset, golds, changed, refused, accepted))
@@ -55,18 +55,18 @@ def run(config: RunConfig, *, num_wrong: int, failures: Path | None) -> None:
         failures.write_bytes(msgspec.json.Encoder().encode_lines([*refused, *accepted]))
 
 
-def _changed(golds: Sequence[_Asked], num: int, seed: int) -> list[_Asked]:
-    """Up to `num` wrong answers a domain, spread over its problems."""
-    by_domain: dict[str, list[_Asked]] = {}
-    for asked in golds:
-        by_domain.setdefault(asked.problem.domain, []).append(asked)
+def _changed(asked: Sequence[Problem], num: int, seed: int) -> list[_Asked]:
+    """Up to `num` wrong answers a source, spread over its problems."""
+    by_source: dict[tuple[str, str], list[Problem]] = {}
+    for problem in asked:
+        by_source.setdefault((problem.domain, problem.source), []).append(problem)
     found: list[_Asked] = []
-    for members in by_domain.values():
+    for members in by_source.values():
         per_problem = -(-num // len(members))
         texts = [
-            _Asked(asked.problem, text)
-            for asked in members
-            for text in wrong.answers(asked.problem, num=per_problem, seed=seed)
+            _Asked(problem, text)
+            for problem in members
+            for text in wrong.answers(problem, num=per_problem, seed=seed)
         ]
         found += texts[:num]
     return found
@@ -110,8 +110,9 @@ def _table(
     tried = Counter((a.problem.domain, a.problem.source) for a in changed)
     fooled = Counter((f.domain, f.source) for f in accepted)
     rejected = Counter((r.domain, r.source) for r in dataset.rejects)
-    for key, count in asked.items():
-        right = count - missed[key]
-        cells = (rejected[key], count, right, f"{right / count:.2%}", tried[key], fooled[key])
+    for key in asked | tried:
+        right = asked[key] - missed[key]
+        share = f"{right / asked[key]:.2%}" if asked[key] else "no gold"
+        cells = (rejected[key], asked[key], right, share, tried[key], fooled[key])
         table.add_row(*key, *map(str, cells))
     return table

@@ -6,6 +6,7 @@
     adversarial.worst_s    the longest wall time that one of the hostile answers took through the pool
     adversarial.worst_cpu_s    the most CPU time that one of them took in the judge
     code.*                     verify_code.py: the sandboxes, cold and warm
+    instruction_ifeval.*, logic_tasks.*    verify_kinds.py: real prompts, every logic task
     hostile.*, honest.*        verify_hostile.py: what honest answers notice of an attack
 
 Medians over rounds that visit every domain in turn.
@@ -21,7 +22,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from apriel_mcore.bench import verify_code, verify_hostile
+from apriel_mcore.bench import verify_code, verify_hostile, verify_kinds
 from apriel_mcore.config.schema import Verify
 from apriel_mcore.errors import InputError
 from apriel_mcore.types import Problem, Verdict
@@ -85,6 +86,7 @@ def workloads() -> dict[str, Workload]:
     sums = {"functions": [_ADD], "answer": [{"add": {"a": [1], "b": [2]}}], "kind": "simple"}
     call = '<tool_calls>[{"name": "add", "arguments": {"a": 1, "b": 2}}]</tool_calls>'
     puzzle = {"task": "syllogism", "entry": {"question": "Is it?", "answer": "Yes", "metadata": {}}}
+    mines = {"task": "minesweeper", "facts": {"current_mines": [[0, 1], [2, 2]]}}
     tests = [{"args": [encode(n)], "expected": encode(2 * n)} for n in range(5)]
     return {
         "math_int": Workload("math", tuple(integers), 2000),
@@ -92,6 +94,7 @@ def workloads() -> dict[str, Workload]:
         "instruction": Workload("instruction", ((constraints, _PARAGRAPH),), 1000),
         "calls": Workload("calls", ((sums, call),), 4000),
         "logic": Workload("logic", ((puzzle, "Yes"),), 4000),
+        "puzzles": Workload("puzzles", ((mines, "[(0, 1), (2, 2)]"),), 4000),
         "code_warm": Workload("code", (({"tests": tests, "entry_point": "double"}, _DOUBLE),), 100),
     }
 
@@ -109,6 +112,7 @@ def run(args: argparse.Namespace) -> dict[str, float | str]:
     numbers: dict[str, float | str] = {}
     numbers |= _judges_alone(args.rounds)
     numbers |= asyncio.run(_through_the_pool(args.rounds))
+    numbers |= verify_kinds.measure()
     numbers |= verify_code.measure(args.rounds)
     numbers |= asyncio.run(verify_hostile.measure(args.hostile, list(_LATEX)))
     return numbers

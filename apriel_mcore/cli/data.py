@@ -15,7 +15,7 @@ def add(commands: Commands) -> None:
     sample.add_argument("--domain", help="default: every domain")
     sample.add_argument("--num", type=int, default=3, help="problems a domain (default: 3)")
     verify = recipe_command(views, "verify", "gold answers through the verifiers", _data_verify)
-    verify.add_argument("--wrong", type=int, default=0, metavar="N", help="also N changed answers a domain")
+    verify.add_argument("--wrong", type=int, default=0, metavar="N", help="also N changed answers a source")
     verify.add_argument("--json", type=Path, help="also write every failure to this file, one a line")
 
 

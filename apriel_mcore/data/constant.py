@@ -22,9 +22,9 @@ def best_constants(problems: Mapping[str, Sequence[Problem]]) -> dict[str, float
 def best_constant(problems: Sequence[Problem]) -> float:
     """Share of problems that the best single answer solves in full (0 for no problems).
 
-    math, logic and calls: the most frequent gold answer. code: the most frequent function to be defined,
-    as if one definition solved all that ask for its name (an upper bound). instruction: the real checkers
-    on the gold texts, at most MAX_TEXTS of them (a lower bound; 0 where no gold text is known).
+    math, logic, puzzles and calls: the most frequent gold answer. code: the most frequent function to be
+    defined, as if one definition solved all that ask for its name (an upper bound). instruction: the real
+    checkers on the gold texts, at most MAX_TEXTS of them (a lower bound; 0 where no gold text is known).
     """
     if not problems:
         return 0.0
@@ -39,6 +39,8 @@ def _answer(problem: Problem) -> str:
     reference = problem.reference
     if problem.verifier == "logic":
         answer = reference["entry"]["answer"]
+    elif problem.verifier == "puzzles":
+        answer = reference.get("gold") or reference["facts"]
     elif problem.verifier == "code":
         answer = reference.get("entry_point") or [test["expected"] for test in reference["tests"]]
     else:

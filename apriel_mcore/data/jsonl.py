@@ -15,6 +15,7 @@ ANSWER_KEYS = {
     "code": "tests",
     "instruction": "instructions",
     "logic": "entry",
+    "puzzles": "facts",
     "calls": "answer",
 }
 """What a reference must hold, by verifier; the verifier itself checks the rest before the run."""

@@ -9,8 +9,15 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
+from apriel_mcore.data.wrong_text import breaking
 from apriel_mcore.types import Problem
 from apriel_mcore.verify.latex import exact_number, respell
+
+_MANY_SOLUTIONS = frozenset({"cryptarithm"})
+"""Tasks of which another number may be another solution."""
+
+_ROUNDS = 6
+"""Texts for each constraint of a prompt that has no gold."""
 
 _SPOILED = """
 def _spoil(value, turn={turn}):
@@ -31,6 +38,7 @@ def answers(problem: Problem, *, num: int, seed: int) -> list[str]:
         "calls": _calls,
         "code": _code,
         "logic": _logic,
+        "puzzles": _puzzles,
         "instruction": _instruction,
     }
     if problem.verifier not in makers:
@@ -101,9 +109,14 @@ def _code(reference: dict[str, Any], rng: Random) -> Iterator[str]:
 
 
 def _instruction(reference: dict[str, Any], rng: Random) -> Iterator[str]:
-    """The gold text with one of its constraints broken, five ways for each kind known here."""
-    gold = reference["gold"]
+    """The gold text with one of its constraints broken; without a gold, texts that break one for certain."""
+    gold = reference.get("gold", "")
     texts: list[str] = []
+    if not gold:
+        for instruction in reference["instructions"] * _ROUNDS:
+            texts.append(breaking(instruction["kind"], instruction["args"], rng))
+        yield from filter(None, texts)
+        return
     for instruction in reference["instructions"]:
         kind, args = instruction["kind"], instruction["args"]
         words = rng.sample(("maybe", "later", "perhaps", "then", "again", "so"), 5)
@@ -121,11 +134,29 @@ def _instruction(reference: dict[str, Any], rng: Random) -> Iterator[str]:
 
 
 def _logic(reference: dict[str, Any], rng: Random) -> Iterator[str]:
-    """The gold answer cut short, doubled, within a sentence, or with a word of its own."""
+    """The gold answer doubled, denied, within a sentence, with another value, or with a word of its own.
+
+    Numbers get another first digit and are not cut short: scorers round, as their questions say.
+    """
     gold = reference["gold"]
     word = "".join(rng.choices("abcdefgh", k=6))
     variants = [f"{gold} {gold}", f"The answer is {gold}.", f"{gold} or {word}", word, f"not {gold}"]
-    if len(gold) > 1:
+    digits = [place for place, symbol in enumerate(gold) if symbol.isdigit()]
+    if digits and reference["task"] not in _MANY_SOLUTIONS:
+        first = digits[0]
+        variants += [f"{gold[:first]}{(int(gold[first]) + n) % 10}{gold[first + 1 :]}" for n in (1, 4, 7)]
+    if not digits and len(gold) > 1:
         variants += [gold[: len(gold) // 2], gold[1:]]
     rng.shuffle(variants)
     yield from variants
+
+
+def _puzzles(reference: dict[str, Any], rng: Random) -> Iterator[str]:
+    """The gold with one digit or letter changed, and text that is no solution."""
+    gold = reference["gold"]
+    digits = [place for place, symbol in enumerate(gold) if symbol.isdigit()]
+    places = digits or [place for place, symbol in enumerate(gold) if symbol.isalpha()]
+    for place in rng.sample(places, len(places)):
+        other = str((int(gold[place]) + 1) % 10) if digits else "ab"[gold[place].lower() == "a"]
+        yield gold[:place] + other + gold[place + 1 :]
+    yield from ("unsolvable", "[[1]]", r"\boxed{?}")

@@ -1,8 +1,8 @@
 """Does the answer solve the puzzle, as its reasoning-gym scorer sees it?
 
 Scorers return partial credit for near misses and for answers that merely contain the gold one; here
-only a score of exactly 1.0 counts. Some scorers execute the answer as code or accept anything: they are
-refused by name.
+only the full score counts, unless a recipe asks for less. Some scorers execute the answer as code or accept
+anything: they are refused by name.
 """
 
 from collections.abc import Callable
@@ -16,10 +16,12 @@ from apriel_mcore.errors import InputError
 from apriel_mcore.types import Verdict
 from apriel_mcore.verify.alarm import OutOfTime, time_limit
 from apriel_mcore.verify.answer import final_answer, tagged_or_bare_text
+from apriel_mcore.verify.logic_forms import is_of_its_form
 from apriel_mcore.verify.outcome import CORRECT, NO_ANSWER, failed, read_reference
 
 MAX_CHARS = 10_000
 SOFT_LIMIT_S = 1.0
+FULL_SCORE = 1.0
 
 _EXECUTES = "its scorer executes the answer as code"
 _NO_GOLD = "its items have no reference answer that could be checked"
@@ -46,6 +48,9 @@ DENIED = {
     "composite": "it is not a task of its own",
 }
 
+# Their scorers compare boards of tuples, which became lists on the way through JSON.
+_COMPARE_TUPLES = frozenset({"arc_agi", "rearc"})
+
 # What scorers raise on answers that they cannot read. The gold answer went through the same scorer at
 # load, so the answer is to blame; anything else is the judge's own failure.
 _MALFORMED = (ValueError, TypeError, KeyError, IndexError, AttributeError, ZeroDivisionError, OverflowError)
@@ -68,8 +73,9 @@ class Reference(msgspec.Struct, frozen=True):
     entry: Entry
 
 
-def verify(reference: dict[str, Any], text: str) -> Verdict:
-    """The verdict on one answer; binary. InputError for a denied or unknown task.
+def verify(reference: dict[str, Any], text: str, *, solved_at: float) -> Verdict:
+    """The verdict on one answer; binary: whether its score reaches `solved_at`. InputError for a denied or
+    unknown task.
 
     The answer is the final response, or the content of its last `<answer>` tag, stripped.
     """
@@ -80,20 +86,22 @@ def verify(reference: dict[str, Any], text: str) -> Verdict:
         return NO_ANSWER
     if len(answer) > MAX_CHARS:
         return failed("unparsable", f"longer than {MAX_CHARS} characters")
+    if not is_of_its_form(puzzle.task, answer, puzzle.entry.answer):
+        return failed("wrong", "more than an answer, or of another form")
     try:
         with time_limit(SOFT_LIMIT_S):
-            score = scorer(answer, msgspec.structs.asdict(puzzle.entry))
+            score = scorer(answer, _as_generated(puzzle))
     except _MALFORMED as error:
         return failed("unparsable", f"the scorer cannot read it: {type(error).__name__}")
     except OutOfTime:
         return failed("unparsable", f"took more than {SOFT_LIMIT_S:g} s of CPU")
-    return CORRECT if score == 1.0 else failed("wrong", f"score {score:.3g}")
+    return CORRECT if score >= solved_at else failed("wrong", f"score {score:.3g}")
 
 
 def self_check(reference: dict[str, Any]) -> None:
     """InputError unless the item's own answer scores 1.0."""
     puzzle = read_reference(reference, Reference)
-    verdict = verify(reference, puzzle.entry.answer)
+    verdict = verify(reference, puzzle.entry.answer, solved_at=FULL_SCORE)
     if not verdict.success:
         raise InputError(
             f"reference: the answer of this {puzzle.task} item does not verify: {verdict.detail}"
@@ -109,6 +117,25 @@ def check_task(task: str) -> None:
     """InputError when the task is denied, without importing reasoning-gym."""
     if task in DENIED:
         raise InputError(f"reasoning-gym task {task!r} is not allowed: {DENIED[task]}")
+
+
+def _as_generated(puzzle: Reference) -> dict[str, Any]:
+    """The entry with the types that its scorer compares."""
+    entry = msgspec.structs.asdict(puzzle.entry)
+    if puzzle.task in _COMPARE_TUPLES:
+        entry["metadata"] = {name: _tuples(value) for name, value in puzzle.entry.metadata.items()}
+    return entry
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def allowed_tasks() -> list[str]:
+    """Names of the tasks that are not denied."""
+    from reasoning_gym.factory import DATASETS
+
+    return sorted(DATASETS.keys() - DENIED.keys())
 
 
 @cache

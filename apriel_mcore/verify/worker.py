@@ -62,7 +62,16 @@ def _instruction(config: Verify) -> Judge:
 def _logic(config: Verify) -> Judge:
     from apriel_mcore.verify import logic
 
-    return Judge(logic.verify, logic.self_check, logic.warm_up)
+    def verify(reference: dict[str, Any], text: str) -> Verdict:
+        return logic.verify(reference, text, solved_at=config.logic_solved_at)
+
+    return Judge(verify, logic.self_check, logic.warm_up)
+
+
+def _puzzles(config: Verify) -> Judge:
+    from apriel_mcore.verify.puzzles import judge
+
+    return Judge(judge.verify, judge.self_check, lambda: None)
 
 
 def _calls(config: Verify) -> Judge:
@@ -100,6 +109,7 @@ JUDGES: Judges = {
     "code": _code,
     "instruction": _instruction,
     "logic": _logic,
+    "puzzles": _puzzles,
     "calls": _calls,
 }
 

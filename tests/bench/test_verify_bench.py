@@ -8,7 +8,7 @@ from apriel_mcore.verify.latex import too_deep
 from apriel_mcore.verify.worker import JUDGES
 
 
-@pytest.mark.parametrize("name", ["math_int", "math_latex", "instruction", "logic"])
+@pytest.mark.parametrize("name", ["math_int", "math_latex", "instruction", "logic", "puzzles"])
 def test_every_answer_of_a_workload_verifies(name: str) -> None:
     load = workloads()[name]
     judge = JUDGES[load.verifier](Verify())

@@ -13,6 +13,8 @@ from apriel_mcore.data.templates import constraints
 from apriel_mcore.types import Problem
 from apriel_mcore.verify import math
 from apriel_mcore.verify.instruction import judge
+from apriel_mcore.verify.puzzles import judge as puzzles
+from tests.verify.puzzles.cases import CASES
 
 
 def problem(verifier: str, **reference: Any) -> Problem:
@@ -34,6 +36,9 @@ def test_other_numbers_are_refused(number: int) -> None:
 def test_an_expression_has_no_wrong_answer_that_is_known() -> None:
     assert wrong.answers(problem("math", answer=r"\sqrt{2}", format="boxed"), num=3, seed=0) == []
     assert wrong.answers(problem("instruction", instructions=[], gold="x"), num=3, seed=0) == []
+    assert (
+        wrong.answers(problem("instruction", instructions=[{"kind": "x", "args": {}}]), num=3, seed=0) == []
+    )
 
 
 def test_broken_constraints_are_refused_and_the_gold_is_not() -> None:
@@ -41,6 +46,16 @@ def test_broken_constraints_are_refused_and_the_gold_is_not() -> None:
         assert judge.verify(item.reference, item.reference["gold"]).success
         found = wrong.answers(problem("instruction", **item.reference), num=5, seed=0)
         assert len(found) == 5 and not any(judge.verify(item.reference, text).success for text in found)
+
+
+@pytest.mark.parametrize(("task", "facts"), [case[:2] for case in CASES])
+def test_changed_solutions_of_puzzles_are_refused(task: str, facts: dict[str, Any]) -> None:
+    gold = puzzles.gold_text(task, facts)
+    if gold:
+        reference = {"task": task, "facts": facts, "gold": gold}
+        found = wrong.answers(problem("puzzles", **reference), num=20, seed=0)
+        assert len(found) > 3 and gold not in found
+        assert not any(puzzles.verify(reference, text).success for text in found)
 
 
 def test_changed_calls_are_not_the_gold() -> None:

@@ -75,6 +75,7 @@ DOORS: dict[str, set[str]] = {
     "reasoning_gym": {"data.templates.puzzles", "verify.logic"},
     "math_verify": {"verify.math"},
     "bfcl_eval": {"verify.calls"},
+    "py3langid": {"verify.instruction.language"},
     "torch": {
         "loss.policy",
         "mcore",

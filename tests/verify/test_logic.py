@@ -8,15 +8,14 @@ import msgspec
 import pytest
 
 from apriel_mcore.errors import InputError
-from apriel_mcore.verify.logic import DENIED, check_task, self_check, verify
+from apriel_mcore.types import Verdict
+from apriel_mcore.verify import logic
+from apriel_mcore.verify.logic import DENIED, check_task, self_check
 
 reasoning_gym = pytest.importorskip("reasoning_gym")
 from reasoning_gym.factory import DATASETS  # noqa: E402
 
-# Their items compare tuples, which JSON turns into lists: the self-check drops every one.
-NOT_PORTABLE = {"arc_agi", "rearc"}
-SLOW_TO_GENERATE = {"knight_swap", "futoshiki", "sokoban", "zebra_puzzles", "rearc", "arc_agi"}
-PROBED = sorted(DATASETS.keys() - DENIED.keys() - SLOW_TO_GENERATE)
+PROBED = sorted(DATASETS.keys() - DENIED.keys())
 
 
 def puzzle(task: str, question: str, answer: str, **metadata: Any) -> dict[str, Any]:
@@ -27,6 +26,10 @@ def generate(task: str, seed: int = 3) -> dict[str, Any]:
     """A reference as it arrives in the worker: after a trip through JSON."""
     item = reasoning_gym.create_dataset(task, size=1, seed=seed)[0]
     return msgspec.json.decode(msgspec.json.encode({"task": task, "entry": item}, enc_hook=str))
+
+
+def verify(reference: dict[str, Any], text: str) -> Verdict:
+    return logic.verify(reference, text, solved_at=logic.FULL_SCORE)
 
 
 YES = puzzle("syllogism", "All A are B. Is every A a B?", "Yes")
@@ -112,3 +115,11 @@ def test_allowed_scorers_do_not_execute_hang_or_accept_junk(tmp_path: Path) -> N
             assert not verdict.success, f"{task} accepts {probe[:40]!r}"
             assert time.process_time() - start < 0.5, f"{task} is slow on {probe[:40]!r}"
             assert not mark.exists(), f"{task} executed {probe[:40]!r}"
+
+
+def test_a_recipe_may_count_near_misses() -> None:
+    near = "Yes!!"
+    score = reasoning_gym.get_score_answer_fn("syllogism")(near, YES["entry"])
+    assert 0 < score < 1
+    assert not logic.verify(YES, near, solved_at=1.0).success
+    assert logic.verify(YES, near, solved_at=score).success

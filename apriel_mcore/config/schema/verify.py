@@ -35,6 +35,8 @@ class Verify(Section, frozen=True, kw_only=True, tag_field="kind", tag="local"):
     """For one answer; then its process is killed, and there is no verdict."""
     sandbox: Sandbox = BwrapSandbox()
     """How model-written code runs; never another one than this."""
+    logic_solved_at: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """Score of a reasoning-gym task from which on its puzzle counts as solved; below 1, near misses do."""
     code_cpu_s: PositiveFloat = 3.0
     code_memory_mib: Positive = 512
     worker_memory_mib: Positive = 4096

@@ -6,7 +6,9 @@ import msgspec
 
 from apriel_mcore.config.schema.layouts import Intellect3Logic
 from apriel_mcore.data.item import Item, Unusable
+from apriel_mcore.errors import InputError
 from apriel_mcore.types import Message
+from apriel_mcore.verify.puzzles.judge import gold_text, self_check
 
 
 class _Info(msgspec.Struct, frozen=True):
@@ -15,7 +17,8 @@ class _Info(msgspec.Struct, frozen=True):
 
 
 class _Game(msgspec.Struct, frozen=True):
-    answer: Any = ""
+    question: str = ""
+    answer: Any = None
     metadata: dict[str, Any] | None = None
 
 
@@ -36,16 +39,22 @@ def intellect3(layout: Intellect3Logic, row: Any) -> Item:
     if not layout.min_solve_rate <= rate <= layout.max_solve_rate:
         raise Unusable("filtered", f"solve rate {rate:g}")
     game = _decode(info.game_data_str, _Game)
-    answer = game.answer if isinstance(game.answer, str) else msgspec.json.encode(game.answer).decode()
-    if not answer.strip():
-        raise Unusable("no_answer", f"a {info.task} puzzle without an answer")
-    entry = {"question": found.question, "answer": answer, "metadata": game.metadata or {}}
+    facts = {**(game.metadata or {}), "question": game.question, "answer": _as_text(game.answer)}
+    try:
+        reference = {"task": info.task, "facts": facts, "gold": gold_text(info.task, facts)}
+        self_check(reference)
+    except InputError as error:
+        raise Unusable("unknown_puzzle", str(error)) from None
     return Item(
         messages=(Message("user", found.question),),
-        verifier="logic",
-        reference={"task": info.task, "entry": entry, "gold": answer},
+        verifier="puzzles",
+        reference=reference,
         split_key=" ".join(found.question.split()),
     )
+
+
+def _as_text(answer: Any) -> str | None:
+    return answer if answer is None or isinstance(answer, str) else msgspec.json.encode(answer).decode()
 
 
 def _decode[T](text: str, record: type[T]) -> T:

@@ -1,6 +1,7 @@
 """Puzzles of a reasoning-gym task, every gold answer as frequent as any other."""
 
 from collections import Counter
+from fractions import Fraction
 from random import Random
 from typing import Any
 
@@ -53,10 +54,11 @@ def items(source: PuzzleSource) -> list[Item]:
 
 
 def _entries(source: PuzzleSource) -> list[Entry]:
-    """Distinct entries: somewhat more than `size`, or OVERSAMPLE times that where answers are few."""
+    """Distinct entries: a few more than `size`, or OVERSAMPLE times that where answers or entries are few."""
     enough = source.size + source.size // 8 + _MOST_SHOWN
     entries = _generate(source, enough)
-    if len({_answer(entry) for entry in entries}) > enough // 2:
+    answers_are_many = len({_answer(entry) for entry in entries}) > enough // 2
+    if answers_are_many and len(entries) >= source.size + _MOST_SHOWN:
         return entries
     return _generate(source, OVERSAMPLE * enough)
 
@@ -69,12 +71,13 @@ def _generate(source: PuzzleSource, size: int) -> list[Entry]:
         dataset = reasoning_gym.create_dataset(source.task, size=size, seed=source.seed, **source.options)
     except (ValueError, TypeError, AssertionError) as error:
         raise InputError(f"task = {source.task!r} with options {source.options}: {error}") from error
-    return list({entry["question"]: _plain(dict(entry)) for entry in dataset}.values())
+    entries = {entry["question"]: _plain(dict(entry)) for entry in dataset}
+    return [entry for entry in entries.values() if _answer(entry).strip()]  # a few have no answer
 
 
 def _plain(entry: Entry) -> Entry:
-    """Without numpy's scalars, which some generators leave in the metadata: judges are asked in JSON."""
-    return msgspec.to_builtins(entry, enc_hook=lambda scalar: scalar.item())
+    """Without the numpy scalars and fractions of some metadata: judges are asked in JSON."""
+    return msgspec.to_builtins(entry, enc_hook=lambda n: str(n) if isinstance(n, Fraction) else n.item())
 
 
 def _answer(entry: Entry) -> str:

@@ -7,13 +7,9 @@ from msgspec import Meta
 
 from apriel_mcore.types import Verdict
 from apriel_mcore.verify.answer import final_answer
-from apriel_mcore.verify.instruction import layout as _layout  # registers its constraints
-from apriel_mcore.verify.instruction import words as _words  # registers its constraints
-from apriel_mcore.verify.instruction.registry import bind, has_word
+from apriel_mcore.verify.instruction.table import bind
+from apriel_mcore.verify.instruction.tokens import has_word
 from apriel_mcore.verify.outcome import NO_ANSWER, read_reference, share
-
-__all__ = ["Instruction", "Reference", "self_check", "verify"]
-_REGISTERED = (_layout, _words)
 
 
 class Instruction(msgspec.Struct, frozen=True):
@@ -47,6 +43,9 @@ def verify(reference: dict[str, Any], text: str) -> Verdict:
 
 
 def self_check(reference: dict[str, Any]) -> None:
-    """InputError unless every constraint is known and has the arguments it takes."""
+    """InputError unless every constraint is known and has the arguments it takes.
+
+    Each is asked once, so that what it needs is loaded, or found missing, before the run.
+    """
     for instruction in read_reference(reference, Reference).instructions:
-        bind(instruction.kind, instruction.args)
+        bind(instruction.kind, instruction.args)("a word")

@@ -1,33 +1,28 @@
 """Where does a sentence end?
 
 A deterministic rule instead of a trained splitter: a sentence ends at `.`, `!` or `?` (any run of them,
-with closing quotes and brackets) before white space or the end, and at a blank line. Dots alone do not
-end one after a title or an abbreviation, after a single initial, or before a lower-case letter.
-Text without a word is not a sentence.
+with closing quotes and brackets) before white space or the end; line breaks alone end none. A dot ends none
+after a title or another abbreviation, after an initial, and, before a lower-case letter, after a number,
+after "p.m" and its kin, and as an ellipsis. Text without a word is not a sentence.
 """
 
 import re
 
-_END = re.compile(r"(?P<mark>[.!?\u3002\uff01\uff1f]+)[\"'\u2019\u201d)\]*_]*(?=\s|$)|\n\s*\n")
-_TITLES = ("mr", "mrs", "ms", "dr", "prof", "rev", "gen", "col", "capt", "lt", "sgt", "st", "jr", "sr")
-_SHORT_FORMS = (
-    "inc",
-    "ltd",
-    "co",
-    "corp",
-    "vs",
-    "etc",
-    "e.g",
-    "i.e",
-    "cf",
-    "al",
-    "fig",
-    "no",
-    "vol",
-    "approx",
-)
-_ABBREVIATIONS = frozenset((*_TITLES, *_SHORT_FORMS))
-_LOOK_BACK = 24  # characters that the word before a dot may span
+from apriel_mcore.verify.instruction.tokens import bare
+
+_END = re.compile(r"(?P<mark>[.!?\u3002\uff01\uff1f]+)[\"'\u2019\u201d)\]*_]*(?=\s|$)")
+_ABBREVIATIONS = frozenset([
+    "mr", "mrs", "ms", "dr", "prof", "rev", "gen", "col", "capt", "lt", "sgt", "st", "jr", "sr",
+    "inc", "ltd", "co", "corp", "vs", "etc", "e.g", "i.e", "cf", "al", "approx",
+])  # fmt: skip
+_BEFORE_NUMBERS = frozenset(["no", "fig", "vol"])
+_STARTERS = frozenset([
+    "he", "she", "it", "they", "we", "you", "the", "this", "that", "these", "there", "how", "if", "in", "on",
+    "at", "when", "what", "which", "who", "each", "every", "one", "after",
+])  # fmt: skip
+"""Words that start a sentence and follow no initial: "farm B. He left", but "J. Doe"."""
+_DOTTED = re.compile(r"(?:[A-Za-z]\.)+[A-Za-z]")  # p.m, U.S
+_LOOK_AROUND = 24  # characters that the words around a dot may span
 
 
 def split_sentences(text: str) -> list[str]:
@@ -35,7 +30,7 @@ def split_sentences(text: str) -> list[str]:
     sentences: list[str] = []
     start = 0
     for end in _END.finditer(text):
-        only_dots = end["mark"] is not None and not end["mark"].strip(".")
+        only_dots = not end["mark"].strip(".")
         if only_dots and not _closes(text, end.start(), end.end()):
             continue
         sentences.append(text[start : end.end()].strip())
@@ -46,14 +41,18 @@ def split_sentences(text: str) -> list[str]:
 
 def _closes(text: str, dot: int, end: int) -> bool:
     """Whether the dots that start at `dot` end a sentence; what follows starts at `end`."""
-    rest = text[end : end + _LOOK_BACK].lstrip()
-    if rest and rest[0].islower():
+    following = text[end : end + _LOOK_AROUND].split()
+    before = text[max(0, dot - _LOOK_AROUND) : dot].split()
+    if not following or not before:
+        return True
+    last = before[-1].lstrip("([\"'*_")
+    if following[0][0].islower() and (
+        text.startswith("..", dot) or last.isdigit() or _DOTTED.fullmatch(last) is not None
+    ):
         return False
-    if not rest:
-        return True
-    words_before = text[max(0, dot - _LOOK_BACK) : dot].split()
-    if not words_before:
-        return True
-    last = words_before[-1].lstrip("([\"'*_")
     is_initial = len(last) == 1 and last.isupper() and last != "I"
-    return not is_initial and last.lower() not in _ABBREVIATIONS
+    if is_initial and (name := bare(following[0])) and name not in _STARTERS:
+        return False
+    if last.lower() in _BEFORE_NUMBERS and following[0][0].isdigit():
+        return False
+    return last.lower() not in _ABBREVIATIONS

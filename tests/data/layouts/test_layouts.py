@@ -12,6 +12,7 @@ from apriel_mcore.config.schema import layouts as kinds
 from apriel_mcore.data import layouts
 from apriel_mcore.data.item import Unusable
 from apriel_mcore.data.layouts.packed import unpack_tests
+from apriel_mcore.verify.puzzles import judge
 
 
 def question(layout: Any, row: Any) -> str:
@@ -217,8 +218,8 @@ def test_ifeval_with_parquets_nulls_and_floats() -> None:
     assert reason(kinds.IfEval(), row | {"kwargs": []}) == "no_answer"
 
 
-def logic(task: str = "sudoku", rate: Any = 0.5, **game: Any) -> dict[str, Any]:
-    puzzle = {"question": "q", "answer": "Yes", "difficulty": 1, "metadata": {"size": 4}} | game
+def logic(task: str = "space_reasoning", rate: Any = 0.5, **game: Any) -> dict[str, Any]:
+    puzzle = {"question": "q", "answer": "Left", "difficulty": 1, "metadata": {"size": 4}} | game
     info = {"task": task, "game_data_str": json.dumps(puzzle)}
     return {"question": "q?", "info": json.dumps(info), "avg@16_qwen3_4b_instruct_2507": rate}
 
@@ -226,12 +227,17 @@ def logic(task: str = "sudoku", rate: Any = 0.5, **game: Any) -> dict[str, Any]:
 def test_intellect3_logic() -> None:
     layout = kinds.Intellect3Logic(min_solve_rate=0.1, max_solve_rate=0.9)
     found = reference(layout, logic())
-    assert found["task"] == "sudoku"
-    assert found["entry"] == {"question": "q?", "answer": "Yes", "metadata": {"size": 4}}
-    assert reference(layout, logic(answer=[[1, 2]]))["gold"] == "[[1,2]]"
+    assert found["task"] == "space_reasoning" and found["gold"] == r"\boxed{Left}"
+    assert found["facts"] == {"question": "q", "answer": "Left", "size": 4}
+    assert judge.verify(found, "<think>Right</think>" + r"\boxed{left}").success
+    mines = logic("minesweeper", metadata={"current_mines": [[0, 1]]}, answer=None)
+    assert reference(layout, mines)["gold"] == "[[0,1]]"
+    assert reference(layout, logic("numbrix", metadata={"grid": [[1]]}, answer=[[1]]))["gold"] == "[[1]]"
     assert reason(layout, logic(rate=0.05)) == "filtered"
     assert reason(layout, logic(rate=None)) == "no_solve_rate"
-    assert reason(layout, logic(answer="")) == "no_answer"
+    assert reason(layout, logic(answer=None)) == "unknown_puzzle"
+    assert reason(layout, logic("bbh_snarks")) == "unknown_puzzle"
+    assert reason(layout, logic("sudoku")) == "unknown_puzzle"
     for task in ("arc_agi", "dyck_language_errors", "gpqa_diamond", "bbeh"):
         assert reason(layout, logic(task=task)) == "filtered"
     assert reason(layout, logic() | {"info": "not json"}) == "no_answer"

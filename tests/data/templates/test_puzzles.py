@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 
 from apriel_mcore.config.schema import PuzzleSource
@@ -26,7 +27,7 @@ def test_gold_answers_come_in_equal_parts(source: dict[str, Any], answers: dict[
     made = generate(**source)
     assert Counter(item.reference["gold"] for item in made) == answers
     assert len({item.split_key for item in made}) == 60
-    assert all(logic.verify(item.reference, item.reference["gold"]).success for item in made)
+    assert all(logic.verify(item.reference, item.reference["gold"], solved_at=1.0).success for item in made)
     assert made == generate(**source)
 
 
@@ -73,3 +74,11 @@ def test_a_task_with_open_answers_needs_no_oversampling(monkeypatch: pytest.Monk
 def test_what_cannot_be_generated_is_an_input_error(source: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         generate(**source)
+
+
+@pytest.mark.parametrize("task", ["gsm_symbolic", "tower_of_hanoi", "string_splitting", "ab"])
+def test_tasks_with_fractions_few_puzzles_or_empty_answers_make_as_many_as_asked(task: str) -> None:
+    items = puzzles.items(PuzzleSource(task=task, size=50))
+    assert len({item.split_key for item in items}) == 50
+    assert all(item.reference["gold"].strip() for item in items)
+    assert msgspec.json.decode(msgspec.json.encode([item.reference for item in items]))
