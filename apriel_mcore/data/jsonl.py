@@ -16,6 +16,7 @@ ANSWER_KEYS = {
     "instruction": "instructions",
     "logic": "entry",
     "calls": "answer",
+    "choice": "answer",
 }
 """What a reference must hold, by verifier; the verifier itself checks the rest before the run."""
 

@@ -60,6 +60,10 @@ class Renderer:
         text = self._text(chat, tools)
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
 
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of a piece of an answer."""
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False))
+
     def decode(self, tokens_T: Sequence[int]) -> str:
         """Text of an answer, without special tokens."""
         return self._tokenizer.decode(list(tokens_T), skip_special_tokens=True)

@@ -95,12 +95,19 @@ def _code(config: Verify) -> Judge:
     return Judge(verify, self_check, warm_up)
 
 
+def _choice(config: Verify) -> Judge:
+    from apriel_mcore.verify import choice
+
+    return Judge(choice.verify, choice.self_check, lambda: None)
+
+
 JUDGES: Judges = {
     "math": _math,
     "code": _code,
     "instruction": _instruction,
     "logic": _logic,
     "calls": _calls,
+    "choice": _choice,
 }
 
 
