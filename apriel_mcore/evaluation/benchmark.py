@@ -1,6 +1,6 @@
 """Which benchmarks are there? A typed table: source, prompt, sampling, verifier.
 
-    benchmarks.toml <- a file of the user's, laid over it <- NAME=FILE on the command line
+benchmarks.toml <- a file of the user's, laid over it <- NAME=FILE on the command line
 """
 
 import tomllib

@@ -17,7 +17,9 @@ from apriel_mcore.types import Verdict
 from apriel_mcore.verify.answer import final_answer, last_boxed
 from apriel_mcore.verify.outcome import CORRECT, NO_ANSWER, failed, read_reference
 
-_IN_BOX = re.compile(r"\s*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\s*\(?\s*([A-Z])\s*(?:$|[).:}\\].*)", re.DOTALL)
+_IN_BOX = re.compile(
+    r"\s*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\s*\(?\s*([A-Z])\s*(?:$|[).:}\\].*)", re.DOTALL
+)
 """A letter alone or at the head of its option's text: B, (B), \\text{B}, B. Paris."""
 _IN_PROSE = re.compile(
     r"(?i:answer|choice|option)\s*(?:(?i:is)\s*:?|:|=)\s*(?:\*\*|\$)?\s*\(?\s*([A-Z])\b(?!')", re.DOTALL

@@ -33,9 +33,7 @@ def gpqa(layout: Gpqa, row: Any) -> Item:
     """The four answers in an order that follows from the question alone: the published one always begins with
     the right one."""
     found = msgspec.convert(row, _GpqaRow)
-    right, *wrong = (
-        text.strip() for text in (found.right, found.wrong_1, found.wrong_2, found.wrong_3)
-    )
+    right, *wrong = (text.strip() for text in (found.right, found.wrong_1, found.wrong_2, found.wrong_3))
     options = [right, *wrong]
     if len(set(options)) != len(options) or not all(options):
         raise Unusable("no_answer", "the four answers are not different texts")

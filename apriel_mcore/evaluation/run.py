@@ -1,0 +1,146 @@
+"""`apriel eval`: one model, some tasks, several budgets; killed at any time, it goes on where it was.
+
+subject --model folder--> renderer --> tasks --golds accepted?--> answers + verdicts --> RESULT.json
+
+OUT/NAME.json          the result
+OUT/generations/*      every answer, by content: what is on record is not generated again
+OUT/models/*           a converted checkpoint, while it is evaluated
+OUT/logs/*             of the servers
+"""
+
+import asyncio
+import time
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.progress import Progress
+
+from apriel_mcore.config.schema import RunConfig
+from apriel_mcore.data import gold_check
+from apriel_mcore.evaluation import force, table
+from apriel_mcore.evaluation import subject as subjects
+from apriel_mcore.evaluation import tasks as scopes
+from apriel_mcore.evaluation.answers import Answers
+from apriel_mcore.evaluation.benchmark import definitions
+from apriel_mcore.evaluation.generations import GenerationFile
+from apriel_mcore.evaluation.host import Host, host_of
+from apriel_mcore.evaluation.measure import Measure
+from apriel_mcore.evaluation.result import Point, Result, TaskResult, write
+from apriel_mcore.evaluation.subject import Subject
+from apriel_mcore.evaluation.tasks import Scope, Task
+from apriel_mcore.verify.configured import judges
+from apriel_mcore.verify.grade import VerifierPool
+from apriel_mcore.verify.remote import RemoteVerifiers
+
+_AHEAD = 2
+"""Answers in work at once, as a multiple of what the servers take: judging must not idle them."""
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line asks for."""
+
+    subject: Subject
+    scope: Scope
+    definitions: tuple[Path, ...] = ()
+    end_of_thinking: str = ""
+    """Empty: answers are not forced to end."""
+    out: Path
+
+
+def run(config: RunConfig, order: Order) -> Result:
+    """Evaluate, write and print. InputError before anything is started, where the order cannot be met."""
+    start = time.monotonic()
+    known = definitions(order.definitions)
+    scopes.check_known(order.scope, known)
+    record_path = order.out / "generations" / f"{order.subject.digest[:16]}.jsonl"
+    with GenerationFile.opened(record_path) as record:
+        host = host_of(config, order.subject, order.out)
+        tasks = scopes.load(host.config, order.scope, known, host.renderer)
+        say(f"{order.subject.name}: {len(record)} answers on record in {record_path}")
+        results, generated = asyncio.run(_Evaluation(order, host, record).run(tasks))
+    result = Result(
+        subject=order.subject,
+        tasks=results,
+        seconds=time.monotonic() - start,
+        generated=generated,
+        time=time.time(),
+    )
+    path = order.out / f"{order.subject.name}.json"
+    write(result, path)
+    subjects.forget(order.subject, order.out)
+    Console().print(table.of(result))
+    print(path)
+    return result
+
+
+class _Evaluation:
+    """The part that runs on an event loop."""
+
+    def __init__(self, order: Order, host: Host, record: GenerationFile) -> None:
+        self._order = order
+        self._host = host
+        self._record = record
+
+    async def run(self, tasks: list[Task]) -> tuple[list[TaskResult], int]:
+        """A result for each task, and how many answers were generated for them."""
+        async with judges(self._host.config.verify) as judge:
+            asked = [await self._asked(task, judge) for task in tasks]
+            async with self._host.answers() as answers:
+                measured = [await self._measured(task, answers, judge) for task in asked]
+        return [result for result, _ in measured], sum(generated for _, generated in measured)
+
+    async def _asked(self, task: Task, judge: VerifierPool | RemoteVerifiers) -> Task:
+        """The task without problems whose gold its judge refuses; InputError where it does not fit."""
+        refused = await asyncio.gather(*(gold_check.refusal(problem, judge) for problem in task.problems))
+        told = {p.id: text for p, text in zip(task.problems, refused, strict=True) if text}
+        asked = scopes.without_refused(task, told)
+        forced = force.room_for(asked.problems, end_of_thinking=self._order.end_of_thinking)
+        scopes.check_fits(asked, self._host.room, forced_tokens=forced)
+        return asked
+
+    async def _measured(
+        self, task: Task, answers: Answers, judge: VerifierPool | RemoteVerifiers
+    ) -> tuple[TaskResult, int]:
+        start = time.monotonic()
+        places = asyncio.Semaphore(_AHEAD * self._host.config.rollout.servers.max_num_seqs)
+        with Progress(console=_STDERR, transient=True, disable=not _STDERR.is_terminal) as progress:
+            bar = progress.add_task(task.name, total=len(task.problems) * task.samples)
+            measure = Measure(
+                task,
+                answers=answers,
+                judge=judge,
+                record=self._record,
+                end_of_thinking=self._order.end_of_thinking,
+                done=lambda: progress.advance(bar),
+            )
+            try:
+                points = await measure.run(places)
+            except ExceptionGroup as broken:  # of the task group: the first one says why
+                raise broken.exceptions[0] from broken
+        say(
+            f"{task.name}: {len(task.problems)} problems x {task.samples}, {measure.generated} generated, "
+            f"{time.monotonic() - start:.0f} s"
+        )
+        return task_result(task, points), measure.generated
+
+
+def task_result(task: Task, points: list[Point]) -> TaskResult:
+    """What is written of a task."""
+    return TaskResult(
+        name=task.name,
+        kind=task.kind,
+        about=task.about,
+        samples=task.samples,
+        temperature=task.temperature,
+        top_p=task.top_p,
+        problem_ids=[problem.id for problem in task.problems],
+        levels=[problem.level for problem in task.problems],
+        left_out=task.left_out,
+        constant=task.constant,
+        points=points,
+    )
+
+
+_STDERR = Console(stderr=True, highlight=False, soft_wrap=True)
+say = _STDERR.print
