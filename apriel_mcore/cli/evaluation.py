@@ -7,7 +7,7 @@ from apriel_mcore.cli.arguments import Commands, recipe_command
 
 
 def add(commands: Commands) -> None:
-    """Add `eval`."""
+    """Add `eval`, `eval-compare` and `best`."""
     evaluate = recipe_command(commands, "eval", "accuracy and tokens of a model, at several budgets", _eval)
     subject = evaluate.add_mutually_exclusive_group()
     subject.add_argument("--checkpoint", type=Path, metavar="DIR", help="RUN_DIR/checkpoints/step_N")
@@ -33,6 +33,21 @@ def add(commands: Commands) -> None:
     )
     evaluate.add_argument("--name", default="", help="of the result (default: the model's)")
     evaluate.add_argument("--out", type=Path, default=Path("evals"), help="folder (default: evals)")
+
+    compare = commands.add_parser("eval-compare", help="models side by side: Pareto plot, paired differences")
+    compare.add_argument("results", type=Path, nargs="+", metavar="RESULT", help="JSON of `apriel eval`")
+    compare.add_argument("--published", action="store_true", help="the paper's rows beside the measured ones")
+    compare.add_argument(
+        "--svg", type=Path, help="write the plot (the mean over tasks, if there are several)"
+    )
+    compare.add_argument("--html", type=Path, help="write a page with every plot and table")
+    compare.add_argument("--json", type=Path, help="write the numbers")
+    compare.set_defaults(door=_compare)
+
+    best = commands.add_parser("best", help="the checkpoint of a run with the best mean over domains")
+    best.add_argument("run_dir", type=Path)
+    best.add_argument("--from-step", type=int, default=1, metavar="N", help="leave out earlier ones")
+    best.set_defaults(door=_best)
 
 
 def _positive(text: str) -> int:
@@ -68,3 +83,16 @@ def _eval(args: argparse.Namespace) -> None:
         out=args.out,
     )
     run.run(config, order)
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from apriel_mcore.evaluation import view
+
+    outputs = view.Outputs(svg=args.svg, html=args.html, json=args.json, with_published=args.published)
+    view.run(args.results, outputs)
+
+
+def _best(args: argparse.Namespace) -> None:
+    from apriel_mcore.evaluation import selection
+
+    selection.run(args.run_dir, from_step=args.from_step)

@@ -99,7 +99,7 @@ async def _pool_answers(pool: ServerPool, renderer: Renderer, model: str) -> Asy
 
 
 def _functions_in_system(config: RunConfig) -> RunConfig:
-    """Chat over HTTP has a form of its own for functions, which no judge here reads: they are shown as text."""
+    """Chat over HTTP has its own form for functions, which no judge here reads: they are shown as text."""
     domains = {
         name: msgspec.structs.replace(domain, tools="system") for name, domain in config.domains.items()
     }

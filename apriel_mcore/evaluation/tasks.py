@@ -94,8 +94,8 @@ def check_fits(task: Task, room: int, *, forced_tokens: int) -> None:
     if needed > room:
         raise InputError(
             f"{task.name}: {longest} tokens of prompt and {task.budgets[-1] + forced_tokens} of answer "
-            f"exceed rollout.servers.max_model_len = {room}; give rollout.servers.max_model_len={needed} or smaller "
-            "--budgets"
+            f"exceed rollout.servers.max_model_len = {room}; give "
+            f"rollout.servers.max_model_len={needed} or smaller --budgets"
         )
 
 
