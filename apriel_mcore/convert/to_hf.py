@@ -101,7 +101,7 @@ def convert(
 
 
 def write_folder(source: Source, target: Target, *, compare: Callable[[Path, int], Parity]) -> Report:
-    """The folder of a source that fits, and its report; `compare` tells the parity of the folder, whose tensors
+    """The folder of a source that fits, and its report. `compare` tells the parity of a folder whose tensors
     have so many elements."""
     shape = model_shape.read(source.model)
     files = plan_files(model_parameters(shape), target.dtype, target.max_file_bytes)

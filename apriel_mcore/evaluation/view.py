@@ -68,20 +68,20 @@ def run(paths: Sequence[Path], outputs: Outputs) -> Comparison:
     sheets = _sheets(comparison)
     for sheet in sheets:
         Console().print(_table(sheet))
-    plots = _plots(results, with_published=outputs.with_published)
+    drawn = plots(results, with_published=outputs.with_published)
     if outputs.svg:
-        _write(outputs.svg, next(iter(plots.values())) + "\n")
+        _write(outputs.svg, next(iter(drawn.values())) + "\n")
     if outputs.html:
-        _write(outputs.html, _page(names, plots, sheets))
+        _write(outputs.html, _page(names, drawn, sheets))
     if outputs.json:
         _write(outputs.json, msgspec.json.format(msgspec.json.encode(comparison), indent=1).decode() + "\n")
     return comparison
 
 
-def _plots(results: Sequence[Result], *, with_published: bool) -> dict[str, str]:
+def plots(results: Sequence[Result], *, with_published: bool) -> dict[str, str]:
     """Title to SVG: the mean over tasks first, then each task."""
     tasks = [task.name for task in results[0].tasks]
-    plots: dict[str, str] = {}
+    drawn: dict[str, str] = {}
     if len(tasks) > 1 and all([task.name for task in one.tasks] == tasks for one in results):
         curves = [
             curve for i, one in enumerate(results) for curve in _mean_curves(one, COLORS[i % len(COLORS)])
@@ -90,7 +90,7 @@ def _plots(results: Sequence[Result], *, with_published: bool) -> dict[str, str]
             curves += _published(published.mean_rows(tasks))
         if curves:
             title = f"Mean of {', '.join(tasks)}"
-            plots[title] = svg(curves, title=title)
+            drawn[title] = svg(curves, title=title)
     for name in tasks:
         curves = [
             curve
@@ -101,8 +101,8 @@ def _plots(results: Sequence[Result], *, with_published: bool) -> dict[str, str]
         ]
         if with_published:
             curves += _published(published.rows(name))
-        plots[name] = svg(curves, title=name)
-    return plots
+        drawn[name] = svg(curves, title=name)
+    return drawn
 
 
 def _curves(name: str, points: Sequence[Point], color: str) -> list[Curve]:
@@ -223,9 +223,9 @@ def _table(sheet: Sheet) -> Table:
     return table
 
 
-def _page(names: Sequence[str], plots: dict[str, str], sheets: Sequence[Sheet]) -> str:
+def _page(names: Sequence[str], drawn: dict[str, str], sheets: Sequence[Sheet]) -> str:
     title = escape(" / ".join(names))
-    body = "".join(plots.values()) + "".join(_html(sheet) for sheet in sheets)
+    body = "".join(drawn.values()) + "".join(_html(sheet) for sheet in sheets)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

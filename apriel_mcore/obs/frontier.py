@@ -82,7 +82,7 @@ def best(marks: Sequence[Mark]) -> list[Mark]:
 def _frame(marks: Sequence[Mark]) -> _Frame:
     """Whole powers of two, and tenths of accuracy, around everything."""
     x_low = floor(log2(max(1.0, min(mark.tokens_low for mark in marks))) - 0.1)
-    x_high = ceil(log2(max(mark.tokens_high for mark in marks)) + 0.1)
+    x_high = ceil(log2(max(1.0, max(mark.tokens_high for mark in marks))) + 0.1)
     y_low = floor(10 * max(0.0, min(mark.accuracy_low for mark in marks))) / 10
     y_high = ceil(10 * max(mark.accuracy_high for mark in marks)) / 10
     return _Frame(x_low, max(x_high, x_low + 1), y_low, max(y_high, y_low + 0.1))
