@@ -33,17 +33,17 @@ _BARE_NUMBER = Opening("", 16)
 """Where the whole answer must be the number."""
 
 
-def opening_of(problem: Problem, *, end_of_thinking: str) -> Opening:
-    """The words that end the thinking and begin the answer."""
+def opening_of(problem: Problem, *, end_of_thinking: str, at_most: int) -> Opening:
+    """The words that end the thinking and begin the answer, whose end may have `at_most` tokens."""
     found = _BARE_NUMBER if _is_bare(problem.reference) else _OPENINGS[problem.verifier]
-    return Opening(f"\n{end_of_thinking}\n\n{found.text}", found.max_tokens)
+    return Opening(f"\n{end_of_thinking}\n\n{found.text}", min(found.max_tokens, at_most))
 
 
-def room_for(problems: Sequence[Problem], *, end_of_thinking: str) -> int:
+def room_for(problems: Sequence[Problem], *, end_of_thinking: str, at_most: int) -> int:
     """Tokens that a forced final answer may add to a budget, at most; 0 where none is forced."""
     if not end_of_thinking:
         return 0
-    openings = [opening_of(problem, end_of_thinking=end_of_thinking) for problem in problems]
+    openings = [opening_of(problem, end_of_thinking=end_of_thinking, at_most=at_most) for problem in problems]
     return max(opening.max_tokens + len(opening.text) for opening in openings)  # no token is shorter
 
 

@@ -54,7 +54,7 @@ def host_of(config: RunConfig, subject: Subject, out: Path) -> Host:
             "give rollout.servers.kind=local to have this one served here"
         )
     config = msgspec.structs.replace(config, publish=ArenaPublish())  # weights as they lie in the folder
-    model = subjects.model_of(subject, out)
+    model = subjects.model_of(subject, config.model, out)
     renderer = Renderer(model)
     logs = out / "logs" / subject.digest[:16]  # attempts are counted there: none repeats another's draws
     pool = server_pool(config, model=model, logs=logs, run=f"eval-{subject.digest[:8]}-{os.getpid()}")

@@ -90,7 +90,7 @@ class Measure:
         text = self._answers.beginning(generation, tokens)
         if not (is_cut and forced):
             return Reading(text, tokens, is_cut)
-        opening = opening_of(problem, end_of_thinking=self._end_of_thinking)
+        opening = opening_of(problem, end_of_thinking=self._end_of_thinking, at_most=self._task.budgets[-1])
         end = await self._forced(problem, number, generation, tokens, opening)
         return Reading(text + opening.text + end.text, tokens + end.num_tokens, is_cut)
 

@@ -95,7 +95,9 @@ class _Evaluation:
         refused = await asyncio.gather(*(gold_check.refusal(problem, judge) for problem in task.problems))
         told = {p.id: text for p, text in zip(task.problems, refused, strict=True) if text}
         asked = scopes.without_refused(task, told)
-        forced = force.room_for(asked.problems, end_of_thinking=self._order.end_of_thinking)
+        forced = force.room_for(
+            asked.problems, end_of_thinking=self._order.end_of_thinking, at_most=task.budgets[-1]
+        )
         scopes.check_fits(asked, self._host.room, forced_tokens=forced)
         return asked
 

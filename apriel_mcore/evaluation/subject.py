@@ -78,18 +78,20 @@ def at(url: str, served_model: str) -> Subject:
     )
 
 
-def model_of(subject: Subject, out: Path) -> Path:
-    """The folder that servers load and prompts are rendered with; a checkpoint is converted first, in the
-    dtype it has, or an interrupted conversion goes on."""
+def model_of(subject: Subject, model: FolderModel | WheelModel, out: Path) -> Path:
+    """The folder that servers load and prompts are rendered with.
+
+    A checkpoint is converted first, in the dtype it has, or an interrupted conversion goes on; config and
+    tokenizer are those that it carries, else those of `model`, the recipe's.
+    """
     if subject.kind == "folder":
         return Path(subject.where)
-    from apriel_mcore.convert import to_hf  # torch: only a checkpoint needs it here
+    from apriel_mcore.convert import companions, to_hf  # torch: only a checkpoint needs it here
 
-    target = converted(subject, out)
+    source, target = Path(subject.where), converted(subject, out)
     target.parent.mkdir(parents=True, exist_ok=True)
-    to_hf.convert(
-        Path(subject.where), target, like=None, dtype=None, max_file_bytes=_SHARD_BYTES, probe=False
-    )
+    like = None if (source / companions.CARRIED).is_dir() else model_files.model_folder(model)
+    to_hf.convert(source, target, like=like, dtype=None, max_file_bytes=_SHARD_BYTES, probe=False)
     return target
 
 

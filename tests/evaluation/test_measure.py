@@ -147,7 +147,7 @@ def test_a_forced_answer_ends_what_was_cut_and_only_that(tmp_path: Path) -> None
     assert by_kind[10, True].tokens_P == [13.0], "the forced tokens count too"
     assert by_kind[100, True].correct_P == by_kind[100, False].correct_P == [0]
     assert generated == 4
-    words = opening_of(problem(), end_of_thinking="</think>").text
+    words = opening_of(problem(), end_of_thinking="</think>", at_most=100).text
     assert sum(prompt.endswith("let me thi" + words) for prompt in pool.prompts) == 2
 
 
