@@ -69,7 +69,7 @@ def run(config: RunConfig, order: Order) -> Result:
     path = order.out / f"{order.subject.name}.json"
     write(result, path)
     subjects.forget(order.subject, order.out)
-    Console().print(table.of(result))
+    table.printer().print(table.of(result))
     print(path)
     return result
 

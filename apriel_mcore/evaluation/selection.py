@@ -9,12 +9,12 @@ from math import sqrt
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from apriel_mcore import checkpoint_folder
 from apriel_mcore.checkpoints import best_steps
 from apriel_mcore.errors import InputError
+from apriel_mcore.evaluation import table
 from apriel_mcore.obs.runlog import Event, read_events
 from apriel_mcore.rundir import RunDir
 
@@ -42,7 +42,7 @@ def run(run_dir: Path, *, from_step: int) -> Path:
             "eval.every so that they meet, or measure checkpoints with `apriel eval`"
         )
     best = next(one for one in candidates if one.step in chosen)
-    console = Console(soft_wrap=True, highlight=False)
+    console = table.printer()
     console.print(_table(run_dir, candidates, best))
     console.print(_lead(candidates, best))
     folder = checkpoint_folder.folder_of(paths.checkpoints, best.step)
@@ -81,12 +81,12 @@ def _lead(candidates: Sequence[Candidate], best: Candidate) -> str:
 
 
 def _table(run_dir: Path, candidates: Sequence[Candidate], best: Candidate) -> Table:
-    table = Table(title=f"{run_dir.name}: evaluated checkpoints")
+    made = Table(title=f"{run_dir.name}: evaluated checkpoints")
     names = list(best.domains)
     for name in ("step", "mean", *names):
-        table.add_column(name, justify="right")
+        made.add_column(name, justify="right")
     for one in candidates:
         cells = [f"{one.domains[name]:.3f} ({one.tokens[name]:.1f})" for name in names]
         mark = "*" if one.step == best.step else ""
-        table.add_row(f"{mark}{one.step}", f"{one.accuracy:.3f} +- {one.error:.3f}", *cells)
-    return table
+        made.add_row(f"{mark}{one.step}", f"{one.accuracy:.3f} +- {one.error:.3f}", *cells)
+    return made

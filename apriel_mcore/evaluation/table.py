@@ -1,11 +1,23 @@
 """A result as a table for the terminal."""
 
+import sys
+
+from rich.console import Console
 from rich.table import Table
 
 from apriel_mcore.evaluation.estimates import Interval
 from apriel_mcore.evaluation.result import Point, Result, TaskResult, means
 
 _COLUMNS = ("task", "budget", "accuracy", "95%", "pass@k", "tokens", "cut", "problems", "judge broke")
+
+
+_FILE_WIDTH = 140
+"""Of tables that go into a file or a pipe, which has no width of its own."""
+
+
+def printer() -> Console:
+    """Writes tables to standard output."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
 
 
 def of(result: Result) -> Table:

@@ -5,11 +5,10 @@ from html import escape
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from apriel_mcore.errors import InputError
-from apriel_mcore.evaluation import compare, published, result
+from apriel_mcore.evaluation import compare, published, result, table
 from apriel_mcore.evaluation.compare import Bucket, Change
 from apriel_mcore.evaluation.estimates import Interval
 from apriel_mcore.evaluation.result import Point, Result
@@ -67,7 +66,7 @@ def run(paths: Sequence[Path], outputs: Outputs) -> Comparison:
     )
     sheets = _sheets(comparison)
     for sheet in sheets:
-        Console().print(_table(sheet))
+        table.printer().print(_table(sheet))
     drawn = plots(results, with_published=outputs.with_published)
     if outputs.svg:
         _write(outputs.svg, next(iter(drawn.values())) + "\n")
@@ -215,12 +214,12 @@ def _ratio(interval: Interval) -> str:
 
 
 def _table(sheet: Sheet) -> Table:
-    table = Table(title=sheet.title)
+    made = Table(title=sheet.title)
     for number, name in enumerate(sheet.head):
-        table.add_column(name, justify="right" if number else "left")
+        made.add_column(name, justify="right" if number else "left")
     for row in sheet.rows:
-        table.add_row(*row)
-    return table
+        made.add_row(*row)
+    return made
 
 
 def _page(names: Sequence[str], drawn: dict[str, str], sheets: Sequence[Sheet]) -> str:

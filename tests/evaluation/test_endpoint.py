@@ -83,9 +83,9 @@ async def sampled(url: str) -> tuple[Generation, list[str]]:
 
 def test_an_answer_is_cut_between_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(endpoint.KEY_VARIABLE, "secret")
-    server = Server({"content": "four é!"}, ["four", " é", "!", "<|end|>"])
+    server = Server({"content": "four \u00e9!"}, ["four", " \u00e9", "!", "<|end|>"])
     found, beginnings = server.run(sampled)
-    assert beginnings == ["", "four", "four é", "four é!", "four é!"]
+    assert beginnings == ["", "four", "four \u00e9", "four \u00e9!", "four \u00e9!"]
     assert (found.num_tokens, found.finish) == (4, "stop")
     (asked,) = server.asked
     assert asked["messages"] == [
@@ -117,7 +117,7 @@ def test_without_logprobs_nothing_is_cut() -> None:
 
 
 def test_a_forced_answer_goes_on_from_the_models_own_words() -> None:
-    server = Server({"content": "four é!"}, ["four", " é", "!"])
+    server = Server({"content": "four \u00e9!"}, ["four", " \u00e9", "!"])
 
     async def story(url: str) -> Generation:
         async with EndpointAnswers(url, "two", model="m") as answers:
