@@ -36,6 +36,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     renderer: RendersChat
     room: int
     """Tokens of prompt and answer together."""
+    places: int
+    """Answers that are generated at once."""
     answers: Callable[[], AbstractAsyncContextManager[Answers]]
 
 
@@ -46,9 +48,11 @@ def host_of(config: RunConfig, subject: Subject, out: Path) -> Host:
             config=_functions_in_system(config),
             renderer=Unrendered(),
             room=UNBOUNDED,
+            places=config.rollout.servers.max_num_seqs,
             answers=partial(EndpointAnswers, subject.where, subject.served, model=subject.digest),
         )
-    if not isinstance(config.rollout.servers, LocalServers):
+    servers = config.rollout.servers
+    if not isinstance(servers, LocalServers):
         raise InputError(
             'rollout.servers.kind = "urls": those servers have a model already; evaluate it with --url, or '
             "give rollout.servers.kind=local to have this one served here"
@@ -61,7 +65,8 @@ def host_of(config: RunConfig, subject: Subject, out: Path) -> Host:
     return Host(
         config=config,
         renderer=renderer,
-        room=config.rollout.servers.max_model_len,
+        room=servers.max_model_len,
+        places=servers.max_num_seqs * servers.count,
         answers=partial(_pool_answers, pool, renderer, subject.digest),
     )
 

@@ -33,6 +33,7 @@ from apriel_mcore.verify.configured import judges
 from apriel_mcore.verify.grade import VerifierPool
 from apriel_mcore.verify.remote import RemoteVerifiers
 
+_STDERR = Console(stderr=True, highlight=False, soft_wrap=True)
 _AHEAD = 2
 """Answers in work at once, as a multiple of what the servers take: judging must not idle them."""
 
@@ -57,7 +58,7 @@ def run(config: RunConfig, order: Order) -> Result:
     with GenerationFile.opened(record_path) as record:
         host = host_of(config, order.subject, order.out)
         tasks = scopes.load(host.config, order.scope, known, host.renderer)
-        say(f"{order.subject.name}: {len(record)} answers on record in {record_path}")
+        _STDERR.print(f"{order.subject.name}: {len(record)} answers on record in {record_path}")
         results, generated = asyncio.run(_Evaluation(order, host, record).run(tasks))
     result = Result(
         subject=order.subject,
@@ -105,7 +106,7 @@ class _Evaluation:
         self, task: Task, answers: Answers, judge: VerifierPool | RemoteVerifiers
     ) -> tuple[TaskResult, int]:
         start = time.monotonic()
-        places = asyncio.Semaphore(_AHEAD * self._host.config.rollout.servers.max_num_seqs)
+        places = asyncio.Semaphore(_AHEAD * self._host.places)
         with Progress(console=_STDERR, transient=True, disable=not _STDERR.is_terminal) as progress:
             bar = progress.add_task(task.name, total=len(task.problems) * task.samples)
             measure = Measure(
@@ -120,7 +121,7 @@ class _Evaluation:
                 points = await measure.run(places)
             except ExceptionGroup as broken:  # of the task group: the first one says why
                 raise broken.exceptions[0] from broken
-        say(
+        _STDERR.print(
             f"{task.name}: {len(task.problems)} problems x {task.samples}, {measure.generated} generated, "
             f"{time.monotonic() - start:.0f} s"
         )
@@ -142,7 +143,3 @@ def task_result(task: Task, points: list[Point]) -> TaskResult:
         constant=task.constant,
         points=points,
     )
-
-
-_STDERR = Console(stderr=True, highlight=False, soft_wrap=True)
-say = _STDERR.print
