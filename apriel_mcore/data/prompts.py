@@ -37,6 +37,8 @@ class Renderer:
         self._folder = folder
         self._takes_system, self._inserts_system = self._probe_system()
         self._takes_tools = self._probe_tools()
+        self.opens_thinking = self._text([Message("user", "?")]).rstrip().endswith("<think>")
+        """The header of an answer begins to think for the model: its text does not show that."""
         self.vocab_size = len(self._tokenizer)
         self.stop_ids = self._stop_ids()
 

@@ -24,6 +24,7 @@ _ATTEMPTS = 5
 _BACKOFF_S = 1.0
 _CONNECT_S = 10.0
 _ANSWER_S = 3600.0
+_THINK = "<think>"
 KEY_VARIABLE = "OPENAI_API_KEY"
 
 
@@ -203,7 +204,8 @@ def _chat(problem: Problem) -> list[dict[str, str]]:
 def _text(choice: _Choice) -> tuple[str, list[int]]:
     """All that the model wrote, thinking included, and the bytes of each token where they are told.
 
-    The token that ends an answer is listed with the others but is not part of the text.
+    The token that ends an answer is listed with the others but is not part of the text. `<think>` stands
+    first where the server tells thoughts apart, also if its prompt and not the model wrote it.
     """
     message = choice.message
     content, thought = message.content or "", message.reasoning_content or message.reasoning or ""
@@ -215,8 +217,10 @@ def _text(choice: _Choice) -> tuple[str, list[int]]:
     for whole in (b"".join(pieces), b"".join(pieces[:-1])):
         text = whole.decode(errors="replace")
         if pieces and text.endswith(content):
-            return text, widths_T
-    return f"<think>{thought}</think>{content}", []
+            if text.startswith(_THINK):
+                return text, widths_T
+            return _THINK + text, [len(_THINK) + widths_T[0], *widths_T[1:]]
+    return f"{_THINK}{thought}</think>{content}", []
 
 
 def _decoded[T](content: bytes, shape: type[T]) -> T:

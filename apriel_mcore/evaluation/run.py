@@ -87,9 +87,12 @@ class _Evaluation:
         """A result for each task, and how many answers were generated for them."""
         async with judges(self._host.config.verify) as judge:
             asked = [await self._asked(task, judge) for task in tasks]
-            async with self._host.answers() as answers:
-                measured = [await self._measured(task, answers, judge) for task in asked]
-        return [result for result, _ in measured], sum(generated for _, generated in measured)
+            with Progress(console=_STDERR, transient=True, disable=not _STDERR.is_terminal) as bars:
+                async with self._host.answers() as answers:
+                    measures = [self._measure(task, answers, judge, bars) for task in asked]
+                    points = await _together(measures, asyncio.Semaphore(_AHEAD * self._host.places))
+        results = [task_result(*pair) for pair in zip(asked, points, strict=True)]
+        return results, sum(measure.generated for measure in measures)
 
     async def _asked(self, task: Task, judge: VerifierPool | RemoteVerifiers) -> Task:
         """The task without problems whose gold its judge refuses; InputError where it does not fit."""
@@ -102,30 +105,31 @@ class _Evaluation:
         scopes.check_fits(asked, self._host.room, forced_tokens=forced)
         return asked
 
-    async def _measured(
-        self, task: Task, answers: Answers, judge: VerifierPool | RemoteVerifiers
-    ) -> tuple[TaskResult, int]:
-        start = time.monotonic()
-        places = asyncio.Semaphore(_AHEAD * self._host.places)
-        with Progress(console=_STDERR, transient=True, disable=not _STDERR.is_terminal) as progress:
-            bar = progress.add_task(task.name, total=len(task.problems) * task.samples)
-            measure = Measure(
-                task,
-                answers=answers,
-                judge=judge,
-                record=self._record,
-                end_of_thinking=self._order.end_of_thinking,
-                done=lambda: progress.advance(bar),
-            )
-            try:
-                points = await measure.run(places)
-            except ExceptionGroup as broken:  # of the task group: the first one says why
-                raise broken.exceptions[0] from broken
-        _STDERR.print(
-            f"{task.name}: {len(task.problems)} problems x {task.samples}, {measure.generated} generated, "
-            f"{time.monotonic() - start:.0f} s"
+    def _measure(
+        self, task: Task, answers: Answers, judge: VerifierPool | RemoteVerifiers, bars: Progress
+    ) -> Measure:
+        bar = bars.add_task(task.name, total=len(task.problems) * task.samples)
+        return Measure(
+            task,
+            answers=answers,
+            judge=judge,
+            record=self._record,
+            end_of_thinking=self._order.end_of_thinking,
+            done=lambda: bars.advance(bar),
         )
-        return task_result(task, points), measure.generated
+
+
+async def _together(measures: list[Measure], places: asyncio.Semaphore) -> list[list[Point]]:
+    """All tasks at once: the long answers of one do not leave the servers idle for the next."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(measure.run(places)) for measure in measures]
+    except ExceptionGroup as broken:
+        first: Exception = broken
+        while isinstance(first, ExceptionGroup):  # a group of tasks whose answers are groups of tasks
+            first = first.exceptions[0]
+        raise first from broken
+    return [task.result() for task in running]
 
 
 def task_result(task: Task, points: list[Point]) -> TaskResult:

@@ -8,7 +8,18 @@ from rich.table import Table
 from apriel_mcore.evaluation.estimates import Interval
 from apriel_mcore.evaluation.result import Point, Result, TaskResult, means
 
-_COLUMNS = ("task", "budget", "accuracy", "95%", "pass@k", "tokens", "cut", "problems", "judge broke")
+_COLUMNS = (
+    "task",
+    "budget",
+    "accuracy",
+    "95%",
+    "pass@k",
+    "constant",
+    "tokens",
+    "cut",
+    "problems",
+    "judge broke",
+)
 
 
 _FILE_WIDTH = 140
@@ -33,7 +44,7 @@ def of(result: Result) -> Table:
         shared = len({tuple(point.budget for point in task.points) for task in result.tasks}) == 1
         for point, accuracy, tokens in rows:
             budget = _budget(point) if shared else "each its own"
-            table.add_row("mean", budget, *_share(accuracy), "", f"{tokens.value:.1f}", "", "", "")
+            table.add_row("mean", budget, *_share(accuracy), "", "", f"{tokens.value:.1f}", "", "", "")
     return table
 
 
@@ -47,6 +58,7 @@ def _row(task: TaskResult, point: Point) -> tuple[str, ...]:
         _budget(point),
         *_share(point.accuracy),
         f"{point.pass_at[k]:.3f} @{k}" if k > 1 else "",
+        f"{task.constant:.3f}" if task.constant is not None else "",
         f"{point.tokens.value:.1f}",
         f"{point.cut_share:.2f}",
         problems,

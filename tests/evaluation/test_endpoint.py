@@ -102,6 +102,8 @@ def test_thinking_that_a_server_takes_apart_is_put_together_again() -> None:
     found, beginnings = Server(message, ["<think>", "two and two", "</think>", "4", "<|end|>"]).run(sampled)
     assert found.text == "<think>two and two</think>4"
     assert beginnings[2] == "<think>two and two"
+    unmarked, beginnings = Server(message, ["two", " and two", "</think>", "4"]).run(sampled)
+    assert (unmarked.text, beginnings[1]) == (found.text, "<think>two")
     found, _ = Server(message, []).run(lambda url: whole(url))
     assert found.text == "<think>two and two</think>4"
 

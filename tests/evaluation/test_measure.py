@@ -9,7 +9,7 @@ import pytest
 from apriel_mcore.errors import PoolError, VerifierError
 from apriel_mcore.evaluation.answers import PoolAnswers
 from apriel_mcore.evaluation.force import opening_of
-from apriel_mcore.evaluation.generations import GenerationFile
+from apriel_mcore.evaluation.generations import Generation, GenerationFile, packed
 from apriel_mcore.evaluation.measure import Measure
 from apriel_mcore.evaluation.result import Point
 from apriel_mcore.evaluation.tasks import Task
@@ -20,6 +20,9 @@ from apriel_mcore.verify import math
 
 class Letters:
     """A tokenizer whose tokens are characters."""
+
+    def __init__(self, *, opens_thinking: bool = False) -> None:
+        self.opens_thinking = opens_thinking
 
     def encode(self, text: str) -> tuple[int, ...]:
         return tuple(map(ord, text))
@@ -174,3 +177,19 @@ def test_a_call_that_was_ended_goes_on(tmp_path: Path) -> None:
     assert generated == len(rest.prompts) == 12 - 5
     assert points[0].judged_P == [2] * 6
     assert points[0].accuracy.value == 1.0
+
+
+def test_a_thought_that_the_prompt_began_is_no_answer_until_it_ends() -> None:
+    generation = Generation(
+        key="k",
+        max_tokens=99,
+        num_tokens=20,
+        text=r"\boxed{42}</think>42",
+        finish="stop",
+        seconds=0.0,
+        pieces=packed(Letters().encode(r"\boxed{42}</think>42")),
+    )
+    for opens, success in ((False, True), (True, False)):
+        answers = PoolAnswers(Parrot(""), Letters(opens_thinking=opens), model="m")
+        cut = answers.beginning(generation, 10)
+        assert math.verify(problem().reference, cut).success is success
