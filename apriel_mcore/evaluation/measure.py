@@ -41,7 +41,7 @@ class Measure:
         end_of_thinking: str,
         done: Callable[[], None],
     ) -> None:
-        self._task = task
+        self.task = task
         self._answers = answers
         self._judge = judge
         self._record = record
@@ -56,8 +56,8 @@ class Measure:
     async def run(self, places: asyncio.Semaphore) -> list[Point]:
         """All answers of the task, at most as many at once as there are places."""
         async with asyncio.TaskGroup() as group:
-            for position, problem in enumerate(self._task.problems):
-                for number in range(self._task.samples):
+            for position, problem in enumerate(self.task.problems):
+                for number in range(self.task.samples):
                     await places.acquire()
                     work = group.create_task(self._one(position, problem, number))
                     work.add_done_callback(lambda _: places.release())
@@ -74,7 +74,7 @@ class Measure:
         self._done()
 
     async def _generation(self, problem: Problem, number: int) -> Generation:
-        sampling = self._task.sampling(self._task.budgets[-1])
+        sampling = self.task.sampling(self.task.budgets[-1])
         key = self._answers.key(problem, sampling, number=number, begun="")
         found = self._record.find(key, max_tokens=sampling.max_tokens)
         if found is None:
@@ -90,14 +90,14 @@ class Measure:
         text = self._answers.beginning(generation, tokens)
         if not (is_cut and forced):
             return Reading(text, tokens, is_cut)
-        opening = opening_of(problem, end_of_thinking=self._end_of_thinking, at_most=self._task.budgets[-1])
+        opening = opening_of(problem, end_of_thinking=self._end_of_thinking, at_most=self.task.budgets[-1])
         end = await self._forced(problem, number, generation, tokens, opening)
         return Reading(text + opening.text + end.text, tokens + end.num_tokens, is_cut)
 
     async def _forced(
         self, problem: Problem, number: int, generation: Generation, cut: int, opening: Opening
     ) -> Generation:
-        sampling = self._task.sampling(opening.max_tokens)
+        sampling = self.task.sampling(opening.max_tokens)
         begun = f"{generation.key} {generation.max_tokens} {cut} {opening.text}"
         key = self._answers.key(problem, sampling, number=number, begun=begun)
         found = self._record.find(key, max_tokens=sampling.max_tokens)

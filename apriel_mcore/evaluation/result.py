@@ -71,6 +71,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     format: int = FORMAT
     subject: Subject
+    recipe: str
+    """Its name: where domains, judges and stop words are from."""
     tasks: list[TaskResult]
     seconds: float
     generated: int

@@ -62,6 +62,7 @@ def run(config: RunConfig, order: Order) -> Result:
         results, generated = asyncio.run(_Evaluation(order, host, record).run(tasks))
     result = Result(
         subject=order.subject,
+        recipe=config.name,
         tasks=results,
         seconds=time.monotonic() - start,
         generated=generated,
@@ -123,13 +124,20 @@ async def _together(measures: list[Measure], places: asyncio.Semaphore) -> list[
     """All tasks at once: the long answers of one do not leave the servers idle for the next."""
     try:
         async with asyncio.TaskGroup() as group:
-            running = [group.create_task(measure.run(places)) for measure in measures]
+            running = [group.create_task(_told(measure, places)) for measure in measures]
     except ExceptionGroup as broken:
         first: Exception = broken
         while isinstance(first, ExceptionGroup):  # a group of tasks whose answers are groups of tasks
             first = first.exceptions[0]
         raise first from broken
     return [task.result() for task in running]
+
+
+async def _told(measure: Measure, places: asyncio.Semaphore) -> list[Point]:
+    """A line when a task is done: all that a log file shows of the way there."""
+    points = await measure.run(places)
+    _STDERR.print(f"{measure.task.name}: done, {measure.generated} answers generated")
+    return points
 
 
 def task_result(task: Task, points: list[Point]) -> TaskResult:

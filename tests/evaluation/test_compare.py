@@ -39,7 +39,7 @@ def task(
 
 def result(name: str, *tasks: TaskResult) -> Result:
     subject = Subject(name=name, kind="folder", where="x", digest=name)
-    return Result(subject=subject, tasks=list(tasks), seconds=1.0, generated=1, time=0.0)
+    return Result(subject=subject, recipe="r", tasks=list(tasks), seconds=1.0, generated=1, time=0.0)
 
 
 BEFORE = result("before", task("gsm8k", {"e1": (4, 30), "e2": (2, 20), "h1": (0, 32), "h2": (0, 32)}))
