@@ -28,7 +28,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     covered = 0
     for _ in range(200):
         solve_rates_P = random.beta(2, 3, size=40)
-        found = mean_interval(random.binomial(4, solve_rates_P) / 4)
+        found = mean_interval(list(random.binomial(4, solve_rates_P) / 4))
         covered += found.low <= 0.4 <= found.high
     assert 0.88 <= covered / 200 <= 0.99
 

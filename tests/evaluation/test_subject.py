@@ -36,9 +36,11 @@ def test_a_checkpoint_is_converted_and_forgotten(tmp_path: Path) -> None:
     found = subject.checkpoint(tmp_path / "run" / "checkpoints" / "step_000003")
     assert (found.name, found.kind) == ("run-step_000003", "checkpoint")
     elsewhere = FolderModel(path=str(tmp_path / "not there"))  # it carries its own config and tokenizer
-    for _ in range(2):  # a second call finds it converted
-        model = subject.model_of(found, elsewhere, tmp_path / "evals")
-        assert_equal(read_tensors(model), tensors)
+    model = subject.model_of(found, elsewhere, tmp_path / "evals")
+    assert_equal(read_tensors(model), tensors)
+    written = (model / "model.safetensors").stat().st_mtime_ns
+    assert subject.model_of(found, elsewhere, tmp_path / "evals") == model
+    assert (model / "model.safetensors").stat().st_mtime_ns == written, "found converted"
     subject.forget(found, tmp_path / "evals")
     assert not model.exists()
 
