@@ -79,7 +79,11 @@ def without_refused(task: Task, refused: dict[str, str]) -> Task:
     """The task with the problems that are asked: golds accepted, up to the limit."""
     accepted = [problem for problem in task.problems if problem.id not in refused]
     if not accepted:
-        raise InputError(f"{task.name}: no problem is left (rows left out: {task.left_out})")
+        first = next(iter(refused.values()), "")
+        raise InputError(
+            f"{task.name}: no problem is left: {task.left_out} rows are none, {len(refused)} golds are refused; "
+            f"first: {first}"
+        )
     left_out = dict(task.left_out)
     if len(accepted) < len(task.problems):
         left_out["gold_refused"] = len(task.problems) - len(accepted)

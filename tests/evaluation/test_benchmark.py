@@ -108,6 +108,8 @@ def test_a_limit_is_of_accepted_problems(tmp_path: Path) -> None:
     asked = tasks.without_refused(task, refused)
     assert asked.problems == task.problems[1:3]
     assert asked.left_out == {"gold_refused": 1}
+    with pytest.raises(InputError, match="5 golds are refused; first: bad"):
+        tasks.without_refused(task, {problem.id: "bad" for problem in task.problems})
 
 
 def test_what_does_not_fit_is_told_with_the_number_that_would(tmp_path: Path) -> None:
