@@ -81,8 +81,8 @@ def without_refused(task: Task, refused: dict[str, str]) -> Task:
     if not accepted:
         first = next(iter(refused.values()), "")
         raise InputError(
-            f"{task.name}: no problem is left: {task.left_out} rows are none, {len(refused)} golds are refused; "
-            f"first: {first}"
+            f"{task.name}: no problem is left: {task.left_out} rows are none, {len(refused)} golds are "
+            f"refused; first: {first}"
         )
     left_out = dict(task.left_out)
     if len(accepted) < len(task.problems):
