@@ -37,6 +37,8 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     verifier: str
     reference: dict[str, Any]
     split_key: str
+    level: str = ""
+    """Difficulty or subject as the data set states it; for reports."""
     prompt_T: tuple[int, ...] = ()
     """Token ids of the rendered messages, filled in once by data/prompts.py."""
 

@@ -7,12 +7,13 @@ from apriel_mcore.cli.arguments import Commands
 
 
 def add(commands: Commands) -> None:
-    """Add `convert hf-to-mcore`, `mcore-to-hf` and `with-images`."""
+    """Add `convert hf-to-mcore`, `mcore-to-hf`, `with-images` and `average`."""
     convert = commands.add_parser("convert", help="model folder to Megatron checkpoint and back, proven")
     directions = convert.add_subparsers(required=True, metavar="DIRECTION")
     _to_mcore_command(directions)
     _to_hf_command(directions)
     _with_images_command(directions)
+    _average_command(directions)
 
 
 def _to_mcore_command(directions: Commands) -> None:
@@ -25,9 +26,22 @@ def _to_mcore_command(directions: Commands) -> None:
 
 def _to_hf_command(directions: Commands) -> None:
     command = _conversion_command(directions, "mcore-to-hf", "Megatron checkpoint to Hugging Face folder")
+    _folder_arguments(command)
+    command.set_defaults(door=_mcore_to_hf)
+
+
+def _average_command(directions: Commands) -> None:
+    command = directions.add_parser("average", help="the mean of checkpoints, as a Hugging Face folder")
+    command.add_argument("sources", type=Path, nargs="+", metavar="SRC", help="checkpoints of one training")
+    command.add_argument("target", type=Path, metavar="DST", help="must not exist; an unfinished one goes on")
+    command.add_argument("--dtype", choices=("bf16", "fp32"), help="default: that of the first SRC")
+    _folder_arguments(command)
+    command.set_defaults(door=_average)
+
+
+def _folder_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--like", type=Path, metavar="FOLDER", help="its model, where SRC does not say")
     command.add_argument("--shard-gb", type=float, default=5.0, help="largest weight file (default: 5)")
-    command.set_defaults(door=_mcore_to_hf)
 
 
 def _with_images_command(directions: Commands) -> None:
@@ -63,3 +77,9 @@ def _with_images(args: argparse.Namespace) -> None:
     from apriel_mcore.convert import door
 
     door.whole(args)
+
+
+def _average(args: argparse.Namespace) -> None:
+    from apriel_mcore.convert import door
+
+    door.average_checkpoints(args)

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from apriel_mcore.bridge.tensorfile import Dtype
 from apriel_mcore.config.schema import Parallel
-from apriel_mcore.convert import report, to_hf, to_mcore, with_images
+from apriel_mcore.convert import average, report, to_hf, to_mcore, with_images
 from apriel_mcore.convert.report import Report
 from apriel_mcore.errors import ConfigError, InputError
 
@@ -32,14 +32,12 @@ def hf_to_mcore(args: argparse.Namespace) -> None:
 def mcore_to_hf(args: argparse.Namespace) -> None:
     """`apriel convert mcore-to-hf`."""
     torch.set_num_threads(1)
-    if not args.shard_gb > 0:
-        raise InputError(f"--shard-gb {args.shard_gb}: give a size above 0")
     made = to_hf.convert(
         args.source,
         args.target,
         like=args.like,
         dtype=_DTYPES.get(args.dtype),
-        max_file_bytes=int(args.shard_gb * _GB),
+        max_file_bytes=_file_bytes(args.shard_gb),
         probe=not args.no_probe,
     )
     _show(made, args.target)
@@ -49,6 +47,25 @@ def whole(args: argparse.Namespace) -> None:
     """`apriel convert with-images`."""
     torch.set_num_threads(1)
     _show(with_images.convert(args.decoder, args.like, args.target), args.target)
+
+
+def average_checkpoints(args: argparse.Namespace) -> None:
+    """`apriel convert average`."""
+    torch.set_num_threads(1)
+    made = average.convert(
+        args.sources,
+        args.target,
+        like=args.like,
+        dtype=_DTYPES.get(args.dtype),
+        max_file_bytes=_file_bytes(args.shard_gb),
+    )
+    _show(made, args.target)
+
+
+def _file_bytes(shard_gb: float) -> int:
+    if not shard_gb > 0:
+        raise InputError(f"--shard-gb {shard_gb}: give a size above 0")
+    return int(shard_gb * _GB)
 
 
 def _parallel(tensor: int, pipeline: int, virtual_pipeline: int) -> Parallel:

@@ -18,7 +18,7 @@ from apriel_mcore.errors import InputError
 
 REPORT_FILE = "conversion.json"
 
-Direction = Literal["hf-to-mcore", "mcore-to-hf", "with-images"]
+Direction = Literal["hf-to-mcore", "mcore-to-hf", "with-images", "average"]
 
 
 class TensorRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,13 +56,15 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     direction: Direction
     source: str
-    """As it was given."""
+    """As it was given; several are joined by spaces."""
     options: dict[str, str]
     digest: str
     """Of the source and the options: equal jobs give equal results."""
 
     @classmethod
-    def of(cls, direction: Direction, source: Path, *, fingerprint: str, options: dict[str, str]) -> Self:
+    def of(
+        cls, direction: Direction, source: Path | str, *, fingerprint: str, options: dict[str, str]
+    ) -> Self:
         """The job of a source whose files have this fingerprint."""
         text = msgspec.json.encode((direction, fingerprint, options))
         return cls(

@@ -7,11 +7,12 @@
 Optimizer state stays behind. The folder holds the text decoder under plain names.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from math import prod
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 from torch import Tensor
@@ -27,10 +28,50 @@ from apriel_mcore.convert.hf_writer import WeightFile, growing, plan_files, put,
 from apriel_mcore.convert.journal import Finished
 from apriel_mcore.convert.ledger import Ledger
 from apriel_mcore.convert.parameters import Parameter, model_parameters
-from apriel_mcore.convert.report import Job, Report, TensorRecord
+from apriel_mcore.convert.report import Direction, Job, Parity, Report, TensorRecord
 from apriel_mcore.convert.scratch import Scratch, bytes_of
 from apriel_mcore.convert.workers import Workers
 from apriel_mcore.convert.workplace import Workplace, check_room, finished_report, workplace
+
+
+class Reads(Protocol):
+    """The model's tensors, wherever they come from."""
+
+    def check_fits(self, parameters: Sequence[Parameter]) -> None:
+        """InputError naming what does not fit."""
+        ...
+
+    def dtype(self) -> Dtype:
+        """Of the tensors as `read` gives them."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Changes when the source does."""
+        ...
+
+    def read(self, parameter: Parameter, into: Tensor, memory: Scratch) -> None:
+        """One whole parameter of one layer."""
+        ...
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """What is written as a folder."""
+
+    reader: Reads
+    direction: Direction
+    name: str
+    model: Path
+    """The Hugging Face folder with its config and tokenizer."""
+    recorded: Mapping[str, tuple[Dtype, str]]
+    """What an earlier conversion says of the tensors."""
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """The folder to be written."""
+
+    folder: Path
+    dtype: Dtype
+    max_file_bytes: int
 
 
 def convert(
@@ -44,29 +85,43 @@ def convert(
     """
     reader = CheckpointReader.open(source)
     model = companions.model_of(source, like)
-    shape = model_shape.read(model)
-    parameters = model_parameters(shape)
-    reader.check_fits(parameters)
-    kept = dtype or reader.dtype()
-    files = plan_files(parameters, kept, max_file_bytes)
+    reader.check_fits(model_parameters(model_shape.read(model)))
+    earlier = report.read(source)
+    return write_folder(
+        Source(
+            reader=reader,
+            direction="mcore-to-hf",
+            name=str(source),
+            model=model,
+            recorded=earlier.digests if earlier else {},
+        ),
+        Target(folder=target, dtype=dtype or reader.dtype(), max_file_bytes=max_file_bytes),
+        compare=lambda folder, size: parity.check(source, folder, num_elements=size, wanted=probe),
+    )
+
+
+def write_folder(source: Source, target: Target, *, compare: Callable[[Path, int], Parity]) -> Report:
+    """The folder of a source that fits, and its report. `compare` tells the parity of a folder whose tensors
+    have so many elements."""
+    shape = model_shape.read(source.model)
+    files = plan_files(model_parameters(shape), target.dtype, target.max_file_bytes)
     options = {
-        "dtype": kept,
-        "max_file_bytes": str(max_file_bytes),
+        "dtype": target.dtype,
+        "max_file_bytes": str(target.max_file_bytes),
         "shape": msgspec.json.encode(shape).decode(),
     }
-    job = Job.of("mcore-to-hf", source, fingerprint=reader.fingerprint(), options=options)
-    done = finished_report(target, job)
+    fingerprint = source.reader.fingerprint()
+    job = Job.of(source.direction, source.name, fingerprint=fingerprint, options=options)
+    done = finished_report(target.folder, job)
     if done is not None:
         return done
-    check_room(target, sum(file.size for file in files))
-    with workplace(target, job) as place:
-        earlier = report.read(source)
-        recorded = earlier.digests if earlier else {}
-        folder = _Folder(place, lambda: _Worker(source, reader, recorded, kept))
+    check_room(target.folder, sum(file.size for file in files))
+    with workplace(target.folder, job) as place:
+        folder = _Folder(place, lambda: _Worker(source, target.dtype))
         parts = [folder.finish(file) for file in files]
-        write_index(place.folder, files, kept)
-        companions.copy_for_decoder(model, place.folder, kept)
-        found = parity.check(source, place.folder, num_elements=shape.num_parameters, wanted=probe)
+        write_index(place.folder, files, target.dtype)
+        companions.copy_for_decoder(source.model, place.folder, target.dtype)
+        found = compare(place.folder, shape.num_parameters)
         return place.write_report(parts, parity=found, dropped=())
 
 
@@ -112,19 +167,16 @@ class _Folder:
 class _Worker:
     """Converts one parameter at a time, with memory of its own."""
 
-    def __init__(
-        self, source: Path, reader: CheckpointReader, recorded: Mapping[str, tuple[Dtype, str]], dtype: Dtype
-    ) -> None:
+    def __init__(self, source: Source, dtype: Dtype) -> None:
         self._source = source
-        self._reader = reader
-        self._recorded = recorded
+        self._reader = source.reader
         self._dtype: Dtype = dtype
         self._record, self._stored, self._apart = Scratch(), Scratch(), Scratch()
         self._cast, self._written = Scratch(), Scratch()
 
     def convert(self, file: WeightFile, path: Path, parameter: Parameter) -> list[TensorRecord]:
         """A parameter's HF tensors, out of the checkpoint, into their places, and read back."""
-        ledger = Ledger(file.name, self._dtype, self._recorded, where=str(self._source))
+        ledger = Ledger(file.name, self._dtype, self._source.recorded, where=self._source.name)
         ledger.watch({name: prod(sizes) for name, sizes in parameter.hf_sizes.items()})
         dtype = self._reader.dtype()
         stored = self._stored.tensor(parameter.whole.sizes, dtype)

@@ -32,14 +32,19 @@ async def refused(config: RunConfig, dataset: Dataset, judge: ChecksGold) -> dic
     return {problem.id: text for problem, text in zip(problems, found, strict=True) if text}
 
 
-async def _refusal(config: RunConfig, problem: Problem, judge: ChecksGold) -> str:
-    source = config.domains[problem.domain].sources[problem.source]
+async def refusal(problem: Problem, judge: ChecksGold) -> str:
+    """Why a problem's gold is refused; empty where it is accepted."""
     try:
         await _check(problem, judge)
     except (InputError, VerifierError) as error:
-        if not isinstance(source, CollectedSource):
-            raise
         return str(error)
+    return ""
+
+
+async def _refusal(config: RunConfig, problem: Problem, judge: ChecksGold) -> str:
+    if isinstance(config.domains[problem.domain].sources[problem.source], CollectedSource):
+        return await refusal(problem, judge)
+    await _check(problem, judge)
     return ""
 
 

@@ -28,14 +28,25 @@ def read(source: HuggingFaceSource) -> Iterator[tuple[str, Any]]:
 
     name = f"{source.id}@{source.revision[:8]}"
     try:
-        rows = datasets.load_dataset(
-            source.id, name=source.config, split=source.split, revision=source.revision
-        )
+        rows = datasets.load_dataset(**_request(source))
     except (OSError, ValueError, RuntimeError) as error:  # hub and cache errors derive from these
         found = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{name}: cannot be loaded: {found}; {_OFFLINE}") from error
     for number, row in enumerate(rows, start=1):
         yield f"{name}:{number}", row
+
+
+def _request(source: HuggingFaceSource) -> dict[str, Any]:
+    """Arguments of load_dataset."""
+    if source.files:
+        root = f"hf://datasets/{source.id}@{source.revision}"
+        return {"path": "json", "data_files": [f"{root}/{name}" for name in source.files], "split": "train"}
+    return {
+        "path": source.id,
+        "name": source.config,
+        "split": source.split,
+        "revision": source.revision,
+    }
 
 
 def read_parquet(file: Path) -> Iterator[tuple[str, Any]]:

@@ -25,6 +25,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     """Content that train and held-out parts must not share: paraphrases have the same key."""
     tools: tuple[Tool, ...] = ()
     """Functions that the prompt offers, as JSON Schema; for the chat template."""
+    level: str = ""
+    """Difficulty or subject as the data set states it; for reports."""
 
 
 class Unusable(Exception):

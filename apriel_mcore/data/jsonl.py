@@ -17,6 +17,7 @@ ANSWER_KEYS = {
     "logic": "entry",
     "puzzles": "facts",
     "calls": "answer",
+    "choice": "answer",
 }
 """What a reference must hold, by verifier; the verifier itself checks the rest before the run."""
 

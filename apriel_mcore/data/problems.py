@@ -104,6 +104,18 @@ def load(config: RunConfig, renderer: RendersChat) -> Dataset:
     return dataset
 
 
+def every(name: str, domain: Domain, renderer: RendersChat) -> tuple[list[Problem], list[Reject]]:
+    """All problems of a domain as a benchmark has them: not split, each once; and the rows that are none."""
+    found: dict[str, Problem] = {}
+    rejects: list[Reject] = []
+    for candidate in _candidates(name, domain, renderer):
+        if isinstance(candidate, Reject):
+            rejects.append(candidate)
+        else:
+            found.setdefault(candidate.problem.id, candidate.problem)
+    return list(found.values()), rejects
+
+
 def require_problems(config: RunConfig, dataset: Dataset) -> None:
     """InputError for a domain with a ratio that has no problem to train on."""
     for name, domain in config.domains.items():
@@ -208,6 +220,7 @@ def _problem(
         verifier=item.verifier,
         reference=item.reference,
         split_key=item.split_key,
+        level=item.level,
         prompt_T=renderer.render(messages, tools=tools),
     )
 

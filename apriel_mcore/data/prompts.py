@@ -37,6 +37,8 @@ class Renderer:
         self._folder = folder
         self._takes_system, self._inserts_system = self._probe_system()
         self._takes_tools = self._probe_tools()
+        self.opens_thinking = self._text([Message("user", "?")]).rstrip().endswith("<think>")
+        """The header of an answer begins to think for the model: its text does not show that."""
         self.vocab_size = len(self._tokenizer)
         self.stop_ids = self._stop_ids()
 
@@ -58,6 +60,10 @@ class Renderer:
         if self._inserts_system and not has_system:
             chat.insert(0, Message("system", ""))
         text = self._text(chat, tools)
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of a piece of an answer."""
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
 
     def decode(self, tokens_T: Sequence[int]) -> str:

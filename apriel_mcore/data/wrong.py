@@ -40,6 +40,7 @@ def answers(problem: Problem, *, num: int, seed: int) -> list[str]:
         "logic": _logic,
         "puzzles": _puzzles,
         "instruction": _instruction,
+        "choice": _choice,
     }
     if problem.verifier not in makers:
         return []
@@ -50,6 +51,13 @@ def answers(problem: Problem, *, num: int, seed: int) -> list[str]:
         if len(found) == num:
             break
     return list(found)
+
+
+def _choice(reference: dict[str, Any], rng: Random) -> Iterator[str]:
+    """Every other letter, one beyond the options, and none."""
+    letters = [chr(ord("A") + number) for number in range(reference["num_options"] + 1)]
+    yield from (f"\\boxed{{{letter}}}" for letter in letters if letter != reference["answer"])
+    yield from ("", "The answer is not given.")
 
 
 def _math(reference: dict[str, Any], rng: Random) -> Iterator[str]:

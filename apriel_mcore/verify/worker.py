@@ -104,6 +104,12 @@ def _code(config: Verify) -> Judge:
     return Judge(verify, self_check, warm_up)
 
 
+def _choice(config: Verify) -> Judge:
+    from apriel_mcore.verify import choice
+
+    return Judge(choice.verify, choice.self_check, lambda: None)
+
+
 JUDGES: Judges = {
     "math": _math,
     "code": _code,
@@ -111,6 +117,7 @@ JUDGES: Judges = {
     "logic": _logic,
     "puzzles": _puzzles,
     "calls": _calls,
+    "choice": _choice,
 }
 
 

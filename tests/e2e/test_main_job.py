@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from apriel_mcore.evaluation import result
 from apriel_mcore.obs.runlog import read_events
 from apriel_mcore.obs.steplog import read_groups
 from apriel_mcore.rundir import RunDir
@@ -147,11 +148,32 @@ def test_stop_kill_resume_finish(tmp_path: Path) -> None:
     assert "report" in output
     assert (run_dir / "report.html").stat().st_size > 5_000
 
-    evaluated = subprocess.run(
-        [*APRIEL, "eval", *SHORT, "--checkpoint", str(run_dir / "checkpoints" / "step_000005")],
-        capture_output=True,
-        text=True,
-        timeout=START_LIMIT_S,
-    )
-    assert evaluated.returncode == 0, evaluated.stdout + evaluated.stderr
-    assert "held-out, step 5" in evaluated.stdout
+    assert_evaluated(run_dir, tmp_path / "evals")
+
+
+def assert_evaluated(run_dir: Path, out: Path) -> None:
+    """The last checkpoint at two budgets; killed once in the middle, and then on record."""
+    command = [*APRIEL, "eval", *SHORT, "--checkpoint", str(run_dir / "checkpoints" / "step_000005")]
+    command += ["--budgets", "4", "24", "--samples", "4", "--force-answer", "--out", str(out)]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + START_LIMIT_S
+    while not any(path.stat().st_size for path in (out / "generations").glob("*.jsonl")):
+        assert first.poll() is None, first.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    family = psutil.Process(first.pid).children(recursive=True)
+    first.kill()
+    first.communicate()
+    assert_all_gone(family)
+
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=START_LIMIT_S)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    found = result.read(out / "run-step_000005.json")
+    assert len(found.tasks) == 5
+    assert all(point.judged_P == [4, 4] for task in found.tasks for point in task.points)
+    assert not (out / "models" / found.subject.digest[:16]).exists()
+
+    again = subprocess.run(command, capture_output=True, text=True, timeout=START_LIMIT_S)
+    assert again.returncode == 0, again.stdout + again.stderr
+    repeated = result.read(out / "run-step_000005.json")
+    assert (repeated.generated, repeated.tasks) == (0, found.tasks)

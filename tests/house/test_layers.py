@@ -55,7 +55,7 @@ FLOORS: list[list[str]] = [
         "data_views",
         "gold_replay",
         "launcher",
-        "eval_checkpoint",
+        "evaluation",
         "convert",
         "bench",
         "cli",

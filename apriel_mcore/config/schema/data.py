@@ -55,6 +55,9 @@ class HuggingFaceSource(Section, frozen=True, kw_only=True, tag_field="kind", ta
     split: str = "train"
     revision: Annotated[str, Meta(pattern="^[0-9a-f]{40}$")]
     """Commit of the data set's repository: a branch name would move under a run."""
+    files: tuple[str, ...] = ()
+    """JSON Lines files of the repository, in place of `config` and `split`; for data sets that have a loading
+    script, which `datasets` no longer runs."""
     layout: Layout
     part: Part = "split"
 

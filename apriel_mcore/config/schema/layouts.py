@@ -23,6 +23,8 @@ class MathColumns(Section, frozen=True, kw_only=True, tag_field="kind", tag="mat
     r"""whole: the column is the answer; boxed: its last `\boxed{}`; after_hashes: what follows `####`."""
     where: dict[str, str] = msgspec.field(default_factory=dict)
     """Only rows whose column contains this text: AIMO's year is in its `url`."""
+    level: str = ""
+    """Column with the difficulty or subject, for reports. Empty: none."""
     any_true: str = ""
     """Only rows that have a true value in this list: OpenR1's `correctness_math_verify`. Empty: all rows."""
 
@@ -90,6 +92,14 @@ class Intellect3Logic(Section, frozen=True, kw_only=True, tag_field="kind", tag=
             )
 
 
+class Gpqa(Section, frozen=True, kw_only=True, tag_field="kind", tag="gpqa"):
+    """Idavidrein/gpqa: a question, the right answer and three wrong ones in columns of their own."""
+
+
+class MmluPro(Section, frozen=True, kw_only=True, tag_field="kind", tag="mmlu_pro"):
+    """TIGER-Lab/MMLU-Pro: a question, up to ten options, and the letter of the right one."""
+
+
 Layout = (
     OpenReasonerZero
     | MathColumns
@@ -102,4 +112,6 @@ Layout = (
     | MultiConstraints
     | IfEval
     | Intellect3Logic
+    | Gpqa
+    | MmluPro
 )

@@ -8,7 +8,7 @@ import msgspec
 from apriel_mcore.config.schema import Layout
 from apriel_mcore.config.schema import layouts as kinds
 from apriel_mcore.data.item import Item, Unusable
-from apriel_mcore.data.layouts import code, instruction, logic, math
+from apriel_mcore.data.layouts import choice, code, instruction, logic, math
 
 _READERS: dict[type[Any], Callable[[Any, Any], Item]] = {
     kinds.OpenReasonerZero: math.open_reasoner_zero,
@@ -22,6 +22,8 @@ _READERS: dict[type[Any], Callable[[Any, Any], Item]] = {
     kinds.MultiConstraints: instruction.multi_constraints,
     kinds.IfEval: instruction.ifeval,
     kinds.Intellect3Logic: logic.intellect3,
+    kinds.Gpqa: choice.gpqa,
+    kinds.MmluPro: choice.mmlu_pro,
 }
 
 

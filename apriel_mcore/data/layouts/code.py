@@ -34,6 +34,7 @@ class _LiveRow(msgspec.Struct, frozen=True):
     private_test_cases: str
     starter_code: str = ""
     metadata: str = "{}"
+    difficulty: str = ""
 
 
 class _LiveTest(msgspec.Struct, frozen=True):
@@ -84,6 +85,10 @@ def taco(layout: Taco, row: Any) -> Item:
 def livecodebench(layout: LiveCodeBench, row: Any) -> Item:
     """Public tests first, then private ones."""
     found = msgspec.convert(row, _LiveRow)
+    return msgspec.structs.replace(_live_item(layout, found), level=found.difficulty)
+
+
+def _live_item(layout: LiveCodeBench, found: _LiveRow) -> Item:
     public = _json(found.public_test_cases, list[_LiveTest])
     private = _json(unpack_tests(found.private_test_cases), list[_LiveTest])
     tests = [*public, *private][: layout.max_tests]

@@ -48,7 +48,9 @@ def columns(layout: MathColumns, row: Any) -> Item:
         answer = str(answer)
     if not isinstance(question, str) or not isinstance(answer, str):
         raise Unusable("no_answer" if answer is None else "other_columns", "question or answer is not a text")
-    return _item(question, _cut(answer, layout))
+    item = _item(question, _cut(answer, layout))
+    level = str(_column(row, layout.level)) if layout.level else ""
+    return msgspec.structs.replace(item, level=level)
 
 
 def eurus(layout: EurusMath, row: Any) -> Item:

@@ -1,0 +1,185 @@
+"""Which of several models is better, at what length, and on which problems? From their results' counts.
+
+    RESULT.json ... --same problems, same budget--> differences, lengths, buckets
+
+The first result is the one that the others are compared with. Problems are paired by id, a hash of their
+content: only those count that every model was asked and has a verdict on.
+
+Shape suffixes: _R results, _P problems that they share.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from apriel_mcore.errors import InputError
+from apriel_mcore.evaluation.estimates import Difference, Interval, paired_difference, ratio_interval
+from apriel_mcore.evaluation.result import Point, Result, TaskResult
+
+DIFFICULTIES = ("always solved", "1/3 or less fail", "2/3 or less fail", "most fail", "never solved")
+"""Of problems, by the share of wrong answers of all compared models together."""
+_EDGES = (0.0, 1 / 3, 2 / 3, 1.0)
+
+
+class Shared(msgspec.Struct, frozen=True, kw_only=True):
+    """What several results have in common at one task and budget."""
+
+    task: str
+    point: Point
+    """Of the first result."""
+    levels_P: list[str]
+    rates_R_P: list[list[float]]
+    """Shares of right answers."""
+    tokens_R_P: list[list[float]]
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """From the first model to another, on one task or on the mean of all."""
+
+    task: str
+    budget: str
+    accuracy: Difference
+    tokens_ratio: Interval
+    """Tokens after / tokens before, over all shared problems."""
+    tokens_ratio_solved: Interval | None
+    """The same where both always solve the problem, if there is such a one: length at equal accuracy."""
+
+
+class Bucket(msgspec.Struct, frozen=True, kw_only=True):
+    """Some problems of a task, on all models."""
+
+    task: str
+    name: str
+    num_problems: int
+    accuracy_R: list[float]
+    tokens_R: list[float]
+
+
+def changes(before: Result, after: Result) -> list[Change]:
+    """A row for each task and budget that both have; then the means over tasks, which weigh the same.
+
+    InputError when there is no such row.
+    """
+    shared = _all_shared([before, after])
+    if not shared:
+        raise InputError(
+            f"{before.subject.name} and {after.subject.name} have no task, budget and problem in common; "
+            "evaluate both with the same --on and --budgets"
+        )
+    rows = [_change([one], task=one.task) for one in shared]
+    by_budget: dict[str, list[Shared]] = {}
+    for one in shared:
+        by_budget.setdefault(label(one.point), []).append(one)
+    return rows + [_change(parts, task="mean") for parts in by_budget.values() if len(parts) > 1]
+
+
+def by_difficulty(results: Sequence[Result]) -> list[Bucket]:
+    """At the largest budget: problems by how often all models together solve them.
+
+    Models share the buckets, and none decides alone where a problem falls: sorting by one model's answers
+    would favour the others on whatever it happened to fail (regression to the mean).
+    """
+    return [
+        bucket
+        for one in _largest(_all_shared(results))
+        for bucket in _buckets(one, [_difficulty(one, p) for p in range(len(one.levels_P))], DIFFICULTIES)
+    ]
+
+
+def by_level(results: Sequence[Result]) -> list[Bucket]:
+    """The same by what the data sets state themselves; nothing where they state nothing."""
+    return [
+        bucket
+        for one in _largest(_all_shared(results))
+        if any(one.levels_P)
+        for bucket in _buckets(one, one.levels_P, sorted(set(one.levels_P)))
+    ]
+
+
+def label(point: Point) -> str:
+    """Budget and mode."""
+    return f"{point.budget} forced" if point.forced else str(point.budget)
+
+
+def _all_shared(results: Sequence[Result]) -> list[Shared]:
+    found = [_shared(task, point, results) for task in results[0].tasks for point in task.points]
+    return [one for one in found if one and one.levels_P]
+
+
+def _shared(task: TaskResult, point: Point, results: Sequence[Result]) -> Shared | None:
+    """None when a result lacks the task or the budget."""
+    twins = [_find(result, task.name, point) for result in results]
+    pairs = [twin for twin in twins if twin]
+    if len(pairs) < len(results):
+        return None
+    places_R = [
+        {name: place for place, name in enumerate(other.problem_ids) if at.judged_P[place]}
+        for other, at in pairs
+    ]
+    common = [name for name in task.problem_ids if all(name in places for places in places_R)]
+    rows = [(at, [places[name] for name in common]) for (_, at), places in zip(pairs, places_R, strict=True)]
+    return Shared(
+        task=task.name,
+        point=point,
+        levels_P=[task.levels[places_R[0][name]] for name in common],
+        rates_R_P=[[at.solve_rates_P[place] for place in chosen] for at, chosen in rows],
+        tokens_R_P=[[at.tokens_P[place] for place in chosen] for at, chosen in rows],
+    )
+
+
+def _find(result: Result, name: str, point: Point) -> tuple[TaskResult, Point] | None:
+    for task in result.tasks:
+        for one in task.points:
+            if (task.name, one.budget, one.forced) == (name, point.budget, point.forced):
+                return task, one
+    return None
+
+
+def _change(parts: Sequence[Shared], *, task: str) -> Change:
+    before, after = ([tokens for one in parts for tokens in one.tokens_R_P[which]] for which in (0, 1))
+    solved = [
+        (old, new)
+        for one in parts
+        for old, new, *rates in zip(*one.tokens_R_P, *one.rates_R_P, strict=True)
+        if min(rates) == 1.0
+    ]
+    return Change(
+        task=task,
+        budget=label(parts[0].point),
+        accuracy=paired_difference([(one.rates_R_P[0], one.rates_R_P[1]) for one in parts]),
+        tokens_ratio=ratio_interval(after, before),
+        tokens_ratio_solved=(
+            ratio_interval([new for _, new in solved], [old for old, _ in solved]) if solved else None
+        ),
+    )
+
+
+def _largest(shared: Sequence[Shared]) -> list[Shared]:
+    """Of each task the largest budget without forced answers."""
+    plain = [one for one in shared if not one.point.forced]
+    largest = {one.task: max(two.point.budget for two in plain if two.task == one.task) for one in plain}
+    return [one for one in plain if one.point.budget == largest[one.task]]
+
+
+def _difficulty(one: Shared, problem: int) -> str:
+    rates = [rates_P[problem] for rates_P in one.rates_R_P]
+    failed = 1.0 - sum(rates) / len(rates)
+    return DIFFICULTIES[sum(failed > edge for edge in _EDGES[:3]) + (failed == 1.0)]
+
+
+def _buckets(one: Shared, names_P: Sequence[str], order: Sequence[str]) -> list[Bucket]:
+    def mean(values_P: Sequence[float], name: str) -> float:
+        chosen = [value for value, other in zip(values_P, names_P, strict=True) if other == name]
+        return sum(chosen) / len(chosen)
+
+    return [
+        Bucket(
+            task=one.task,
+            name=name,
+            num_problems=sum(other == name for other in names_P),
+            accuracy_R=[mean(rates_P, name) for rates_P in one.rates_R_P],
+            tokens_R=[mean(tokens_P, name) for tokens_P in one.tokens_R_P],
+        )
+        for name in order
+        if name in names_P
+    ]

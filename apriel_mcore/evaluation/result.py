@@ -1,0 +1,161 @@
+"""What does an evaluation leave behind? One JSON file: each problem's counts at each budget, and their sums.
+
+Shape suffixes: _P problems, in the order of `problem_ids`.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from apriel_mcore import __version__
+from apriel_mcore.errors import InputError, VerifierError
+from apriel_mcore.evaluation.estimates import Interval, mean_interval, pass_at_k, stratified_interval
+from apriel_mcore.evaluation.subject import Subject
+
+FORMAT = 1
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """A task at one output budget, with or without a forced final answer."""
+
+    budget: int
+    forced: bool
+    judged_P: list[int]
+    """Answers with a verdict."""
+    correct_P: list[int]
+    tokens_P: list[float]
+    """Mean length of the judged answers, forced tokens included; 0 where none was judged."""
+    cut_P: list[int]
+    """Judged answers that the budget ended."""
+    judge_broke: int
+    """Answers without a verdict: they are in no other number."""
+    accuracy: Interval
+    """pass@1: mean over problems of the share of right answers."""
+    tokens: Interval
+    pass_at: dict[int, float]
+    """k to unbiased pass@k, over the problems with at least k judged answers."""
+
+    @property
+    def cut_share(self) -> float:
+        """Of the judged answers."""
+        return sum(self.cut_P) / max(1, sum(self.judged_P))
+
+    @property
+    def solve_rates_P(self) -> list[float]:
+        """Share of right answers; 0 where none was judged."""
+        return [c / n if n else 0.0 for c, n in zip(self.correct_P, self.judged_P, strict=True)]
+
+
+class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One domain or benchmark."""
+
+    name: str
+    kind: Literal["domain", "benchmark"]
+    about: str
+    samples: int
+    temperature: float
+    top_p: float
+    problem_ids: list[str]
+    levels: list[str]
+    """Difficulty or subject of each problem, as its data set states it."""
+    left_out: dict[str, int]
+    """Rows that are no problem or whose own gold was refused, by reason."""
+    constant: float | None
+    """Accuracy of the best constant answer, where there is one."""
+    points: list[Point]
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """One evaluation."""
+
+    format: int = FORMAT
+    subject: Subject
+    recipe: str
+    """Its name: where domains, judges and stop words are from."""
+    tasks: list[TaskResult]
+    seconds: float
+    generated: int
+    """Answers sampled by the call that finished; the others were on record."""
+    time: float
+    apriel_mcore: str = __version__
+
+
+class Counts(msgspec.Struct):
+    """One problem at one point, while it is being counted."""
+
+    judged: int = 0
+    correct: int = 0
+    tokens: int = 0
+    cut: int = 0
+    broke: int = 0
+
+
+def point_of(budget: int, forced: bool, counts_P: list[Counts]) -> Point:
+    """Sums and intervals of a task's counts; VerifierError when not one answer has a verdict."""
+    judged = [one for one in counts_P if one.judged]
+    if not judged:
+        raise VerifierError("no answer has a verdict: every judge broke; see the errors above")
+    tokens_P = [one.tokens / one.judged if one.judged else 0.0 for one in counts_P]
+    most = max(one.judged for one in judged)
+    return Point(
+        budget=budget,
+        forced=forced,
+        judged_P=[one.judged for one in counts_P],
+        correct_P=[one.correct for one in counts_P],
+        tokens_P=tokens_P,
+        cut_P=[one.cut for one in counts_P],
+        judge_broke=sum(one.broke for one in counts_P),
+        accuracy=mean_interval([one.correct / one.judged for one in judged]),
+        tokens=mean_interval([one.tokens / one.judged for one in judged]),
+        pass_at={k: _pass_at(judged, k) for k in _ks(most)},
+    )
+
+
+def means(tasks: list[TaskResult]) -> list[tuple[Point, Interval, Interval]]:
+    """Per point: the first task's, mean accuracy and mean tokens over tasks, which weigh the same. Empty when
+    the tasks have different numbers of points."""
+    if len({len(task.points) for task in tasks}) != 1:
+        return []
+    rows = zip(*(task.points for task in tasks), strict=True)
+    return [
+        (
+            row[0],
+            stratified_interval([judged(one, one.solve_rates_P) for one in row]),
+            stratified_interval([judged(one, one.tokens_P) for one in row]),
+        )
+        for row in rows
+    ]
+
+
+def judged(point: Point, values_P: list[float]) -> list[float]:
+    """The values of the problems that have a judged answer."""
+    return [value for value, n in zip(values_P, point.judged_P, strict=True) if n]
+
+
+def write(result: Result, path: Path) -> None:
+    """Whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+    partial.replace(path)
+
+
+def read(path: Path) -> Result:
+    """InputError when the file is not a result of this format."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Result)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give the JSON files that `apriel eval` wrote") from None
+    except (msgspec.DecodeError, IsADirectoryError) as error:
+        raise InputError(f"{path}: not a result of `apriel eval`: {error}") from None
+
+
+def _pass_at(judged_P: list[Counts], k: int) -> float:
+    values = [pass_at_k(one.judged, one.correct, k) for one in judged_P if one.judged >= k]
+    return sum(values) / len(values)
+
+
+def _ks(samples: int) -> list[int]:
+    """1, 2, 4 and so on, and the number of answers itself."""
+    powers = [1 << i for i in range(samples.bit_length())]
+    return sorted({*powers, samples})

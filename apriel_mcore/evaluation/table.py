@@ -1,0 +1,74 @@
+"""A result as a table for the terminal."""
+
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from apriel_mcore.evaluation.estimates import Interval
+from apriel_mcore.evaluation.result import Point, Result, TaskResult, means
+
+_COLUMNS = (
+    "task",
+    "budget",
+    "accuracy",
+    "95%",
+    "pass@k",
+    "constant",
+    "tokens",
+    "cut",
+    "problems",
+    "judge broke",
+)
+
+
+_FILE_WIDTH = 140
+"""Of tables that go into a file or a pipe, which has no width of its own."""
+
+
+def printer() -> Console:
+    """Writes tables to standard output."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
+
+
+def of(result: Result) -> Table:
+    """A row for each task and budget; then the means over tasks, which weigh the same."""
+    table = Table(title=f"{result.subject.name} ({result.subject.kind}, {result.subject.digest[:12]})")
+    for name in _COLUMNS:
+        table.add_column(name, justify="left" if name == "task" else "right")
+    for task in result.tasks:
+        for point in task.points:
+            table.add_row(*_row(task, point))
+    if len(result.tasks) > 1 and (rows := means(result.tasks)):
+        table.add_section()
+        shared = len({tuple(point.budget for point in task.points) for task in result.tasks}) == 1
+        for point, accuracy, tokens in rows:
+            budget = _budget(point) if shared else "each its own"
+            table.add_row("mean", budget, *_share(accuracy), "", "", f"{tokens.value:.1f}", "", "", "")
+    return table
+
+
+def _row(task: TaskResult, point: Point) -> tuple[str, ...]:
+    k = max(point.pass_at)
+    problems = f"{sum(n > 0 for n in point.judged_P)} x {task.samples}"
+    if left := sum(task.left_out.values()):
+        problems += f" (-{left})"
+    return (
+        task.name,
+        _budget(point),
+        *_share(point.accuracy),
+        f"{point.pass_at[k]:.3f} @{k}" if k > 1 else "",
+        f"{task.constant:.3f}" if task.constant is not None else "",
+        f"{point.tokens.value:.1f}",
+        f"{point.cut_share:.2f}",
+        problems,
+        str(point.judge_broke),
+    )
+
+
+def _budget(point: Point) -> str:
+    return f"{point.budget}{' forced' if point.forced else ''}"
+
+
+def _share(interval: Interval) -> tuple[str, str]:
+    return f"{interval.value:.3f}", f"{interval.low:.3f}-{interval.high:.3f}"

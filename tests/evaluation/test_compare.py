@@ -1,0 +1,117 @@
+"""Several results side by side: pairs by problem, lengths, buckets, and what cannot be compared."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from apriel_mcore.errors import InputError
+from apriel_mcore.evaluation import compare, view
+from apriel_mcore.evaluation.result import Counts, Result, TaskResult, means, point_of, read, write
+from apriel_mcore.evaluation.subject import Subject
+
+
+def counts(correct: int, tokens: int) -> Counts:
+    return Counts(judged=4, correct=correct, tokens=4 * tokens)
+
+
+def task(
+    name: str, problems: dict[str, tuple[int, int]], *, budgets: tuple[int, ...] = (8, 32)
+) -> TaskResult:
+    """Problem id to right answers of four, and tokens."""
+    return TaskResult(
+        name=name,
+        kind="benchmark",
+        about="",
+        samples=4,
+        temperature=0.6,
+        top_p=0.95,
+        problem_ids=list(problems),
+        levels=["hard" if key.startswith("h") else "easy" for key in problems],
+        left_out={},
+        constant=None,
+        points=[
+            point_of(budget, False, [counts(c, min(t, budget)) for c, t in problems.values()])
+            for budget in budgets
+        ],
+    )
+
+
+def result(name: str, *tasks: TaskResult) -> Result:
+    subject = Subject(name=name, kind="folder", where="x", digest=name)
+    return Result(subject=subject, recipe="r", tasks=list(tasks), seconds=1.0, generated=1, time=0.0)
+
+
+BEFORE = result("before", task("gsm8k", {"e1": (4, 30), "e2": (2, 20), "h1": (0, 32), "h2": (0, 32)}))
+AFTER = result("after", task("gsm8k", {"h1": (2, 16), "e1": (4, 15), "e2": (4, 10), "x": (0, 1)}))
+
+
+def test_pairs_are_by_problem_and_not_by_place() -> None:
+    first, *_ = compare.changes(BEFORE, AFTER)
+    assert first.accuracy.num_problems == 3
+    assert first.accuracy.change.value == pytest.approx((0 + 0.5 + 0.5) / 3)
+    largest = next(row for row in compare.changes(BEFORE, AFTER) if row.budget == "32")
+    assert largest.tokens_ratio.value == pytest.approx((16 + 15 + 10) / (30 + 20 + 32))
+    assert largest.tokens_ratio_solved is not None
+    assert largest.tokens_ratio_solved.value == 0.5, "on the one problem that both always solve"
+
+
+def test_buckets_are_the_same_for_all_models() -> None:
+    rows = {bucket.name: bucket for bucket in compare.by_difficulty([BEFORE, AFTER])}
+    assert {name: row.num_problems for name, row in rows.items()} == {
+        "always solved": 1,
+        "1/3 or less fail": 1,
+        "most fail": 1,
+    }
+    assert rows["most fail"].accuracy_R == [0.0, 0.5]
+    levels = {bucket.name: bucket for bucket in compare.by_level([BEFORE, AFTER])}
+    assert (levels["easy"].num_problems, levels["hard"].tokens_R) == (2, [32.0, 16.0])
+
+
+def test_nothing_in_common_is_told() -> None:
+    other = result("other", task("aime25", {"e1": (1, 1)}))
+    with pytest.raises(InputError, match="no task, budget and problem in common"):
+        compare.changes(BEFORE, other)
+    with pytest.raises(InputError, match="no task, budget and problem in common"):
+        compare.changes(BEFORE, result("other", task("gsm8k", {"e1": (1, 1)}, budgets=(64,))))
+
+
+def test_means_are_over_tasks() -> None:
+    both = result("both", task("a", {"p": (4, 8)}), task("b", {"q": (0, 8), "r": (0, 8)}))
+    assert [accuracy.value for _, accuracy, _ in means(both.tasks)] == [0.5, 0.5]
+    uneven = result("uneven", task("a", {"p": (4, 8)}), task("b", {"q": (0, 8)}, budgets=(8,)))
+    assert means(uneven.tasks) == []
+
+
+def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path, one in zip(paths, (BEFORE, AFTER), strict=True):
+        write(one, path)
+        assert read(path) == one
+    outputs = view.Outputs(
+        svg=tmp_path / "p.svg", html=tmp_path / "p.html", json=tmp_path / "p.json", with_published=True
+    )
+    view.run(paths, outputs)
+    assert "before -> after" in capsys.readouterr().out
+    ElementTree.fromstring((tmp_path / "p.svg").read_text())
+    page = (tmp_path / "p.html").read_text()
+    assert (
+        "most fail" in page
+        and "<script" not in page
+        and "http://" not in page.replace("http://www.w3.org", "")
+    )
+    assert b'"difficulty"' in (tmp_path / "p.json").read_bytes()
+    with pytest.raises(InputError, match="--name"):
+        view.run([paths[0], paths[0]], outputs)
+    (tmp_path / "bad.json").write_text('{"format": 1}')
+    with pytest.raises(InputError, match="not a result"):
+        read(tmp_path / "bad.json")
+
+
+def test_published_rows_stand_beside_their_benchmark_only() -> None:
+    aime = result("mine", task("aime25", {"p": (4, 8)}))
+    (plot,) = view.plots([aime], with_published=True).values()
+    assert "Qwen3-14B (published)" in plot
+    (plot,) = view.plots([aime], with_published=False).values()
+    assert "published" not in plot
+    assert "published" not in next(iter(view.plots([BEFORE], with_published=True).values()))

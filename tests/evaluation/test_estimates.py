@@ -1,0 +1,69 @@
+"""Counts to numbers: the estimators against their definitions, by enumeration and by simulation."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apriel_mcore.evaluation.estimates import (
+    mean_interval,
+    paired_difference,
+    pass_at_k,
+    ratio_interval,
+    stratified_interval,
+)
+
+
+@given(st.integers(1, 8).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
+def test_pass_at_k_is_the_share_of_draws_with_a_right_answer(counts: tuple[int, int, int]) -> None:
+    n, c, k = counts
+    draws = list(combinations([True] * c + [False] * (n - c), k))
+    assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, draws)) / len(draws))
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    random = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        solve_rates_P = random.beta(2, 3, size=40)
+        found = mean_interval(list(random.binomial(4, solve_rates_P) / 4))
+        covered += found.low <= 0.4 <= found.high
+    assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_pairs_beat_the_spread_between_problems() -> None:
+    random = np.random.default_rng(1)
+    before_P = random.uniform(0, 0.9, size=60)
+    after_P = before_P + 0.05 + random.normal(0, 0.02, size=60)
+    found = paired_difference([(list(before_P), list(after_P))])
+    assert found.change.low > 0.03
+    assert found.p_not_better == 0.0
+    apart = mean_interval(list(after_P)).low - mean_interval(list(before_P)).high
+    assert apart < 0, "unpaired, the same data say nothing"
+
+
+def test_no_change_is_no_evidence() -> None:
+    values_P = [0.0, 1.0, 0.5, 0.5]
+    found = paired_difference([(values_P, values_P)])
+    assert (found.change.low, found.change.value, found.change.high) == (0.0, 0.0, 0.0)
+    assert found.p_not_better == 1.0
+
+
+def test_every_stratum_weighs_the_same() -> None:
+    found = stratified_interval([[1.0] * 2, [0.0] * 100])
+    assert found.value == 0.5
+    assert (found.low, found.high) == (0.5, 0.5)
+
+
+def test_equal_strata_are_resampled_apart() -> None:
+    """Five equal strata average their noise out: the interval shrinks by sqrt(5)."""
+    values_P = list(np.random.default_rng(2).integers(0, 2, size=64).astype(float))
+    one, five = mean_interval(values_P), stratified_interval([values_P] * 5)
+    assert (five.high - five.low) == pytest.approx((one.high - one.low) / 5**0.5, rel=0.2)
+
+
+def test_a_ratio_of_sums() -> None:
+    found = ratio_interval([50.0, 10.0], [100.0, 20.0])
+    assert (found.low, found.value, found.high) == (0.5, 0.5, 0.5)

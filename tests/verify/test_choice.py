@@ -1,0 +1,60 @@
+r"""Letters: in a box, in prose, in nobody's text; never a guess."""
+
+import pytest
+
+from apriel_mcore.errors import InputError
+from apriel_mcore.verify.choice import self_check, verify
+
+GOLD = {"answer": "B", "num_options": 4}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"\boxed{B}",
+        r"\boxed{(B)}",
+        r"\boxed{\text{B}}",
+        r"\boxed{B. Paris}",
+        r"\boxed{\textbf{(B) } Paris}",
+        r"It could be \boxed{C}, no: \boxed{B}",
+        "The answer is B",
+        "**Answer: B**",
+        "Answer: (B)",
+        "the correct option is: B.",
+        "Answer: A? No. The answer is (B).",
+        "<think>The answer is C</think>The answer is B.",
+    ],
+)
+def test_right(text: str) -> None:
+    assert verify(GOLD, text).success
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        (r"\boxed{C}", "wrong"),
+        ("The answer is C", "wrong"),
+        ("", "no_answer"),
+        ("B", "no_answer"),
+        ("All but B are wrong, I think", "no_answer"),
+        ("The answer is a sum of two terms", "no_answer"),
+        ("The answer is I'm not sure", "no_answer"),
+        ("<think>The answer is B", "no_answer"),
+        (r"\boxed{B and C}", "unparsable"),
+        (r"\boxed{BC}", "unparsable"),
+        (r"\boxed{42}", "unparsable"),
+        (r"\boxed{F}", "unparsable"),
+        (r"\boxed{C} but the answer is B", "wrong"),
+    ],
+)
+def test_not_right(text: str, status: str) -> None:
+    verdict = verify(GOLD, text)
+    assert not verdict.success
+    assert verdict.status == status
+
+
+def test_golds() -> None:
+    self_check(GOLD)
+    for bad in ({"answer": "E", "num_options": 4}, {"answer": "b", "num_options": 4}, {"answer": "A"}):
+        with pytest.raises(InputError, match="reference"):
+            self_check(bad)
