@@ -12,16 +12,17 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from apriel_mcore.bridge import shape as model_shape
 from apriel_mcore.bridge.tensorfile import Dtype
-from apriel_mcore.convert import companions
+from apriel_mcore.convert import companions, report
+from apriel_mcore.convert.boxes import take_apart
 from apriel_mcore.convert.checkpoint_reader import CheckpointReader
+from apriel_mcore.convert.digest import digest
 from apriel_mcore.convert.parameters import Parameter, model_parameters
 from apriel_mcore.convert.report import Parity, Report
-from apriel_mcore.convert.scratch import TORCH_DTYPES, Scratch
+from apriel_mcore.convert.scratch import DTYPES, Scratch
 from apriel_mcore.convert.to_hf import Source, Target, write_folder
 from apriel_mcore.errors import InputError
 
@@ -29,8 +30,11 @@ from apriel_mcore.errors import InputError
 class AverageReader:
     """to_hf.py's Reads over several checkpoints: their mean, in float32."""
 
-    def __init__(self, readers: Sequence[CheckpointReader]) -> None:
-        self._readers = readers
+    def __init__(self, sources: Sequence[Path]) -> None:
+        self._sources = sources
+        self._readers = [CheckpointReader.open(source) for source in sources]
+        reports = [report.read(source) for source in sources]
+        self._recorded = [earlier.digests if earlier else {} for earlier in reports]
 
     def check_fits(self, parameters: Sequence[Parameter]) -> None:
         """InputError naming what does not fit in one of them."""
@@ -47,14 +51,27 @@ class AverageReader:
             " ".join(sorted(one.fingerprint() for one in self._readers)).encode()
         ).hexdigest()
 
-    def read(self, parameter: Parameter, into: Tensor, memory: Scratch) -> None:
-        """One whole parameter of one layer, averaged into a float32 tensor."""
-        into.zero_()
+    def first_dtype(self) -> Dtype:
+        """Of the first checkpoint."""
+        return self._readers[0].dtype()
+
+    def check_manifest(self) -> None:
+        """Of all of them."""
         for reader in self._readers:
-            one = torch.empty(into.shape, dtype=TORCH_DTYPES[reader.dtype()])
-            reader.read(parameter, one, memory)
-            into.add_(one)
-        into.div_(len(self._readers))
+            reader.check_manifest()
+
+    def read(self, parameter: Parameter, memory: Scratch, *, verify: bool) -> Tensor:
+        """One whole parameter of one layer, averaged in float32; each source's is compared with what that
+        one's own conversion recorded, or else with its checksums."""
+        total = memory.tensor(parameter.whole.sizes, "float32").zero_()
+        for source, reader, recorded in zip(self._sources, self._readers, self._recorded, strict=True):
+            known = parameter.hf_sizes.keys() <= recorded.keys()
+            one = reader.read(parameter, Scratch(), verify=verify and not known)
+            for name, tensor in take_apart(parameter, one, Scratch()).items() if known else ():
+                if recorded[name] != (DTYPES[tensor.dtype], digest(tensor)):
+                    raise InputError(f"{source}: {name} is not what its conversion.json says")
+            total.add_(one)
+        return total.div_(len(self._readers))
 
 
 def convert(
@@ -67,8 +84,7 @@ def convert(
     """
     if len({source.resolve() for source in sources}) < max(2, len(sources)):
         raise InputError("give two checkpoints or more, each once: SRC SRC ... DST")
-    readers = [CheckpointReader.open(source) for source in sources]
-    average = AverageReader(readers)
+    average = AverageReader(sources)
     model = companions.model_of(sources[0], like)
     average.check_fits(model_parameters(model_shape.read(model)))
     return write_folder(
@@ -79,6 +95,6 @@ def convert(
             model=model,
             recorded={},
         ),
-        Target(folder=target, dtype=dtype or readers[0].dtype(), max_file_bytes=max_file_bytes),
+        Target(folder=target, dtype=dtype or average.first_dtype(), max_file_bytes=max_file_bytes),
         compare=lambda folder, size: Parity(status="skipped", reason="no checkpoint holds the average"),
     )

@@ -1,7 +1,7 @@
 """How is one parameter read out of a Megatron checkpoint, and is the checkpoint all there?
 
     .metadata --open--> what it holds, every file present and long enough
-    one parameter --read--> its records, each checked against the checksum that torch wrote into it
+    one parameter --read--> its records, checked against the checksums that torch wrote into them if asked
 
 The metadata is a pickle: it is read with the few classes that torch's own writer puts there, and nothing
 else can be loaded from it. Records are torch.save archives: torch.load says what each holds and where, its
@@ -15,15 +15,17 @@ import pickle
 import struct
 import zipfile
 import zlib
-from collections.abc import Buffer, Mapping, Sequence
+from collections.abc import Buffer, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from itertools import combinations
 from math import prod
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
@@ -34,9 +36,11 @@ from torch.distributed.checkpoint.metadata import (
 from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
+from apriel_mcore import checkpoint_folder
 from apriel_mcore.bridge.layouts import Sizes
 from apriel_mcore.bridge.tensorfile import Dtype
-from apriel_mcore.convert.hf_folder import check_sizes, read_exactly
+from apriel_mcore.convert.hf_folder import check_sizes
+from apriel_mcore.convert.mapped import mapped, read_into
 from apriel_mcore.convert.parameters import Parameter
 from apriel_mcore.convert.scratch import DTYPES, Scratch, bytes_of
 from apriel_mcore.errors import InputError
@@ -78,6 +82,8 @@ _DAMAGE = (
     zlib.error,
 )
 """What the readers of a damaged pickle or zip archive raise."""
+_READERS = 3
+"""Files whose digests are computed at once."""
 _MODEL_KEYS = ("embedding.", "decoder.", "output_layer.")
 
 
@@ -89,13 +95,12 @@ class CheckpointReader:
         folder: Path,
         tensors: Mapping[str, TensorStorageMetadata],
         storage: Mapping[MetadataIndex, _StorageInfo],
-        *,
-        verify: bool,
     ) -> None:
         self._folder = folder
         self._tensors = tensors
         self._storage = storage
-        self._verify = verify
+        self._sealed = False
+        """A run's manifest vouches for the files."""
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -121,7 +126,7 @@ class CheckpointReader:
             }
         except _DAMAGE as error:
             raise InputError(f"{path}: not readable as a checkpoint's metadata: {error!r}") from None
-        return cls(folder, tensors, storage, verify=True)
+        return cls(folder, tensors, storage)
 
     def check_fits(self, parameters: Sequence[Parameter]) -> None:
         """InputError naming each tensor that is missing, left over, of other sizes or dtype, or without all
@@ -153,6 +158,29 @@ class CheckpointReader:
                 )
         return DTYPES[self._tensors[first].properties.dtype]
 
+    def check_manifest(self) -> None:
+        """Compare every file of a run's checkpoint with its manifest (checkpoint_folder.py).
+
+        InputError naming each file that is not what the run wrote, and for a run's checkpoint without one.
+        """
+        if not (self._folder / checkpoint_folder.MANIFEST).is_file():
+            if (self._folder / checkpoint_folder.STATE_FILE).is_file():
+                raise InputError(
+                    f"{self._folder}: a run's checkpoint without {checkpoint_folder.MANIFEST}: nobody can tell "
+                    "whether it is whole; take another one of the run, or copy it again"
+                )
+            return
+        with ThreadPoolExecutor(_READERS) as pool:
+            look = partial(checkpoint_folder.defects, self._folder, num_parts=_READERS)
+            found = [pool.submit(look, part=part) for part in range(_READERS)]
+            problems = sorted({defect for part in found for defect in part.result()})
+        if problems:
+            raise InputError(
+                f"{self._folder}: not what the run saved: {'; '.join(problems)}; take another checkpoint of "
+                "the run, or copy it again"
+            )
+        self._sealed = True
+
     def fingerprint(self) -> str:
         """Changes when a file does, as far as sizes and times tell."""
         digest = hashlib.sha256((self._folder / ".metadata").read_bytes())
@@ -161,52 +189,59 @@ class CheckpointReader:
             digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
-    def read(self, parameter: Parameter, into: Tensor, memory: Scratch) -> None:
-        """One whole parameter of one layer; `memory` holds a record that is not one stretch of it.
+    def read(self, parameter: Parameter, memory: Scratch, *, verify: bool) -> Tensor:
+        """One whole parameter of one layer: in the file's own pages if it is one record, else in `memory`.
 
+        verify: compare checksums, for elements whose digest nobody knows, unless a manifest was compared.
         InputError naming the parameter when a record is damaged or missing.
         """
+        verify = verify and not self._sealed
         stored = self._tensors[parameter.key]
-        sizes = tuple(into.shape)
+        sizes = parameter.whole.sizes
         wanted = ChunkStorageMetadata(
             offsets=torch.Size(parameter.in_checkpoint((0,) * len(sizes))),
             sizes=torch.Size(parameter.layer_in_front(sizes)),
         )
         items = create_read_items_for_chunk_list(parameter.key, stored, [wanted])
         _check_cover(items, wanted, where=f"{self._folder}: {parameter.name}")
-        target = into.view(wanted.sizes)
+        if len(items) == 1 and items[0].lengths == wanted.sizes:
+            record = self._map(parameter, items[0].storage_index, verify=verify)
+            return record[_span(items[0].storage_offsets, items[0].lengths)].view(sizes)
+        whole = memory.tensor(sizes, DTYPES[stored.properties.dtype])
         for item in items:
-            index = item.storage_index
-            assert index.index is not None, "torch plans reads by chunk number"
-            sizes = stored.chunks[index.index].sizes
-            box = target[_span(item.dest_offsets, item.lengths)]
-            if box.shape == sizes and box.is_contiguous():
-                self._read_record(parameter, stored, index, box)
+            box = whole.view(wanted.sizes)[_span(item.dest_offsets, item.lengths)]
+            if box.is_contiguous() and box.shape == self._sizes(item.storage_index):
+                self._copy(parameter, item.storage_index, box, verify=verify)
             else:
-                record = memory.tensor(tuple(sizes), DTYPES[target.dtype])
-                self._read_record(parameter, stored, index, record)
+                record = self._map(parameter, item.storage_index, verify=verify)
                 box.copy_(record[_span(item.storage_offsets, item.lengths)])
+        return whole
 
-    def _read_record(
-        self, parameter: Parameter, stored: TensorStorageMetadata, index: MetadataIndex, into: Tensor
-    ) -> None:
-        """A whole record; where its elements lie in the file is torch.load's word, without their bytes."""
+    def _map(self, parameter: Parameter, index: MetadataIndex, *, verify: bool) -> Tensor:
+        """A record in the file's own pages."""
+        info, sizes = self._storage[index], self._sizes(index)
+        path, dtype = self._folder / info.relative_path, self._tensors[index.fqn].properties.dtype
+        with _naming(path, parameter):
+            start = _start_in(path, info, sizes, dtype)
+            elements = mapped(path, start, sizes, DTYPES[dtype], what=parameter.name)
+            if verify:
+                _check_sums(path, info, elements)
+        return elements
+
+    def _copy(self, parameter: Parameter, index: MetadataIndex, into: Tensor, *, verify: bool) -> None:
+        """A record's elements, in memory that is there already."""
         info = self._storage[index]
-        where = f"{self._folder / info.relative_path}: {parameter.name}"
-        try:
-            with _Record(self._folder / info.relative_path, info) as record, FakeTensorMode():
-                described = torch.load(io.BufferedReader(record), map_location="cpu", weights_only=True)
-            if not _describes(described, into):
-                raise InputError(
-                    f"{where}: the record is not the {tuple(into.shape)} {into.dtype} that it should be"
-                )
-            start = described.untyped_storage()._checkpoint_offset
-            read_exactly(self._folder / info.relative_path, info.offset + start, into, what=parameter.name)
-            if self._verify:
-                with _Record(self._folder / info.relative_path, info) as record:
-                    _check_sums(io.BufferedReader(record), into)
-        except _DAMAGE as error:
-            raise InputError(f"{where}: the record is damaged: {error!r}") from None
+        path = self._folder / info.relative_path
+        with _naming(path, parameter):
+            start = _start_in(path, info, self._sizes(index), into.dtype)
+            read_into(path, start, into, what=parameter.name)
+            if verify:
+                _check_sums(path, info, into)
+
+    def _sizes(self, index: MetadataIndex) -> Sizes:
+        """Of a record."""
+        assert index.index is not None, "torch plans reads by chunk number"
+        return tuple(self._tensors[index.fqn].chunks[index.index].sizes)
 
     def _check_records(self, key: str, stored: TensorStorageMetadata) -> None:
         """Every chunk has a record, and every record lies inside a file."""
@@ -220,6 +255,10 @@ class CheckpointReader:
             size = path.stat().st_size
             if not 0 <= info.offset <= info.offset + info.length <= size:
                 raise InputError(f"{path}: ends at {size} bytes, inside {key} at {tuple(chunk.offsets)}")
+
+
+class _Damaged(Exception):
+    """A record is not what it should be; in what."""
 
 
 class _Record(io.RawIOBase):
@@ -315,25 +354,47 @@ def _overlap(one: Sequence[tuple[int, int]], other: Sequence[tuple[int, int]]) -
     return all(a < b + b_size and b < a + a_size for (a, a_size), (b, b_size) in pairs)
 
 
-def _describes(record: object, into: Tensor) -> bool:
-    """Whether a record's elements are those of `into`, one behind the other."""
-    return (
-        isinstance(record, Tensor)
-        and (record.shape, record.dtype) == (into.shape, into.dtype)
-        and record.is_contiguous()
-        and record.storage_offset() == 0
-        and record.untyped_storage().nbytes() == into.nbytes
-    )
+@contextmanager
+def _naming(path: Path, parameter: Parameter) -> Generator[None]:
+    """Whatever the readers say of a damaged record becomes an InputError with its place."""
+    try:
+        yield
+    except _Damaged as error:
+        raise InputError(f"{path}: {parameter.name}: {error}") from None
+    except _DAMAGE as error:
+        raise InputError(f"{path}: {parameter.name}: the record is damaged: {error!r}") from None
 
 
-def _check_sums(record: IO[bytes], elements: Tensor) -> None:
-    """Compare every checksum (CRC-32) of the record, which torch.load does not look at; BadZipFile if one
-    is wrong."""
-    with zipfile.ZipFile(record) as archive:
+def _start_in(path: Path, info: _StorageInfo, sizes: Sizes, dtype: torch.dtype) -> int:
+    """Where a record's elements lie in the file, which is torch.load's word; _Damaged if they are others."""
+    with _Record(path, info) as record:
+        described = torch.load(io.BufferedReader(record), map_location="meta", weights_only=True)
+    if not (
+        isinstance(described, Tensor)
+        and (tuple(described.shape), described.dtype) == (sizes, dtype)
+        and described.is_contiguous()
+        and described.storage_offset() == 0
+        and described.untyped_storage().nbytes() == prod(sizes) * dtype.itemsize
+    ):
+        raise _Damaged(f"the record is not the {sizes} {dtype} that it should be")
+    start = described.untyped_storage()._checkpoint_offset
+    assert start is not None, "torch.load says where a record lies"
+    return info.offset + start
+
+
+def _check_sums(path: Path, info: _StorageInfo, elements: Tensor) -> None:
+    """Compare every checksum (CRC-32) of the record, which torch.load does not look at; _Damaged if one is
+    wrong, or if there are none."""
+    with _Record(path, info) as record, zipfile.ZipFile(io.BufferedReader(record)) as archive:
+        if not any(member.CRC for member in archive.infolist()):
+            raise _Damaged(
+                "the record was written without checksums, and its digest is in no conversion.json: put back "
+                "the one that convert wrote there"
+            )
         for member in archive.infolist():
             if member.filename.endswith("/data/0"):
                 if (member.file_size, member.CRC) != (elements.nbytes, zlib.crc32(bytes_of(elements))):
-                    raise zipfile.BadZipFile(f"wrong checksum of {member.filename}")
+                    raise _Damaged(f"the record is damaged: wrong checksum of {member.filename}")
             else:
                 archive.read(member)
 

@@ -6,7 +6,6 @@ into memory that the caller keeps.
 
 import hashlib
 import mmap
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -21,7 +20,7 @@ from apriel_mcore.bridge.reshard import tensor_files
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.bridge.tensorfile import Dtype, Stored, contents, refuse_fp8
 from apriel_mcore.convert import report
-from apriel_mcore.convert.scratch import bytes_of
+from apriel_mcore.convert.mapped import mapped
 from apriel_mcore.errors import InputError
 
 INDEX_FILE = "model.safetensors.index.json"
@@ -95,25 +94,10 @@ class HfFolder(msgspec.Struct, frozen=True, kw_only=True):
             )
         return next(iter(by_dtype))
 
-    def read(self, name: str, into: Tensor) -> None:
-        """The bytes of one tensor, into a contiguous tensor of its size and dtype."""
+    def read(self, name: str) -> Tensor:
+        """One tensor, in the file's own pages."""
         at = self.tensors[name]
-        read_exactly(at.path, at.stored.start, into, what=at.stored_name)
-
-
-def read_exactly(path: Path, start: int, into: Tensor, *, what: str) -> None:
-    """Fill a contiguous tensor from a file; InputError naming `what` when the file ends before."""
-    with memoryview(bytes_of(into)) as target:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            done = 0
-            while done < len(target):
-                count = os.preadv(descriptor, [target[done:]], start + done)
-                if count == 0:
-                    raise InputError(f"{path}: ends inside {what}, after {done} of {len(target)} bytes")
-                done += count
-        finally:
-            os.close(descriptor)
+        return mapped(at.path, at.stored.start, at.stored.sizes, at.stored.dtype, what=at.stored_name)
 
 
 def check_sizes(found: Mapping[str, Sizes], expected: Mapping[str, Sizes], *, where: str) -> None:

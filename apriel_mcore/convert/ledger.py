@@ -5,13 +5,15 @@ read --see--> digest, finite, as recorded, cast --written, read back--> compare 
 
 import time
 from collections.abc import Mapping
+from math import prod
 
 from torch import Tensor
 
-from apriel_mcore.bridge.receipt import digest
+from apriel_mcore.bridge.layouts import Sizes
 from apriel_mcore.bridge.tensorfile import Dtype
+from apriel_mcore.convert.digest import digest
 from apriel_mcore.convert.report import TensorRecord
-from apriel_mcore.convert.scratch import DTYPES, TORCH_DTYPES, bytes_of, is_finite
+from apriel_mcore.convert.scratch import DTYPES, TORCH_DTYPES, is_finite
 from apriel_mcore.errors import BridgeError, InputError
 
 
@@ -49,7 +51,7 @@ class Ledger:
         """
         if not is_finite(tensor):
             raise InputError(f"{self._where}: {name} holds NaN or infinite values")
-        dtype, found = DTYPES[tensor.dtype], digest(bytes_of(tensor))
+        dtype, found = DTYPES[tensor.dtype], digest(tensor)
         if name in self._recorded and self._recorded[name] != (dtype, found):
             raise InputError(
                 f"{self._where}: {name} is {dtype} with digest {found}, the conversion.json there says "
@@ -61,13 +63,12 @@ class Ledger:
             tensor = cast_into.copy_(tensor)
             if not is_finite(tensor):
                 raise InputError(f"{self._where}: {name} does not fit {self._dtype}: values become infinite")
-            found = digest(bytes_of(tensor))
+            found = digest(tensor)
         self._wanted[name] = found
         return tensor
 
-    def compare(self, name: str, tensor: Tensor) -> TensorRecord:
-        """A tensor just read back from the result; BridgeError when it is not what was to be written."""
-        found = digest(bytes_of(tensor))
+    def compare(self, name: str, sizes: Sizes, found: str) -> TensorRecord:
+        """The digest of a tensor just read back; BridgeError when it is not what was to be written."""
         if found != self._wanted[name]:
             raise BridgeError(
                 f"{self._file}: {name} was written with digest {self._wanted[name]} and read back with "
@@ -79,12 +80,12 @@ class Ledger:
         self._since = now
         return TensorRecord(
             name=name,
-            sizes=tuple(tensor.shape),
+            sizes=sizes,
             dtype_before=dtype_before,
             dtype_after=self._dtype,
             digest_before=digest_before,
             digest_after=found,
-            num_bytes=tensor.numel() * TORCH_DTYPES[self._dtype].itemsize,
+            num_bytes=prod(sizes) * TORCH_DTYPES[self._dtype].itemsize,
             file=self._file,
             seconds=round(self._seconds[name], 6),
         )

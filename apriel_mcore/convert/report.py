@@ -1,6 +1,6 @@
 """What was converted, and how do we know? conversion.json, beside every result.
 
-The digest of a tensor (bridge/receipt.py) is that of its bytes in Hugging Face layout: `before` as read
+The digest of a tensor (convert/digest.py) is that of its bytes in Hugging Face layout: `before` as read
 from the source, `after` as read back from what was written, both equal when the dtype did not change.
 """
 

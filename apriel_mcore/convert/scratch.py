@@ -18,16 +18,20 @@ TORCH_DTYPES: dict[Dtype, torch.dtype] = {
 }
 DTYPES: dict[torch.dtype, Dtype] = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
-_EXPONENT: dict[Dtype, tuple[type[np.unsignedinteger], int]] = {
-    "bfloat16": (np.uint16, 0x7F80),
-    "float16": (np.uint16, 0x7C00),
-    "float32": (np.uint32, 0x7F800000),
+_INFINITY: dict[Dtype, tuple[type[np.signedinteger], type[np.unsignedinteger], int]] = {
+    "bfloat16": (np.int16, np.uint16, 0x7F80),
+    "float16": (np.int16, np.uint16, 0x7C00),
+    "float32": (np.int32, np.uint32, 0x7F800000),
 }
-_BLOCK = 1 << 15
+"""The bits of +infinity, and words to read them as."""
+_KEPT = 1 << 29
+"""Bytes: layers have tensors of this size, and many of them; only tables of the vocabulary are larger."""
+_BLOCK = 1 << 19
+"""Elements looked at twice while they are in the cache."""
 
 
 class Scratch:
-    """One stretch of memory that grows to the largest tensor asked for."""
+    """One stretch of memory that grows to the largest tensor asked for; a vocabulary's worth is not kept."""
 
     def __init__(self) -> None:
         self._memory: NDArray[np.uint8] = np.empty(0, np.uint8)
@@ -40,7 +44,7 @@ class Scratch:
         """Several at once, each with a storage of exactly its size."""
         kind = TORCH_DTYPES[dtype]
         needed = sum(prod(each) for each in sizes.values()) * kind.itemsize
-        if needed > self._memory.size:
+        if needed > self._memory.size or needed <= _KEPT < self._memory.size:
             self._memory = np.empty(0, np.uint8)  # gone before the larger one comes
             self._memory = np.empty(needed, np.uint8)
         views: dict[str, Tensor] = {}
@@ -70,15 +74,13 @@ def slices(box: Box) -> tuple[slice, ...]:
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether no element of a contiguous tensor is NaN or infinite: block by block, without a temporary
-    of its size."""
-    word, limit = _EXPONENT[DTYPES[tensor.dtype]]
-    words = np.frombuffer(bytes_of(tensor), dtype=word)
-    magnitude = np.empty(_BLOCK, word)
-    sign_off = word(~(1 << (8 * word().itemsize - 1)) & (2 ** (8 * word().itemsize) - 1))
-    for start in range(0, words.size, _BLOCK):
-        block = words[start : start + _BLOCK]
-        np.bitwise_and(block, sign_off, out=magnitude[: block.size])
-        if int(magnitude[: block.size].max()) >= limit:
-            return False
-    return True
+    """Whether no element of a contiguous tensor is NaN or infinite.
+
+    Of floats read as integers, the positive ones grow with their value, up to +infinity and then NaN; read
+    as unsigned, the negative ones lie above them and do the same. So two maxima tell, without a temporary.
+    """
+    signed, unsigned, infinity = _INFINITY[DTYPES[tensor.dtype]]
+    negative = infinity + (1 << (8 * signed().itemsize - 1))
+    words = np.frombuffer(bytes_of(tensor), dtype=signed)
+    blocks = (words[start : start + _BLOCK] for start in range(0, words.size, _BLOCK))
+    return all(int(block.max()) < infinity and int(block.view(unsigned).max()) < negative for block in blocks)

@@ -1,13 +1,13 @@
 """A Megatron checkpoint, converted or of training, becomes a Hugging Face folder.
 
-    every record of the model's tensors, there and long enough
+    every record of the model's tensors, there and long enough; files as the run's manifest has them
       --for each file: read a parameter, take it apart, write; read it back, compare digests-->
     index, config, tokenizer  -->  parity of log-probs  -->  conversion.json, rename
 
 Optimizer state stays behind. The folder holds the text decoder under plain names.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from math import prod
@@ -18,18 +18,16 @@ import msgspec
 from torch import Tensor
 
 from apriel_mcore.bridge import shape as model_shape
-from apriel_mcore.bridge.receipt import digest
 from apriel_mcore.bridge.tensorfile import Dtype
 from apriel_mcore.convert import companions, parity, report
 from apriel_mcore.convert.boxes import take_apart
 from apriel_mcore.convert.checkpoint_reader import CheckpointReader
-from apriel_mcore.convert.hf_folder import read_exactly
-from apriel_mcore.convert.hf_writer import WeightFile, growing, plan_files, put, write_index
+from apriel_mcore.convert.hf_writer import GrowingFile, WeightFile, growing, plan_files, write_index
 from apriel_mcore.convert.journal import Finished
 from apriel_mcore.convert.ledger import Ledger
 from apriel_mcore.convert.parameters import Parameter, model_parameters
 from apriel_mcore.convert.report import Direction, Job, Parity, Report, TensorRecord
-from apriel_mcore.convert.scratch import Scratch, bytes_of
+from apriel_mcore.convert.scratch import Scratch
 from apriel_mcore.convert.workers import Workers
 from apriel_mcore.convert.workplace import Workplace, check_room, finished_report, workplace
 
@@ -49,8 +47,15 @@ class Reads(Protocol):
         """Changes when the source does."""
         ...
 
-    def read(self, parameter: Parameter, into: Tensor, memory: Scratch) -> None:
-        """One whole parameter of one layer."""
+    def check_manifest(self) -> None:
+        """InputError naming the files that are not what was saved, as far as somebody noted that."""
+        ...
+
+    def read(self, parameter: Parameter, memory: Scratch, *, verify: bool) -> Tensor:
+        """One whole parameter of one layer, in `memory` if it has none of its own; InputError if damaged.
+
+        verify: nobody knows its digest.
+        """
         ...
 
 
@@ -116,6 +121,7 @@ def write_folder(source: Source, target: Target, *, compare: Callable[[Path, int
     if done is not None:
         return done
     check_room(target.folder, sum(file.size for file in files))
+    source.reader.check_manifest()
     with workplace(target.folder, job) as place:
         folder = _Folder(place, lambda: _Worker(source, target.dtype))
         parts = [folder.finish(file) for file in files]
@@ -146,19 +152,14 @@ class _Folder:
             if stream.read(len(file.opening)) != file.opening:
                 return False
 
-        def digests(worker: _Worker, parameter: Parameter) -> list[tuple[str, str]]:
-            return [
-                (name, digest(bytes_of(tensor))) for name, tensor in worker.read_back(file, path, parameter)
-            ]
-
-        found = chain.from_iterable(self._workers.map(digests, file.parameters))
-        return dict(found) == {record.name: record.digest_after for record in part.tensors}
+        found = self._workers.map(lambda _, name: file.digest_of(name, path), file.tensors)
+        return found == [record.digest_after for record in part.tensors]
 
     def _write(self, file: WeightFile) -> Finished:
-        with growing(self._place.folder, file) as path:
+        with growing(self._place.folder, file) as grown:
 
             def convert_one(worker: _Worker, parameter: Parameter) -> list[TensorRecord]:
-                return worker.convert(file, path, parameter)
+                return worker.convert(file, grown, parameter)
 
             records = chain.from_iterable(self._workers.map(convert_one, file.parameters))
         return Finished(part=file.name, tensors=tuple(records))
@@ -171,25 +172,19 @@ class _Worker:
         self._source = source
         self._reader = source.reader
         self._dtype: Dtype = dtype
-        self._record, self._stored, self._apart = Scratch(), Scratch(), Scratch()
-        self._cast, self._written = Scratch(), Scratch()
+        self._stored, self._apart, self._cast = Scratch(), Scratch(), Scratch()
 
-    def convert(self, file: WeightFile, path: Path, parameter: Parameter) -> list[TensorRecord]:
+    def convert(self, file: WeightFile, grown: GrowingFile, parameter: Parameter) -> list[TensorRecord]:
         """A parameter's HF tensors, out of the checkpoint, into their places, and read back."""
         ledger = Ledger(file.name, self._dtype, self._source.recorded, where=self._source.name)
         ledger.watch({name: prod(sizes) for name, sizes in parameter.hf_sizes.items()})
-        dtype = self._reader.dtype()
-        stored = self._stored.tensor(parameter.whole.sizes, dtype)
-        self._reader.read(parameter, stored, self._record)
+        unknown = not parameter.hf_sizes.keys() <= self._source.recorded.keys()
+        stored = self._reader.read(parameter, self._stored, verify=unknown)
         for name, tensor in take_apart(parameter, stored, self._apart).items():
-            cast = tensor if dtype == self._dtype else self._cast.tensor(tuple(tensor.shape), self._dtype)
-            put(path, file.starts[name], ledger.see(name, tensor, cast_into=cast))
+            cast = self._cast.tensor(tuple(tensor.shape), self._dtype)  # takes no memory until it is filled
+            grown.put(file.starts[name], ledger.see(name, tensor, cast_into=cast))
         ledger.watch({})
-        return [ledger.compare(name, tensor) for name, tensor in self.read_back(file, path, parameter)]
-
-    def read_back(self, file: WeightFile, path: Path, parameter: Parameter) -> Iterator[tuple[str, Tensor]]:
-        """The HF tensors of a parameter in a written file, each valid until the next."""
-        for name, sizes in parameter.hf_sizes.items():
-            tensor = self._written.tensor(sizes, self._dtype)
-            read_exactly(path, file.starts[name], tensor, what=name)
-            yield name, tensor
+        return [
+            ledger.compare(name, sizes, file.digest_of(name, grown.path))
+            for name, sizes in parameter.hf_sizes.items()
+        ]

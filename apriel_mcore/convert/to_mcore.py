@@ -16,7 +16,6 @@ from pathlib import Path
 from torch import Tensor
 
 from apriel_mcore.bridge.plan import make_plan
-from apriel_mcore.bridge.receipt import digest
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.bridge.tensorfile import Dtype
 from apriel_mcore.config.schema import Parallel
@@ -24,12 +23,13 @@ from apriel_mcore.convert import companions, parity
 from apriel_mcore.convert.boxes import cut_out, take_apart
 from apriel_mcore.convert.checkpoint_reader import CheckpointReader
 from apriel_mcore.convert.checkpoint_writer import CheckpointFile, CheckpointWriter, MakeBox, storage_of
+from apriel_mcore.convert.digest import digest
 from apriel_mcore.convert.hf_folder import HfFolder
 from apriel_mcore.convert.journal import Finished, Place
 from apriel_mcore.convert.ledger import Ledger
 from apriel_mcore.convert.parameters import Cut, Parameter, model_parameters
 from apriel_mcore.convert.report import Job, Report
-from apriel_mcore.convert.scratch import TORCH_DTYPES, Scratch, bytes_of
+from apriel_mcore.convert.scratch import TORCH_DTYPES, Scratch
 from apriel_mcore.convert.workers import Workers
 from apriel_mcore.convert.workplace import Workplace, check_room, finished_report, workplace
 from apriel_mcore.errors import ConfigError, InputError
@@ -57,7 +57,7 @@ def convert(source: Path, target: Path, *, parallel: Parallel, dtype: Dtype | No
     check_room(target, folder.shape.num_parameters * TORCH_DTYPES[kept].itemsize)
     with workplace(target, job) as place:
         files = _plan_files(folder.shape, parallel, kept)
-        writer = CheckpointWriter(place.folder, files)
+        writer = CheckpointWriter(place.folder, files, checksums=False)  # the report has digests
         parts = Workers(lambda: _Worker(folder, place, writer, kept)).map(_Worker.finish, files)
         writer.finish(record for part in parts for record in part.places)
         companions.copy_all(source, place.folder / companions.CARRIED)
@@ -73,8 +73,9 @@ class _Worker:
         self._place = place
         self._writer = writer
         self._dtype: Dtype = dtype
-        self._boxes = _BoxMaker(folder, dtype)
-        self._record, self._stored, self._apart = Scratch(), Scratch(), Scratch()
+        # Writing a file and reading it back take turns in the same memory.
+        self._stored, self._apart = Scratch(), Scratch()
+        self._boxes = _BoxMaker(folder, dtype, self._stored, self._apart)
 
     def finish(self, file: CheckpointFile) -> Finished:
         """The file, written and read back, or found so."""
@@ -85,7 +86,7 @@ class _Worker:
         """What the journal promises is what the file holds."""
         wanted = {record.name: record.digest_after for record in part.tensors}
         try:
-            found = {name: digest(bytes_of(tensor)) for name, tensor in self._read_back(file, part.places)}
+            found = {name: digest(tensor) for name, tensor in self._read_back(file, part.places)}
         except InputError:
             return False
         return found == wanted
@@ -94,34 +95,41 @@ class _Worker:
         where = str(self._folder.path)
         ledger = Ledger(file.name, self._dtype, self._folder.recorded, where=where)
         places = self._writer.write(file, self._boxes.of_file(ledger))
+        self._boxes.forget()
         ledger.watch({})
-        records = tuple(ledger.compare(name, tensor) for name, tensor in self._read_back(file, places))
+        records = tuple(
+            ledger.compare(name, tuple(tensor.shape), digest(tensor))
+            for name, tensor in self._read_back(file, places)
+        )
         return Finished(part=file.name, tensors=records, places=places)
 
     def _read_back(self, file: CheckpointFile, places: tuple[Place, ...]) -> Iterator[tuple[str, Tensor]]:
         """The HF tensors in a written file, each valid until the next."""
         storage = storage_of(places)
-        reader = CheckpointReader(self._place.folder, self._writer.tensors, storage, verify=False)
+        reader = CheckpointReader(self._place.folder, self._writer.tensors, storage)
         for parameter in file.parameters:
-            stored = self._stored.tensor(parameter.whole.sizes, self._dtype)
-            reader.read(parameter, stored, self._record)
+            stored = reader.read(parameter, self._stored, verify=False)
             yield from take_apart(parameter, stored, self._apart).items()
 
 
 class _BoxMaker:
     """Makes the boxes of a file, reading each parameter's HF tensors once."""
 
-    def __init__(self, folder: HfFolder, dtype: Dtype) -> None:
+    def __init__(self, folder: HfFolder, dtype: Dtype, cast: Scratch, box: Scratch) -> None:
         self._folder = folder
         self._dtype: Dtype = dtype
-        self._read, self._hf, self._box = Scratch(), Scratch(), Scratch()
+        self._cast, self._box = cast, box
         self._current: Parameter | None = None
         self._tensors: dict[str, Tensor] = {}
 
     def of_file(self, ledger: Ledger) -> MakeBox:
         """For one file, whose tensors go through `ledger`."""
-        self._current = None
         return partial(self._make, ledger)
+
+    def forget(self) -> None:
+        """Let go of the tensors of a file that is written."""
+        self._current = None
+        self._tensors = {}
 
     def _make(self, ledger: Ledger, parameter: Parameter, cut: Cut) -> Tensor:
         """The box's elements, valid until the next call."""
@@ -133,12 +141,10 @@ class _BoxMaker:
     def _take(self, ledger: Ledger, parameter: Parameter) -> None:
         """The parameter's HF tensors from the folder, in the checkpoint's dtype."""
         ledger.watch({name: prod(sizes) for name, sizes in parameter.hf_sizes.items()})
-        self._tensors = self._hf.tensors(parameter.hf_sizes, self._dtype)
-        for name, kept in self._tensors.items():
-            dtype = self._folder.tensors[name].stored.dtype
-            read = kept if dtype == self._dtype else self._read.tensor(tuple(kept.shape), dtype)
-            self._folder.read(name, read)
-            ledger.see(name, read, cast_into=kept)
+        self._tensors = {}
+        cast = self._cast.tensors(parameter.hf_sizes, self._dtype)  # takes no memory until it is filled
+        for name in parameter.hf_sizes:
+            self._tensors[name] = ledger.see(name, self._folder.read(name), cast_into=cast[name])
 
 
 def _check_layout(folder: HfFolder, parallel: Parallel) -> None:

@@ -16,14 +16,14 @@ from pathlib import Path
 import msgspec
 from torch import Tensor
 
-from apriel_mcore.bridge.receipt import digest
 from apriel_mcore.bridge.reshard import tensor_files
 from apriel_mcore.bridge.tensorfile import Stored
-from apriel_mcore.convert.hf_folder import INDEX_FILE, HfFolder, Located, located_in, read_exactly
-from apriel_mcore.convert.hf_writer import put
+from apriel_mcore.convert.digest import digest, digest_in_file
+from apriel_mcore.convert.hf_folder import INDEX_FILE, HfFolder, Located, located_in
+from apriel_mcore.convert.hf_writer import GrowingFile
 from apriel_mcore.convert.journal import Finished
+from apriel_mcore.convert.mapped import mapped
 from apriel_mcore.convert.report import Job, Parity, Report, TensorRecord
-from apriel_mcore.convert.scratch import Scratch, bytes_of
 from apriel_mcore.convert.workplace import Workplace, check_room, finished_report, workplace
 from apriel_mcore.errors import BridgeError, InputError
 
@@ -58,7 +58,6 @@ class _Join:
         self._trained = trained
         self._place = place
         self._plain = {at.stored_name: name for name, at in whole.tensors.items()}
-        self._read, self._written = Scratch(), Scratch()
 
     def finish(self, path: Path) -> Finished:
         """The file that takes the place of `path`, written and read back, or found so."""
@@ -71,7 +70,7 @@ class _Join:
             return False
         held = located_in(path)
         return all(
-            self._digest_at(target, record.name, held[record.name]) == record.digest_after
+            _digest_at(target, record.name, held[record.name]) == record.digest_after
             for record in part.tensors
         )
 
@@ -80,23 +79,23 @@ class _Join:
         held = located_in(path)
         with path.open("rb") as source, target.open("wb") as stream:
             stream.write(source.read(min(stored.start for stored in held.values())))
-            stream.truncate(path.stat().st_size)
             stream.flush()
-            records = tuple(self._copy(path, target, held))
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+            records = tuple(self._copy(path, GrowingFile(target), held))
             os.fsync(stream.fileno())
         return Finished(part=path.name, tensors=records)
 
-    def _copy(self, path: Path, target: Path, held: dict[str, Stored]) -> Iterator[TensorRecord]:
+    def _copy(self, path: Path, target: GrowingFile, held: dict[str, Stored]) -> Iterator[TensorRecord]:
         """Each tensor of one file, into its place and read back."""
         for name, stored in held.items():
             began = time.monotonic()
             source = Located(path=path, stored_name=name, stored=stored)
             plain = self._plain.get(name)
             tensor = self._take(self._trained.tensors[plain] if plain else source, recorded_as=plain)
-            put(target, stored.start, tensor)
-            before, after = digest(bytes_of(tensor)), self._digest_at(target, name, stored)
+            target.put(stored.start, tensor)
+            before, after = digest(tensor), _digest_at(target.path, name, stored)
             if after != before:
-                raise BridgeError(f"{target}: {name} was read back different from what was written")
+                raise BridgeError(f"{target.path}: {name} was read back different from what was written")
             yield TensorRecord(
                 name=name,
                 sizes=stored.sizes,
@@ -111,17 +110,16 @@ class _Join:
 
     def _take(self, at: Located, *, recorded_as: str | None) -> Tensor:
         """A tensor's elements; InputError when the decoder's are not those that its conversion wrote."""
-        tensor = self._read.tensor(at.stored.sizes, at.stored.dtype)
-        read_exactly(at.path, at.stored.start, tensor, what=at.stored_name)
+        tensor = mapped(at.path, at.stored.start, at.stored.sizes, at.stored.dtype, what=at.stored_name)
         recorded = self._trained.recorded.get(recorded_as) if recorded_as else None
-        if recorded and recorded != (at.stored.dtype, digest(bytes_of(tensor))):
+        if recorded and recorded != (at.stored.dtype, digest(tensor)):
             raise InputError(f"{at.path}: {at.stored_name} is not what its conversion.json says")
         return tensor
 
-    def _digest_at(self, path: Path, name: str, stored: Stored) -> str:
-        tensor = self._written.tensor(stored.sizes, stored.dtype)
-        read_exactly(path, stored.start, tensor, what=name)
-        return digest(bytes_of(tensor))
+
+
+def _digest_at(path: Path, name: str, stored: Stored) -> str:
+    return digest_in_file(path, stored.start, stored.num_bytes, what=name)
 
 
 def _check_same(trained: HfFolder, whole: HfFolder) -> None:

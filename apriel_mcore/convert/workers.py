@@ -5,15 +5,16 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
-MOST = 2
-"""Threads: each holds its own few tensors, and two already keep a disk busy."""
+MOST = 3
+"""Threads, one more than cores if there are few: one waits for the disk while the others compute. Each holds
+its own few tensors."""
 
 
 class Workers[Worker]:
     """Workers to whom items are dealt; reading, writing and digesting leave Python's lock alone."""
 
     def __init__(self, make: Callable[[], Worker]) -> None:
-        self._count = min(MOST, len(os.sched_getaffinity(0)))
+        self._count = min(MOST, 1 + len(os.sched_getaffinity(0)))
         self._idle: SimpleQueue[Worker] = SimpleQueue()
         for _ in range(self._count):
             self._idle.put(make())

@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.metadata import MetadataIndex
 
 from apriel_mcore.bridge import shape as model_shape
 from apriel_mcore.config.schema import Parallel
-from apriel_mcore.convert import companions
+from apriel_mcore.convert import companions, to_mcore
 from apriel_mcore.convert.boxes import cut_out
 from apriel_mcore.convert.checkpoint_writer import CheckpointFile, CheckpointWriter
 from apriel_mcore.convert.parameters import Cut, Parameter, model_parameters
@@ -187,12 +187,19 @@ def test_bytes_after_the_last_tensor(convert: Convert, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory, convert: Convert) -> Path:
-    """A folder, its checkpoint and what came back, all whole."""
+    """A folder, its checkpoint, with checksums as training writes them, and what came back, all whole."""
     root = tmp_path_factory.mktemp("pristine")
     write_folder(root / "hf", num_hidden_layers=2)
-    convert.to_mcore(root / "hf", root / "mcore", parallel=Parallel(tensor=2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(to_mcore, "CheckpointWriter", with_checksums)
+        convert.to_mcore(root / "hf", root / "mcore", parallel=Parallel(tensor=2))
     convert.to_hf(root / "mcore", root / "back")
     return root
+
+
+def with_checksums(folder: Path, files: list[CheckpointFile], *, checksums: bool) -> CheckpointWriter:
+    """What training does, and convert does not."""
+    return CheckpointWriter(folder, files, checksums=True)
 
 
 FUZZ = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -371,13 +378,21 @@ def write_checkpoint(folder: Path, model: Path, tensors: TENSORS) -> None:
     parameters = model_parameters(model_shape.read(model))
     folder.mkdir()
     file = CheckpointFile("0_00000", parameters, 1, "bfloat16")
-    writer = CheckpointWriter(folder, [file])
+    writer = CheckpointWriter(folder, [file], checksums=True)
 
     def make_box(parameter: Parameter, cut: Cut) -> Tensor:
         return cut_out(cut, tensors, Scratch())
 
     writer.finish(writer.write(file, make_box))
     companions.copy_all(model, folder / companions.CARRIED)
+
+
+def test_neither_checksums_nor_digests(convert: Convert, tmp_path: Path) -> None:
+    write_folder(tmp_path / "hf", num_hidden_layers=2)
+    convert.to_mcore(tmp_path / "hf", tmp_path / "mcore")
+    (tmp_path / "mcore" / "conversion.json").unlink()
+    words = r"(decoder|embedding)\.[\w.]+: .* without checksums"
+    refused(tmp_path, lambda target: convert.to_hf(tmp_path / "mcore", target), words)
 
 
 @FUZZ

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from apriel_mcore.bridge import shape as model_shape
-from apriel_mcore.bridge.receipt import digest
 from apriel_mcore.config.schema import Parallel
 from apriel_mcore.convert import report, workers
-from apriel_mcore.convert.scratch import bytes_of
+from apriel_mcore.convert.digest import digest
 from apriel_mcore.errors import ConfigError, InputError
 from tests.convert.conftest import Convert
 from tests.convert.folders import assert_equal, read_tensors, write_folder
@@ -78,8 +77,8 @@ def test_a_cast_is_torchs(convert: Convert, tmp_path: Path, source: torch.dtype,
     dtype = getattr(torch, target)
     assert_equal(read_tensors(tmp_path / "back"), {name: t.to(dtype) for name, t in tensors.items()})
     for record in made.tensors:
-        assert record.digest_before == digest(bytes_of(tensors[record.name]))
-        assert record.digest_after == digest(bytes_of(tensors[record.name].to(dtype)))
+        assert record.digest_before == digest(tensors[record.name])
+        assert record.digest_after == digest(tensors[record.name].to(dtype))
     assert json.loads((tmp_path / "back" / "config.json").read_text())["dtype"] == target
     convert.to_hf(tmp_path / "mcore", tmp_path / "fp32", dtype="float32")
     wanted = {name: tensor.to(dtype).float() for name, tensor in tensors.items()}
@@ -101,7 +100,7 @@ def test_the_report_accounts_for_every_tensor(convert: Convert, tmp_path: Path) 
         name: tuple(tensor.shape) for name, tensor in tensors.items()
     }
     for record in made.tensors:
-        assert record.digest_before == record.digest_after == digest(bytes_of(tensors[record.name]))
+        assert record.digest_before == record.digest_after == digest(tensors[record.name])
         assert record.num_bytes == tensors[record.name].nbytes
         assert record.seconds > 0
         assert (tmp_path / "mcore" / record.file).is_file()
