@@ -3,16 +3,19 @@
     shards of 4 ranks (one shared buffer) --in 1 process----> arena        .seconds
                                           --in 4 processes--> arena        .ranks4_seconds
                                           --cat, save_file--> other file   .gather_save_seconds
+                                          --the same, all cores to cat-->  .gather_save_cores_seconds
                                           --memcpy----------> arena        .memcpy_seconds
 
-All four move the same bytes on one thread a process, on pages that exist already, one behind the other in
-every round; seconds are medians over the rounds, ratios medians of the rounds' own ratios. The arena
-is compared bit by bit with the gathered tensors. The processes are started as a trainer's ranks are
-(processes.streaming_copies), the baselines as a user would start them.
+All move the same bytes, on one thread a process but for the last, on pages that exist already, one behind
+the other in every round; seconds are medians over the rounds, ratios medians of the rounds' own ratios. The
+four processes are compared with the faster of both baselines. The arena is compared bit by bit with the
+gathered tensors. What servers of 1, 2 and 4 tensor ranks are sent is counted (server_slices.py). Processes
+are started as a trainer's ranks are (processes.streaming_copies), the baselines as a user would start them.
 """
 
 import argparse
 import ctypes
+import itertools
 import multiprocessing
 import os
 import statistics
@@ -28,6 +31,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from apriel_mcore.bench import server_slices
 from apriel_mcore.bench.rounds import interleave, ratio
 from apriel_mcore.bridge.arena import Arena
 from apriel_mcore.bridge.layouts import Box
@@ -123,6 +127,11 @@ def measure(shape: ModelShape, folder: Path, *, rounds: int) -> dict[str, float]
     def gather_save() -> None:
         save_file(gather(plan, shards), folder / "gathered")
 
+    def gather_save_cores() -> None:
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        gather_save()
+        torch.set_num_threads(1)
+
     together, apart = [range(NUM_RANKS)], [[rank] for rank in range(NUM_RANKS)]
     with RankProcesses(shape, folder, together) as one, RankProcesses(shape, folder, apart) as four:
         ways: dict[str, Callable[[], object]] = {
@@ -130,6 +139,7 @@ def measure(shape: ModelShape, folder: Path, *, rounds: int) -> dict[str, float]
             "direct": one.export,
             "ranks4": four.export,
             "gather_save": gather_save,
+            "gather_save_cores": gather_save_cores,
             "digest": lambda: digest(arena.mapping),
         }
         seconds = interleave(ways, rounds)
@@ -137,7 +147,10 @@ def measure(shape: ModelShape, folder: Path, *, rounds: int) -> dict[str, float]
             memcpy()  # leaves something else there
             processes.export()
             _check_equal(plan, shards, arena)
-    return _figures(seconds, num_bytes)
+    ranks = itertools.product(range(PARALLEL.pipeline), range(PARALLEL.tensor))
+    held = {rank: chunk for rank, (_, chunk) in zip(ranks, _ranks(plan, shards), strict=True)}
+    slices = server_slices.measure(shape, PARALLEL, held, gather(plan, shards))
+    return _figures(seconds, num_bytes) | slices
 
 
 def gather(plan: Plan, shards: Arena) -> dict[str, Tensor]:
@@ -255,6 +268,7 @@ def _check_equal(plan: Plan, shards: Arena, arena: Arena) -> None:
 
 def _figures(seconds: dict[str, list[float]], num_bytes: int) -> dict[str, float]:
     median = {name: statistics.median(found) for name, found in seconds.items()}
+    faster = list(map(min, seconds["gather_save"], seconds["gather_save_cores"]))
     return {
         "seconds": median["direct"],
         "gb_per_s": num_bytes / median["direct"] / 1e9,
@@ -262,6 +276,8 @@ def _figures(seconds: dict[str, list[float]], num_bytes: int) -> dict[str, float
         "speedup_over_gather_save": ratio(seconds["gather_save"], seconds["direct"]),
         "ranks4_seconds": median["ranks4"],
         "ranks4_ratio_to_memcpy": ratio(seconds["ranks4"], seconds["memcpy"]),
+        "ranks4_speedup_over_gather_save": ratio(faster, seconds["ranks4"]),
+        "gather_save_cores_seconds": median["gather_save_cores"],
         "memcpy_seconds": median["memcpy"],
         "gather_save_seconds": median["gather_save"],
         "digest_seconds": median["digest"],

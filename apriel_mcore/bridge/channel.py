@@ -39,6 +39,8 @@ class Channel:
     def __init__(self, meeting: Meeting, name: str, member: int, store: TCPStore) -> None:
         """Waits until every member is here; BridgeError when one does not come."""
         self._name = f"{meeting.name}/{name}"
+        self.num_bytes = 0
+        """Passed so far."""
         self._timeout = timedelta(seconds=meeting.timeout_s)
         shared = PrefixStore(self._name, store)
         size = meeting.num_servers + 1
@@ -49,6 +51,7 @@ class Channel:
 
     def pass_on(self, buffer: Tensor) -> "Passing":
         """Begin to send (root) or to receive (others) the bytes of `buffer`, which must stay as it is."""
+        self.num_bytes += buffer.nbytes
         try:
             return Passing(self._name, self._group.broadcast(buffer, root=0, timeout=self._timeout))
         except RuntimeError as error:

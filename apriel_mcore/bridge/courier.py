@@ -46,6 +46,11 @@ class Sender:
             target: Channel(meeting, _name(self._source, target), 0, store) for target in targets
         }
 
+    @property
+    def num_bytes(self) -> int:
+        """Put into this membership's channels so far."""
+        return sum(channel.num_bytes for channel in self._channels.values())
+
     @torch.no_grad()
     def send(self, chunks: Chunks) -> Digests:
         """Send this rank's part of a version; BridgeError when a server is gone."""
@@ -80,6 +85,11 @@ class Receiver:
         self._channels = {
             source: Channel(meeting, _name(source, self._target), member + 1, store) for source in sources
         }
+
+    @property
+    def num_bytes(self) -> int:
+        """Taken out of this membership's channels so far."""
+        return sum(channel.num_bytes for channel in self._channels.values())
 
     def receive(self, views: Mapping[str, Tensor]) -> Sent:
         """Fill `views`, which have the plan's `sizes_of` this rank; what was received.

@@ -14,6 +14,7 @@ BENCHES = (
     "logprob",
     "parity",
     "convert",
+    "convert_memory",
     "checkpoint",
     "fp8_training",
 )
