@@ -19,6 +19,7 @@ from apriel_mcore.backstage import Backstage, open_backstage
 from apriel_mcore.bridge import shape as model_shape
 from apriel_mcore.bridge.arena import torch_dtype
 from apriel_mcore.bridge.arena_transport import ArenaTransport, share_arenas
+from apriel_mcore.bridge.files_transport import FilesTransport
 from apriel_mcore.bridge.plan import Plan, make_plan
 from apriel_mcore.bridge.publish import Probe, ServerSide, Transport, VersionPublisher
 from apriel_mcore.bridge.quantise import QuantisedTrainer
@@ -27,8 +28,8 @@ from apriel_mcore.bridge.stream import Route
 from apriel_mcore.bridge.stream_transport import Place, StreamTransport
 from apriel_mcore.bridge.tensorfile import Dtype
 from apriel_mcore.checkpoints import Checkpoints, best_steps, newest_healthy
-from apriel_mcore.config.schema import ArenaPublish, RunConfig, StreamPublish
-from apriel_mcore.config.schema.publish import Weights
+from apriel_mcore.config.schema import ArenaPublish, FilesPublish, RunConfig, StreamPublish
+from apriel_mcore.config.schema.publish import Publish, Weights
 from apriel_mcore.data import constant, model_files, problems
 from apriel_mcore.data.controllers import controller_of
 from apriel_mcore.data.problems import Dataset
@@ -225,6 +226,16 @@ def _transport(rank: _Rank, learner: MegatronLearner, plan: Plan, servers: Serve
             return ArenaTransport(
                 plan=plan, rank=learner.coordinates, servers=servers, ranks=rank.ranks, arenas=arenas
             )
+        case FilesPublish():
+            return FilesTransport(
+                plan=plan,
+                dtype=dtype,
+                rank=learner.coordinates,
+                servers=servers,
+                ranks=rank.ranks,
+                folder=Path(publish.folder) / f"apriel-{rank.run_dir.digest}",
+                arrival_timeout_s=publish.arrival_timeout_s,
+            )
         case StreamPublish():
             route = Route(
                 parallel=config.train.parallel,
@@ -256,7 +267,7 @@ def _saver(rank: _Rank, learner: MegatronLearner, alarm: Callable[[str], None]) 
     return saver
 
 
-def _probe_bound(publish: ArenaPublish | StreamPublish) -> float:
+def _probe_bound(publish: Publish) -> float:
     if publish.probe_bound == "auto":
         return PROBE_BOUNDS[publish.weights]
     return publish.probe_bound

@@ -18,6 +18,7 @@ from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.config.schema import (
     ArenaPublish,
     CollectedSource,
+    FilesPublish,
     JsonlSource,
     LocalServers,
     RemoteVerify,
@@ -134,6 +135,10 @@ def _check_space(
     needs = [(_existing(run_dir.root), checkpoint * config.checkpoint.most_on_disk, "checkpoints")]
     if isinstance(config.publish, ArenaPublish):
         needs.append((Path(config.publish.directory), 2 * _arena_bytes(config, shape), "weight arenas"))
+    if isinstance(config.publish, FilesPublish):
+        needs.append(
+            (_existing(Path(config.publish.folder)), 2 * _arena_bytes(config, shape), "weight files")
+        )
     tell(f"{'checkpoint':<12} {checkpoint / _GIB:.1f} GiB over all trainer hosts while one is written")
     for folder, need, what in needs:
         if not folder.is_dir():

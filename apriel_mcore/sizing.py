@@ -159,7 +159,7 @@ def _require_transport(config: RunConfig) -> None:
     if isinstance(config.publish, ArenaPublish) and needed > config.cluster.gpus_per_node:
         raise ConfigError(
             f'publish.kind: "arena" is shared memory of one node, and trainer and servers need {needed} GPUs '
-            f'where cluster.gpus_per_node = {config.cluster.gpus_per_node}; use "stream"'
+            f'where cluster.gpus_per_node = {config.cluster.gpus_per_node}; use "stream" or "files"'
         )
 
 

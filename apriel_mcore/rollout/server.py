@@ -22,13 +22,13 @@ import aiohttp
 import msgspec
 
 from apriel_mcore.bridge.scales import BLOCK
-from apriel_mcore.config.schema import LocalServers, RunConfig, StreamPublish
+from apriel_mcore.config.schema import ArenaPublish, FilesPublish, LocalServers, RunConfig, StreamPublish
 from apriel_mcore.config.schema.publish import Weights
 from apriel_mcore.data.model_files import model_folder
 from apriel_mcore.errors import ConfigError, InputError, PoolError
 
 Device = Literal["cpu", "cuda"]
-Transport = Literal["arena", "stream"]
+Transport = Literal["arena", "files", "stream"]
 
 SPARE_SEQS = 1
 """A server admits one request more than the pool generates with, so that a probe never queues."""
@@ -41,6 +41,7 @@ _TAIL_LINES = 15
 _INSIDE = "apriel_mcore.rollout.inside_vllm"
 _RECEIVERS: dict[Transport, tuple[str, str]] = {
     "arena": ("apriel_arena", f"{_INSIDE}.arena.ArenaReceiver"),
+    "files": ("apriel_files", f"{_INSIDE}.files.FilesReceiver"),
     "stream": ("apriel_stream", f"{_INSIDE}.stream.StreamReceiver"),
 }
 """Weight-transfer backend and worker extension of each transport."""
@@ -278,7 +279,13 @@ def choose_port(host: str, port: int) -> int:
 
 def transport_of(config: RunConfig) -> Transport:
     """How a recipe's weights come to its servers."""
-    return "stream" if isinstance(config.publish, StreamPublish) else "arena"
+    match config.publish:
+        case ArenaPublish():
+            return "arena"
+        case FilesPublish():
+            return "files"
+        case StreamPublish():
+            return "stream"
 
 
 def copies_of(config: RunConfig, run: str, index: int) -> Path:

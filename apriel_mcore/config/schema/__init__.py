@@ -67,7 +67,7 @@ from apriel_mcore.config.schema.objective import (
     Reward,
     StandardLengthPenalty,
 )
-from apriel_mcore.config.schema.publish import ArenaPublish, StreamPublish
+from apriel_mcore.config.schema.publish import ArenaPublish, FilesPublish, StreamPublish
 from apriel_mcore.config.schema.rollout import LocalServers, RemoteServers, RolloutSection
 from apriel_mcore.config.schema.run import Eval, RunConfig, Track
 from apriel_mcore.config.schema.train import Checkpoint, Cluster, Optimizer, Parallel, Train
@@ -101,6 +101,7 @@ __all__ = [
     "EngineFp8",
     "EurusMath",
     "Eval",
+    "FilesPublish",
     "FilesSource",
     "FolderModel",
     "Fp8",

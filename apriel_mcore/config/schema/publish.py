@@ -1,6 +1,8 @@
 """How a version of the weights reaches the servers."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from apriel_mcore.config.schema.fields import Natural, Positive, PositiveFloat, Section
 
@@ -37,3 +39,19 @@ class StreamPublish(Section, frozen=True, kw_only=True, tag_field="kind", tag="s
     weights: Weights = "as_trained"
     probe_bound: PositiveFloat | Literal["auto"] = "auto"
     running_requests: Literal["keep_kv", "recompute_kv"] = "keep_kv"
+
+
+class FilesPublish(Section, frozen=True, kw_only=True, tag_field="kind", tag="files"):
+    """Each version is a folder of safetensors files that servers read, for pools on other sites."""
+
+    folder: Annotated[str, Meta(pattern="^/")]
+    """Absolute, on a file system that trainer and servers see under this path; holds a version, two while
+    one is handed over."""
+    arrival_timeout_s: Positive = 300
+    """How long a server waits until it sees a version: file systems between sites lag behind."""
+    weights: Weights = "as_trained"
+    probe_bound: PositiveFloat | Literal["auto"] = "auto"
+    running_requests: Literal["keep_kv", "recompute_kv"] = "keep_kv"
+
+
+Publish = ArenaPublish | FilesPublish | StreamPublish

@@ -19,7 +19,7 @@ from apriel_mcore.config.schema.objective import (
     NoLengthPenalty,
     Reward,
 )
-from apriel_mcore.config.schema.publish import ArenaPublish, StreamPublish
+from apriel_mcore.config.schema.publish import ArenaPublish, Publish, StreamPublish
 from apriel_mcore.config.schema.rollout import LocalServers, RolloutSection
 from apriel_mcore.config.schema.train import Checkpoint, Cluster, Train
 from apriel_mcore.config.schema.verify import RemoteVerify, Verify
@@ -69,7 +69,7 @@ class RunConfig(Section, frozen=True, kw_only=True):
     loss: Loss = Loss()
     train: Train
     cluster: Cluster = Cluster()
-    publish: ArenaPublish | StreamPublish = ArenaPublish()
+    publish: Publish = ArenaPublish()
     checkpoint: Checkpoint = Checkpoint()
     eval: Eval = Eval()
     verify: Verify | RemoteVerify = Verify()
@@ -129,10 +129,10 @@ class RunConfig(Section, frozen=True, kw_only=True):
                     "a CPU server has no memory of its own; give a number of GiB"
                 )
             return
-        if keeps_params(self.train.fp8) and isinstance(self.publish, ArenaPublish):
+        if keeps_params(self.train.fp8) and not isinstance(self.publish, StreamPublish):
             raise ValueError(
-                'train.fp8.params = true needs publish.kind = "stream": writing an arena would keep a '
-                "bfloat16 copy of the weights on every GPU"
+                'train.fp8.params = true needs publish.kind = "stream": writing an arena or files would keep '
+                "a bfloat16 copy of the weights on every GPU"
             )
         per_node = self.cluster.gpus_per_node
         groups = {"train.parallel.tensor": self.train.parallel.tensor}
