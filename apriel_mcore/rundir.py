@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,12 +129,16 @@ def check_resumable(run_dir: RunDir, config: RunConfig) -> None:
     """InputError where checkpoints keep the optimizer's state in another form than `config` asks for."""
     if not run_dir.recipe.exists() or not checkpoint_folder.complete(run_dir.checkpoints):
         return
-    old, new = load(run_dir.recipe).train, config.train
-    was_distributed, is_distributed = old.parallel.distributed_optimizer, new.parallel.distributed_optimizer
+    # Two leaves alone: a recipe of an older version, which --override replaces, need not be valid any more.
+    old, new = tomllib.loads(run_dir.recipe.read_text(encoding="utf-8"))["train"], config.train
+    was_distributed, is_distributed = (
+        old["parallel"]["distributed_optimizer"],
+        new.parallel.distributed_optimizer,
+    )
     if was_distributed != is_distributed:
         key, value = "train.parallel.distributed_optimizer", str(was_distributed).lower()
-    elif old.precision != new.precision and not is_distributed:
-        key, value = "train.precision", f'"{old.precision}"'
+    elif old["precision"] != new.precision and not is_distributed:
+        key, value = "train.precision", f'"{old["precision"]}"'
     else:
         return
     raise InputError(

@@ -46,6 +46,7 @@ def test_a_change_that_checkpoints_cannot_follow_is_refused_before_anything_star
     partial.mkdir()
     (partial / STATE_FILE).write_text("{}")
     seal(partial, folder_of(run_dir.checkpoints, 2), {})
+    run_dir.recipe.write_text("older_key = 1\n" + run_dir.recipe.read_text())
     if not kept:
         check_resumable(run_dir, load(QUICKSTART, asked))
         return
