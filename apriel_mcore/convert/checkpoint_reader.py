@@ -166,8 +166,8 @@ class CheckpointReader:
         if not (self._folder / checkpoint_folder.MANIFEST).is_file():
             if (self._folder / checkpoint_folder.STATE_FILE).is_file():
                 raise InputError(
-                    f"{self._folder}: a run's checkpoint without {checkpoint_folder.MANIFEST}: nobody can tell "
-                    "whether it is whole; take another one of the run, or copy it again"
+                    f"{self._folder}: a run's checkpoint without {checkpoint_folder.MANIFEST}: nobody can "
+                    "tell whether it is whole; take another one of the run, or copy it again"
                 )
             return
         with ThreadPoolExecutor(_READERS) as pool:

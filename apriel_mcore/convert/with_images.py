@@ -117,7 +117,6 @@ class _Join:
         return tensor
 
 
-
 def _digest_at(path: Path, name: str, stored: Stored) -> str:
     return digest_in_file(path, stored.start, stored.num_bytes, what=name)
 
