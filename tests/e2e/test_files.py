@@ -98,12 +98,15 @@ async def _refuses(
 ) -> None:
     """An altered file, another version and one that never comes; the model stays as it was."""
     (before_T,) = await servers.score(TEXT_T)
-    client = VllmClient(process.url)
 
     async def take(folder: Path, version: int) -> None:
         arguments = {"folder": str(folder), "digest": digest, "wait_s": "1"}
         offer = Offer(version=version, take="take_files", arguments=arguments)
-        await client.take(offer, name="server-0")
+        client = VllmClient(process.url)  # of its own: after an error the server hangs up
+        try:
+            await client.take(offer, name="server-0")
+        finally:
+            await client.close()
 
     with pytest.raises(ServerFailed, match=r"holds version 1 .* announced was version 2"):
         await take(standing, 2)
@@ -117,7 +120,6 @@ async def _refuses(
     (copy / MANIFEST).unlink()
     with pytest.raises(ServerFailed, match="did not appear on this host"):
         await take(copy, 1)
-    await client.close()
     assert await servers.score(TEXT_T) == [before_T]
 
 
