@@ -14,7 +14,6 @@ from apriel_mcore.verify.instruction.tokens import has_word
 _PLACEHOLDER = re.compile(r"\[([^\[\]\n]*)\]")
 _HIGHLIGHT = re.compile(r"\*([^*\n]*)\*")
 _STRONG = re.compile(r"\*\*([^*\n]*)\*\*")
-_TITLE = re.compile(r"<<([^\n]+?)>>")
 _BULLET = re.compile(r"^[ \t]*(?:-|\*(?!\*))(.*)$", re.MULTILINE)
 _FENCED = re.compile(r"```(?:json)?\s*(.*?)\s*(?:```)?", re.DOTALL | re.IGNORECASE)
 _WRAPPED_PAIRS = re.compile(r"(?:<<[^\s<>]+\s+[^\s<>]+>>\s*)+(?:<<[^\s<>]+>>|[^\s<>]+)?")
@@ -50,8 +49,9 @@ def postscript(answer: str, *, postscript_marker: Phrase) -> bool:
 
 
 def title(answer: str) -> bool:
-    """A `<<title>>`."""
-    return any(map(has_word, _TITLE.findall(answer)))
+    """A `<<title>>` in one line."""
+    closed = [part for line in answer.splitlines() for part in line.split(">>")[:-1]]
+    return any("<<" in part and has_word(part.rpartition("<<")[2]) for part in closed)
 
 
 def bullets(answer: str, *, num_bullets: Count) -> bool:

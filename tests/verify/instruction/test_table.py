@@ -1,5 +1,6 @@
 """Each constraint on a passing and a failing answer, and nothing passes by being empty."""
 
+import time
 from typing import Any
 
 import pytest
@@ -220,6 +221,16 @@ def test_every_constraint_has_a_case() -> None:
 def test_text_without_a_word_keeps_nothing(text: str) -> None:
     for kind, args, _, _ in CASES:
         assert verify({"instructions": [{"kind": kind, "args": args}]}, text).status == "no_answer"
+
+
+@pytest.mark.parametrize(
+    "text", ["<<" * 20_000 + "a", "[a " * 15_000, "*" * 40_000, "a. " * 15_000, "\n" * 40_000]
+)
+def test_no_text_takes_long(text: str) -> None:
+    for kind, args, _, _ in CASES:
+        start = time.process_time()
+        bind(kind, args)(text)
+        assert time.process_time() - start < 0.5, kind
 
 
 @given(st.text(max_size=60))
