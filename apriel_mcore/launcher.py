@@ -1,9 +1,11 @@
-"""`apriel train` on one machine: check, start the trainer ranks through torchrun, show, and tell the end.
+"""The trainer ranks of this host: start them through torchrun, show what they do, and tell the end.
 
     apriel train (this process: no torch)
       `- torchrun            one agent, in a session of its own so that Ctrl-C reaches only us
-           `- rank 0 .. N-1  python -m apriel_mcore.train RUN_DIR
+           `- rank 0 .. N-1  python -m apriel_mcore.train RUN_DIR ATTEMPT RECIPE
                 `- vLLM servers and judges (rank 0)
+
+On a cluster (cluster/) the first trainer node runs this, and the others their agents alone.
 
 SIGUSR1 becomes the file `stop-requested`, which the trainer polls: torchrun does not forward that signal.
 SIGINT and SIGTERM end the ranks, which end their servers. Should this process die, all of them do.
@@ -15,7 +17,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
+
+import msgspec
 
 from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.errors import AprielError, Preempted
@@ -39,48 +45,74 @@ def heed_early_stop() -> None:
     signal.signal(signal.SIGUSR1, stop)
 
 
+class Crew(msgspec.Struct, frozen=True, kw_only=True):
+    """The ranks of one host."""
+
+    num_ranks: int
+    rendezvous: tuple[str, ...]
+    """torchrun's flags: how they find those of other hosts."""
+    recipe: Path
+    """What they read: the run's own, with addresses of this attempt where servers are on other hosts."""
+    agent: str = "launcher"
+    """Name of their agent's log."""
+
+
 def train(config: RunConfig, run_dir: RunDir) -> None:
-    """Run the trainer to its end. Raises Preempted, Interrupted, or AprielError with the rank's message."""
+    """Run the trainer to its end, all of it on this host. Raises as `lead`."""
+    crew = Crew(
+        num_ranks=config.train.parallel.world_size,
+        rendezvous=("--standalone", "--nnodes=1"),
+        recipe=run_dir.recipe,
+    )
+    lead(config, run_dir, crew=crew, look=_nothing)
+
+
+def lead(config: RunConfig, run_dir: RunDir, *, crew: Crew, look: Callable[[], None]) -> None:
+    """Run the trainer to its end with the first rank on this host; `look` around while it runs.
+
+    Raises Preempted, Interrupted, AprielError with the rank's message, or what `look` raises.
+    """
     attempt = run_dir.attempts() + 1
-    with run_dir.log("launcher", attempt).open("wb") as log:
-        agent = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "apriel_mcore.processes",
-                "torch.distributed.run",
-                *_ranks(config, run_dir, attempt),
-            ],
+    agent = start_agent(config, run_dir, crew=crew, attempt=attempt)
+    try:
+        _watch(agent, config, run_dir, look)
+    finally:
+        end_agent(agent)
+    _tell(agent.returncode, run_dir, attempt)
+
+
+def start_agent(config: RunConfig, run_dir: RunDir, *, crew: Crew, attempt: int) -> subprocess.Popen[bytes]:
+    """torchrun for a crew, in the background."""
+    torchrun = [*crew.rendezvous, f"--nproc-per-node={crew.num_ranks}", "--max-restarts=0"]
+    rank = ["-m", "apriel_mcore.train", str(run_dir.root), str(attempt), str(crew.recipe)]
+    with run_dir.log(crew.agent, attempt).open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "apriel_mcore.processes", "torch.distributed.run", *torchrun, *rank],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=os.environ | thread_environment(config) | streaming_copies(),
+            env=os.environ | thread_environment(config, crew.num_ranks) | streaming_copies(),
         )
-        try:
-            _watch(agent, config, run_dir)
-        finally:
-            _end(agent)
-    _tell(agent.returncode, run_dir, attempt)
 
 
-def _ranks(config: RunConfig, run_dir: RunDir, attempt: int) -> list[str]:
-    size = str(config.train.parallel.world_size)
-    rendezvous = ["--standalone", "--nnodes=1", f"--nproc-per-node={size}", "--max-restarts=0"]
-    return [*rendezvous, "-m", "apriel_mcore.train", str(run_dir.root), str(attempt)]
+def _nothing() -> None:
+    """There is nobody else to look after."""
 
 
-def thread_environment(config: RunConfig) -> dict[str, str]:
-    """Threads of each trainer rank: the recipe's, or this machine's cores shared out.
+def thread_environment(config: RunConfig, num_ranks: int) -> dict[str, str]:
+    """Threads of each trainer rank: the recipe's, or this machine's cores shared out to its ranks.
 
     Waiting threads sleep: where servers share the cores, spinning ones cost more than they gain.
     """
     cores = len(os.sched_getaffinity(0))
-    threads = config.train.threads or max(1, cores // config.train.parallel.world_size)
+    threads = config.train.threads or max(1, cores // num_ranks)
     return {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
 
 
-def _watch(agent: subprocess.Popen[bytes], config: RunConfig, run_dir: RunDir) -> None:
+def _watch(
+    agent: subprocess.Popen[bytes], config: RunConfig, run_dir: RunDir, look: Callable[[], None]
+) -> None:
     """Show events until the agent ends; turn signals into what the trainer understands."""
 
     def request_stop(signum: int, frame: FrameType | None) -> None:
@@ -96,6 +128,7 @@ def _watch(agent: subprocess.Popen[bytes], config: RunConfig, run_dir: RunDir) -
     with LiveView(config, run_dir.events) as view:
         while agent.poll() is None:
             view.refresh()
+            look()
             time.sleep(0.2)
         view.refresh()
 
@@ -105,7 +138,7 @@ def _last_saved(run_dir: RunDir) -> str:
     return saved[-1] if saved else "the beginning: nothing was saved yet (SIGUSR1 saves before it stops)"
 
 
-def _end(agent: subprocess.Popen[bytes]) -> None:
+def end_agent(agent: subprocess.Popen[bytes]) -> None:
     """TERM the agent, which ends its ranks; KILL its whole session if it does not come to an end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if agent.poll() is None:

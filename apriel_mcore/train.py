@@ -1,4 +1,4 @@
-"""One trainer rank, from its start to its exit code: `python -m apriel_mcore.train RUN_DIR ATTEMPT`.
+"""One trainer rank, from its start to its exit code: `python -m apriel_mcore.train RUN_DIR ATTEMPT RECIPE`.
 
 torchrun starts this once per rank. The first rank also owns the rollout servers, the judges and the
 files; whatever ends it, they end with it.
@@ -21,33 +21,33 @@ from apriel_mcore.rundir import RunDir
 
 def main() -> None:
     """Run the rank and leave its outcome for the launcher; a stop on request is a success to torchrun."""
-    run_dir, attempt = RunDir(Path(sys.argv[1])), int(sys.argv[2])
+    run_dir, attempt, recipe = RunDir(Path(sys.argv[1])), int(sys.argv[2]), Path(sys.argv[3])
     rank = int(os.environ["RANK"])
     die_with_parent()
     signal.signal(signal.SIGTERM, _leave)
     _redirect_output(run_dir.log(f"trainer-rank{rank}", attempt))
-    code, message = _outcome(run_dir, attempt)
+    code, message = _outcome(run_dir, attempt, recipe)
     if rank == 0 or code not in (0, Preempted.exit_code):
         _record(run_dir, rank, code, message)
     sys.exit(0 if code == Preempted.exit_code else code)
 
 
-def _outcome(run_dir: RunDir, attempt: int) -> tuple[int, str]:
+def _outcome(run_dir: RunDir, attempt: int, recipe: Path) -> tuple[int, str]:
     """Exit code and message of the rank's work; an error of ours is a message, a bug also a traceback."""
     try:
-        _work(run_dir, attempt)
+        _work(run_dir, attempt, recipe)
     except AprielError as error:
         traceback.print_exc()
         return error.exit_code, str(error)
     return 0, "done"
 
 
-def _work(run_dir: RunDir, attempt: int) -> None:
+def _work(run_dir: RunDir, attempt: int, recipe: Path) -> None:
     from apriel_mcore import loop
     from apriel_mcore.build import build
     from apriel_mcore.rollout.feed import StopRequested
 
-    config = load(run_dir.recipe)
+    config = load(recipe)
     with ExitStack() as resources:
         parts = build(config, run_dir, attempt=attempt, resources=resources)
         try:

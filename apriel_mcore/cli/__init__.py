@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from apriel_mcore.cli import (
     bench,
+    cluster,
     convert,
     data,
     evaluation,
@@ -20,7 +21,7 @@ from apriel_mcore.cli import (
 )
 from apriel_mcore.errors import AprielError
 
-SUBJECTS = (training, recipes, data, serving, evaluation, views, convert, planning, bench)
+SUBJECTS = (training, cluster, recipes, data, serving, evaluation, views, convert, planning, bench)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -322,6 +322,28 @@ def best(question: Question, num_gpus: int) -> Outcome:
     return next(outcome for outcome in found if outcome.step_s <= 1.03 * shortest)
 
 
+def as_is(question: Question) -> Outcome:
+    """The recipe's own split and layout, simulated."""
+    config = question.config
+    servers = config.rollout.servers
+    assert isinstance(servers, LocalServers)
+    mean, parallel, recompute = question.mean, config.train.parallel, config.train.recompute
+    lag = LAGS[-1] if config.rollout.max_lag == "unbounded" else config.rollout.max_lag
+    seconds = train_seconds(question, parallel, recompute, mean.trained_tokens, mean.context)
+    fitting = [server for server in _servers(question, mean) if server[0] == servers.tensor]
+    if not fitting:
+        raise InputError(f"rollout.servers.tensor = {servers.tensor}: the planner knows no such server")
+    split = _split(
+        question,
+        mean,
+        (parallel, recompute, seconds),
+        fitting[0],
+        num_gpus=parallel.world_size + servers.num_devices,
+        max_lag=lag,
+    )
+    return simulate(question, split, max_lag=lag, num_steps=int(6 + 3 * lag), seed=0)
+
+
 def _candidates(question: Question, num_gpus: int, max_lag: float) -> Iterator[Outcome]:
     fastest: dict[int, Split] = {}
     for split in splits(question, num_gpus, max_lag=max_lag):

@@ -2,21 +2,36 @@
 
 from pathlib import Path
 
+import msgspec
+
 from apriel_mcore.config.schema import LocalServers, RunConfig
 from apriel_mcore.rollout.keeper import Patience
 from apriel_mcore.rollout.pool import ServerPool
 from apriel_mcore.rollout.server import (
     SPARE_SEQS,
     RemoteServer,
+    Seat,
     ServerProcess,
     ServerSpec,
     copies_of,
     transport_of,
 )
 
-_REMOTE_TIMEOUT_S = 600.0
 _SEEDS_PER_SERVER = 1000
 """Distance between the seeds of two servers; attempts of one server count up in between."""
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """The servers of a run that are on one host."""
+
+    numbers: range
+    """Among all of the run's."""
+    host: str
+    """Address that they listen on."""
+    first_port: int
+    """Of the run's server 0, wherever it is; 0: free ones."""
+    first_device: int
+    """GPUs before this one belong to trainer ranks of the same host."""
 
 
 def server_pool(config: RunConfig, *, model: Path, logs: Path, run: str) -> ServerPool:
@@ -27,19 +42,13 @@ def server_pool(config: RunConfig, *, model: Path, logs: Path, run: str) -> Serv
     servers = config.rollout.servers
     recompute_kv = config.publish.running_requests == "recompute_kv"
     if isinstance(servers, LocalServers):
-        specs = [
-            ServerSpec(
-                settings=servers,
-                model=model,
-                device=config.train.device,
-                index=index,
-                seed=config.seed * _SEEDS_PER_SERVER * servers.count + index * _SEEDS_PER_SERVER,
-                transport=transport_of(config),
-                weights=config.publish.weights,
-                copies=copies_of(config, run, index),
-            )
-            for index in range(servers.count)
-        ]
+        share = Share(
+            numbers=range(servers.count),
+            host=servers.host,
+            first_port=servers.port,
+            first_device=config.train.parallel.world_size,
+        )
+        specs = server_specs(config, share, model=model, run=run)
         return ServerPool(
             [ServerProcess(spec, logs) for spec in specs],
             places=servers.max_num_seqs,
@@ -50,5 +59,25 @@ def server_pool(config: RunConfig, *, model: Path, logs: Path, run: str) -> Serv
         [RemoteServer(url) for url in servers.urls],
         places=max(1, servers.max_num_seqs - SPARE_SEQS),
         recompute_kv=recompute_kv,
-        patience=Patience(start_timeout_s=_REMOTE_TIMEOUT_S),
+        patience=Patience(start_timeout_s=servers.start_timeout_s),
     )
+
+
+def server_specs(config: RunConfig, share: Share, *, model: Path, run: str) -> list[ServerSpec]:
+    """The servers of one host; `run` as in server_pool."""
+    servers = config.rollout.servers
+    assert isinstance(servers, LocalServers), "servers of somebody else have no specification"
+    return [
+        ServerSpec(
+            settings=msgspec.structs.replace(servers, host=share.host, port=share.first_port),
+            model=model,
+            device=config.train.device,
+            index=number,
+            seat=Seat(number=position, of=len(share.numbers), first_device=share.first_device),
+            seed=config.seed * _SEEDS_PER_SERVER * servers.count + number * _SEEDS_PER_SERVER,
+            transport=transport_of(config),
+            weights=config.publish.weights,
+            copies=copies_of(config, run, number),
+        )
+        for position, number in enumerate(share.numbers)
+    ]

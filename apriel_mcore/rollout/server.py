@@ -56,6 +56,15 @@ _ENVIRONMENT = {
 _DEVICE_FLAGS: dict[Device, list[str]] = {"cpu": ["--enforce-eager", "--block-size", "32"], "cuda": []}
 
 
+class Seat(msgspec.Struct, frozen=True, kw_only=True):
+    """The place of a server among those of its host."""
+
+    number: int = 0
+    of: int = 1
+    first_device: int = 0
+    """GPUs before this one belong to others."""
+
+
 class ServerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What distinguishes one server of a run from another."""
 
@@ -65,6 +74,7 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True):
     device: Device
     index: int
     """0 to settings.count - 1."""
+    seat: Seat = Seat()
     seed: int
     """Of the sampler; servers and attempts that shared one would draw the same answers."""
     transport: Transport
@@ -240,12 +250,28 @@ def _kv_cache(settings: LocalServers) -> dict[str, object]:
 def server_environment(spec: ServerSpec, *, cores: Sequence[int]) -> dict[str, str]:
     """What a server's environment adds to ours; `cores` are those this process may use."""
     environment = _ENVIRONMENT | {"APRIEL_LOCAL_COPY": str(spec.copies)}
+    tensor = spec.settings.tensor
     if spec.device == "cuda":
-        return environment
-    settings = spec.settings
-    binding = thread_binding(cores, index=spec.index, count=settings.count, tensor=settings.tensor)
+        return environment | {"CUDA_VISIBLE_DEVICES": _devices(spec.seat, tensor)}
+    binding = thread_binding(cores, index=spec.seat.number, count=spec.seat.of, tensor=tensor)
     # Sampling has two small compiled functions: 17 s of g++ (which a laptop may lack) at the first request.
     return environment | {"VLLM_CPU_OMP_THREADS_BIND": binding, "TORCHDYNAMO_DISABLE": "1"}
+
+
+def _devices(seat: Seat, tensor: int) -> str:
+    """The GPUs of a server, of those that this process may use; InputError when there are too few."""
+    first = seat.first_device + seat.number * tensor
+    wanted = range(first, first + tensor)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return ",".join(str(device) for device in wanted)
+    names = [name for name in visible.split(",") if name]
+    if wanted.stop > len(names):
+        raise InputError(
+            f"rollout.servers: server {seat.number} of this host needs GPUs {wanted.start} to {wanted.stop - 1}, "
+            f"and {len(names)} are visible (CUDA_VISIBLE_DEVICES={visible}); lower rollout.servers.count"
+        )
+    return ",".join(names[device] for device in wanted)
 
 
 def thread_binding(cores: Sequence[int], *, index: int, count: int, tensor: int) -> str:

@@ -9,7 +9,7 @@ from apriel_mcore.config.schema.fields import Natural, NonNegative, Positive, Po
 
 
 class LocalServers(Section, frozen=True, kw_only=True, tag_field="kind", tag="local"):
-    """vLLM servers that the run starts on this host and watches."""
+    """vLLM servers that the run starts and watches: on this host, or on the rollout nodes of a launched job."""
 
     count: Positive = 1
     port: Natural = 0
@@ -41,6 +41,7 @@ class RemoteServers(Section, frozen=True, kw_only=True, tag_field="kind", tag="u
     max_num_seqs: Positive = 64
     max_model_len: Positive = 2048
     tensor: Positive = 1
+    start_timeout_s: PositiveFloat = 600.0
 
 
 class RolloutSection(Section, frozen=True, kw_only=True):

@@ -1,0 +1,116 @@
+"""`apriel status`, `logs` and `stop`: what became of a launch, and its end."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from apriel_mcore.cluster.folders import AttemptFolder, Launch
+from apriel_mcore.cluster.record import Record, states_of
+from apriel_mcore.cluster.transport import LoginNode
+from apriel_mcore.errors import InputError
+
+_FOLLOW_S = 2.0
+
+
+def status(record: Record, login: LoginNode) -> Iterator[str]:
+    """A line a task: where it is in the queue, how its last attempt ended, its last step."""
+    states = states_of(record, login)
+    yield f"{record.name}: job {record.job}, {record.folder}"
+    launch = _launch(record, login)
+    for task in range(record.num_tasks):
+        name = f"{record.job}_{task}" if launch.seeds else record.job
+        run_dir = record.launch_folder.run_dir(launch, task)
+        state = states.get(name, "not in the queue")
+        yield f"task {task}  {state}  {_last_attempt(record, login, task)}  {_last_step(run_dir.events, login)}"
+        yield f"        {run_dir.root}"
+
+
+def logs(record: Record, login: LoginNode, *, process: str, follow: bool) -> Iterator[str]:
+    """The end of a log of the newest attempt: `job`, `node-K`, or a file of the run's logs/ by its start."""
+    path = _log(record, login, process)
+    yield f"==> {path}"
+    text = login.run("tail", "-n", "40", str(path))
+    yield text.rstrip("\n")
+    seen = len(login.read(path)) if follow else 0
+    while follow and states_of(record, login):
+        time.sleep(_FOLLOW_S)
+        text = login.read(path)
+        if text[seen:].strip():
+            yield text[seen:].rstrip("\n")
+        seen = len(text)
+
+
+def stop(record: Record, login: LoginNode, *, now: bool) -> str:
+    """Save and stop, or with `now` cancel at once; either way it does not come back."""
+    states = states_of(record, login)
+    if not states:
+        return f"{record.name}: job {record.job} is not in the queue"
+    for task in range(record.num_tasks):
+        login.run("touch", str(record.launch_folder.held_back(task)))
+    running = [job for job, state in states.items() if state == "RUNNING"]
+    for job in running if not now else []:
+        login.run("scancel", "--batch", "--signal=USR1", job)
+    for job in states if now else [job for job in states if job not in running]:
+        login.run("scancel", job)
+    how = "cancelled" if now else "asked to save and stop; what waited was cancelled"
+    return f"{record.name}: {', '.join(states)} {how}"
+
+
+def _launch(record: Record, login: LoginNode) -> Launch:
+    text = login.read(record.launch_folder.launch)
+    if not text:
+        raise InputError(f"{record.name}: {record.folder} is gone from the cluster")
+    return msgspec.json.decode(text, type=Launch)
+
+
+def _attempts(record: Record, login: LoginNode, task: int) -> list[AttemptFolder]:
+    """Of a task, oldest first; none before it has run."""
+    folder = record.launch_folder.attempts
+    if not login.succeeds("test", "-d", str(folder)):
+        return []
+    names = [name.split(".") for name in login.run("ls", str(folder)).split()]
+    counts = sorted(int(count) for owner, count in names if owner == str(task))
+    return [AttemptFolder(folder / f"{task}.{count}") for count in counts]
+
+
+def _last_attempt(record: Record, login: LoginNode, task: int) -> str:
+    attempts = _attempts(record, login, task)
+    if not attempts:
+        return "never ran"
+    code = login.read(attempts[-1].exit_code)
+    ended = f"ended with {code}" if code else "has not said how it ended"
+    return f"attempt {len(attempts)} {ended}"
+
+
+def _last_step(events: Path, login: LoginNode) -> str:
+    if not login.succeeds("test", "-f", str(events)):
+        return "no step yet"
+    for line in reversed(login.run("tail", "-n", "200", str(events)).splitlines()):
+        event = json.loads(line)
+        if event["event"] == "step":
+            return f"step {event['step']}, reward {event['reward_mean']:.3f}"
+    return "no step yet"
+
+
+def _log(record: Record, login: LoginNode, process: str) -> Path:
+    """InputError when no process of this name has written anything."""
+    task_text, _, name = process.rpartition("/")
+    task = int(task_text) if task_text.isdigit() else 0
+    if name == "job":
+        candidates = login.run("ls", "-tr", record.folder).split()
+        found = [Path(record.folder) / one for one in candidates if one.startswith("job-")]
+    elif name.startswith("node-"):
+        found = [one.path / f"{name}.log" for one in _attempts(record, login, task)]
+    else:
+        logs = record.launch_folder.run_dir(_launch(record, login), task).logs
+        candidates = login.run("ls", "-tr", str(logs)).split()
+        found = [logs / one for one in candidates if one.startswith(name)]
+    if not found or not login.succeeds("test", "-f", str(found[-1])):
+        raise InputError(
+            f"{record.name}: no log of {process!r}; ask for job, node-K, or a process of the run as "
+            "trainer-rank0, launcher, server-0 (TASK/NAME for another task of an array)"
+        )
+    return found[-1]

@@ -1,0 +1,39 @@
+#!/bin/bash
+# One attempt of one run: start a process on each node, pass requests to stop on, go back to the queue after
+# those that were not the user's. Above and below the two marks this is the script that runs.
+#@DIRECTIVES@
+set -u
+umask 077
+#@SETTINGS@
+task=${SLURM_ARRAY_TASK_ID:-0}
+attempt=$LAUNCH/attempts/$task.${SLURM_RESTART_COUNT:-0}
+mkdir -p "$attempt"
+scontrol show hostnames "$SLURM_JOB_NODELIST" > "$attempt/hostnames"
+scontrol --oneliner show node "$SLURM_JOB_NODELIST" > "$attempt/nodes"
+echo "$(date -Is) attempt ${SLURM_RESTART_COUNT:-0} of task $task on $SLURM_JOB_NODELIST: $attempt"
+
+# USR1: the time limit is near, the job is preempted, or `apriel stop`. The ranks poll for this file, because
+# torchrun forwards no such signal. TERM: somebody cancelled the job; it must not come back.
+cancelled=no
+trap 'echo "$(date -Is) USR1: save and stop"; touch "$attempt/stop"' USR1
+trap 'echo "$(date -Is) TERM: cancelled"; cancelled=yes; kill -TERM "$step" 2> /dev/null' TERM
+
+# Every count is said, for a step inherits SLURM_NTASKS and would start more.
+srun --nodes="$NODES" --ntasks="$NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 \
+    --output="$attempt/node-%n.log" "${STEP_OPTIONS[@]}" \
+    "$PYTHON" -m apriel_mcore.cluster.node "$LAUNCH" "$attempt" "$task" &
+step=$!
+# A signal that is trapped ends `wait`, not the step.
+wait "$step"; status=$?
+while kill -0 "$step" 2> /dev/null; do wait "$step"; status=$?; done
+
+# The step's own status says whether it ran; how the run ended is in the file.
+code=$status
+if [ -s "$attempt/exit-code" ]; then code=$(cat "$attempt/exit-code"); fi
+echo "$(date -Is) ended with $code (step $status)"
+if [ "$code" = 75 ] && [ "$cancelled" = no ] && [ ! -e "$LAUNCH/no-requeue-$task" ]; then
+    echo "$(date -Is) back to the queue"
+    trap '' TERM
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"
