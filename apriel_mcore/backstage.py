@@ -1,7 +1,7 @@
 """What only the first rank has: rollout servers, judges and the log, on an event loop of their own."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
@@ -22,7 +22,7 @@ from apriel_mcore.verify.configured import judges
 
 
 class Backstage:
-    """Servers start at once, in the background; `wait_for_servers` before the first request."""
+    """Servers start at once, in the background; ask whether they `have_started` before the first request."""
 
     def __init__(self, config: RunConfig, run_dir: RunDir, model: Path) -> None:
         self._config = config
@@ -59,12 +59,19 @@ class Backstage:
         """Something that the user should see now."""
         self.log.event("alarm", message=message)
 
-    def wait_for_servers(self) -> None:
-        """Until every server answers; PoolError when one does not start."""
-        self.run(self._started())
+    def have_started(self, *, within_s: float) -> bool:
+        """Whether every server serves, now or within a while; PoolError when one does not start."""
+        return self.run(self._have_started(within_s))
 
-    async def _started(self) -> None:
-        await self._starting
+    async def _have_started(self, within_s: float) -> bool:
+        done, _ = await asyncio.wait([self._starting], timeout=within_s)
+        for starting in done:
+            starting.result()
+        return bool(done)
+
+    def server_states(self) -> Mapping[str, str]:
+        """State of each server, by name."""
+        return self.pool.states
 
     def muster(self) -> list[str]:
         """The servers that the next update will reach (bridge/publish.py's ServerSide)."""

@@ -4,7 +4,7 @@
     first rank   the backstage (servers, judges, log), the feed, the evaluator
     the others   a feed that listens
 
-Collectives come in the same order on both sides: start, learner, restore, publisher.
+Collectives come in the same order on both sides: start, learner, restore, servers, publisher.
 """
 
 from collections.abc import Callable
@@ -46,6 +46,7 @@ from apriel_mcore.obs.steplog import SilentStepLog, StepLog
 from apriel_mcore.rollout.feed import RolloutFeed
 from apriel_mcore.rollout.journal import Journal
 from apriel_mcore.rollout.shared_feed import FirstRankFeed, ListeningFeed
+from apriel_mcore.rollout.shared_start import listen_for_servers, wait_for_servers
 from apriel_mcore.rundir import RunDir
 from apriel_mcore.types import Message
 
@@ -101,6 +102,7 @@ def build(config: RunConfig, run_dir: RunDir, *, attempt: int, resources: ExitSt
 
 def _other_rank(rank: _Rank) -> Parts:
     learner, state = _learner(rank, _silent)
+    listen_for_servers(rank.ranks)
     publisher = _publisher(rank, learner, NoServers())
     feed = ListeningFeed(rank.config.stages(), rank.ranks, lambda: publisher.publish(learner.step))
     return Parts(
@@ -128,8 +130,12 @@ def _first_rank(rank: _Rank, attempt: int) -> Parts:
     learner, state = _learner(rank, backstage.alarm)
     log.event("trainer", optimizer=learner.optimizer.implementation, fp8=kind_of(config.train.fp8))
     log.event("resume" if past else "start", step=learner.step, attempt=attempt)
-    log.event("phase", message="waiting for the rollout servers")
-    backstage.wait_for_servers()
+    wait_for_servers(
+        rank.ranks,
+        backstage,
+        stop_requested=run_dir.stop_request.exists,
+        tell=lambda message: log.event("phase", message=message),
+    )
     publisher = _publisher(rank, learner, backstage)
     log.event("phase", message="publishing the first weights")
     own_feed = _feed(rank, dataset, backstage, state)
