@@ -8,15 +8,16 @@ umask 077
 task=${SLURM_ARRAY_TASK_ID:-0}
 attempt=$LAUNCH/attempts/$task.${SLURM_RESTART_COUNT:-0}
 mkdir -p "$attempt"
-scontrol show hostnames "$SLURM_JOB_NODELIST" > "$attempt/hostnames"
-scontrol --oneliner show node "$SLURM_JOB_NODELIST" > "$attempt/nodes"
-echo "$(date -Is) attempt ${SLURM_RESTART_COUNT:-0} of task $task on $SLURM_JOB_NODELIST: $attempt"
-
 # USR1: the time limit is near, the job is preempted, or `apriel stop`. The ranks poll for this file, because
 # torchrun forwards no such signal. TERM: somebody cancelled the job; it must not come back.
 cancelled=no
+step=
 trap 'echo "$(date -Is) USR1: save and stop"; touch "$attempt/stop"' USR1
-trap 'echo "$(date -Is) TERM: cancelled"; cancelled=yes; kill -TERM "$step" 2> /dev/null' TERM
+trap 'echo "$(date -Is) TERM: cancelled"; cancelled=yes; [ -z "$step" ] || kill -TERM "$step"' TERM
+
+scontrol show hostnames "$SLURM_JOB_NODELIST" > "$attempt/hostnames"
+scontrol --oneliner show node "$SLURM_JOB_NODELIST" > "$attempt/nodes"
+echo "$(date -Is) attempt ${SLURM_RESTART_COUNT:-0} of task $task on $SLURM_JOB_NODELIST: $attempt"
 
 # Every count is said, for a step inherits SLURM_NTASKS and would start more.
 srun --nodes="$NODES" --ntasks="$NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 \

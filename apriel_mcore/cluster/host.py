@@ -20,10 +20,19 @@ _log = logging.getLogger(__name__)
 
 
 class _Doorstep:
-    """keeper.Home of a server that serves somebody else's pool."""
+    """keeper.Home of servers that serve somebody else's pool."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, Life] = {}
 
     async def welcome(self, life: Life) -> None:
         """The pool on the leading node finds it by its address."""
+        self._latest[life.endpoint.name] = life
+
+    async def close(self) -> None:
+        """No server is looked at any more."""
+        for life in self._latest.values():
+            await life.client.close()
 
     def retire(self, life: Life, reason: str) -> None:
         """Its keeper starts it again."""
@@ -63,6 +72,7 @@ async def _host(place: Place) -> None:
         for task in keeping:
             task.cancel()
         await asyncio.gather(*keeping, return_exceptions=True)
+        await home.close()
         await asyncio.gather(*(server.stop() for server in servers))
         for server in servers:
             server.forget()
