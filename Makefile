@@ -4,14 +4,14 @@ UV := $(or $(shell command -v uv 2>/dev/null),.tools/uv/bin/uv)
 PYTHON := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: quickstart test check bench docs clean
+.PHONY: quickstart test check bench docs launcher slurm-test clean
 quickstart: $(READY)
 	.venv/bin/apriel fetch recipes/quickstart.toml
 	.venv/bin/apriel train recipes/quickstart.toml
 
 test: $(READY)
 	.venv/bin/apriel fetch recipes/quickstart.toml
-	$(PYTHON) -m pytest --numprocesses 2 --dist loadgroup
+	$(PYTHON) -m pytest --numprocesses 2 --dist loadgroup -m "not slurm"
 
 check: $(READY)
 	.venv/bin/ruff check .
@@ -24,12 +24,20 @@ bench: $(READY)
 	for name in sampler reshard fp8 publish verify step logprob parity convert checkpoint; do \
 	  .venv/bin/apriel bench $$name --json bench-results/$$name.json; done
 
+# The environment of a login node: nemo-run and what reads recipes, without the engines.
+launcher: .venv-launch/.ready
+
+# Jobs on a SLURM of virtual nodes, which needs root and Debian's slurm-wlm and munge; skips and says so elsewhere.
+slurm-test: $(READY) .venv-launch/.ready
+	.venv/bin/apriel fetch recipes/quickstart_cluster.toml
+	$(PYTHON) -m pytest -m slurm -rs tests/slurm
+
 docs: .venv-docs/.ready
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
 	@echo "site/ is written; to read it: python3 -m http.server --bind 127.0.0.1 --directory site"
 
 clean:
-	rm -rf site .venv-docs .venv .tools .pytest_cache .ruff_cache .hypothesis bench-results
+	rm -rf site .venv-docs .venv-launch .venv .tools .pytest_cache .ruff_cache .hypothesis bench-results
 
 $(READY): requirements/cpu-dev.txt pyproject.toml
 	$(if $(wildcard $(UV)),,python3 -m pip install --quiet --target .tools/uv uv==0.13.9)
@@ -41,4 +49,11 @@ $(READY): requirements/cpu-dev.txt pyproject.toml
 .venv-docs/.ready: requirements/docs.txt $(READY)
 	test -x .venv-docs/bin/python || $(UV) venv --quiet --python 3.12 .venv-docs
 	$(UV) pip sync --quiet --require-hashes --compile-bytecode --python .venv-docs requirements/docs.txt
+	touch $@
+
+.venv-launch/.ready: requirements/launch.txt pyproject.toml
+	$(if $(wildcard $(UV)),,python3 -m pip install --quiet --target .tools/uv uv==0.13.9)
+	test -x .venv-launch/bin/python || $(UV) venv --quiet --python 3.12 .venv-launch
+	$(UV) pip sync --quiet --require-hashes --compile-bytecode --python .venv-launch requirements/launch.txt
+	$(UV) pip install --quiet --no-deps --python .venv-launch --editable .
 	touch $@

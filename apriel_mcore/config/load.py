@@ -3,6 +3,8 @@
 import re
 import tomllib
 from collections.abc import Sequence
+from datetime import date
+from datetime import time as clock_time
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,8 @@ def parse_override(text: str) -> Tree:
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
+        parsed = value
+    if isinstance(parsed, date | clock_time):  # no key holds one; 08:00:00 is meant as it is written
         parsed = value
     tree: Any = parsed
     for key in reversed(path.strip().split(".")):

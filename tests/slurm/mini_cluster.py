@@ -18,8 +18,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "scontrol")
-CONTROLLER_PORT = 27817
-FIRST_NODE_PORT = 27001
 CPUS_PER_NODE = 16
 GRACE_S = 60
 """Between the signal of a preemption and its end."""
@@ -58,7 +56,7 @@ SlurmdParameters=config_overrides
 KillWait=10
 MailProg=/bin/true
 ReturnToService=2
-NodeName=n[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first_port}-{last_port}] CPUs={cpus} State=UNKNOWN
+{node_lines}
 PartitionName=batch Nodes=n[1-{nodes}] Default=YES MaxTime=02:00:00 PriorityTier=1 PreemptMode=REQUEUE GraceTime={grace}
 PartitionName=urgent Nodes=n[1-{nodes}] MaxTime=02:00:00 PriorityTier=10 PreemptMode=OFF
 """
@@ -75,16 +73,14 @@ def mini_cluster(folder: Path, *, nodes: int) -> Iterator[dict[str, str]]:
     for part in ("munge", "state", *(f"spool/n{node}" for node in range(1, nodes + 1))):
         (folder / part).mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
+    controller_port, *node_ports = _free_ports(nodes + 1)
     config = folder / "slurm.conf"
     config.write_text(
         CONFIG.format(
             folder=folder,
             nodes=nodes,
-            host=socket.gethostname().split(".")[0],
-            controller_port=CONTROLLER_PORT,
-            first_port=FIRST_NODE_PORT,
-            last_port=FIRST_NODE_PORT + nodes - 1,
-            cpus=CPUS_PER_NODE,
+            controller_port=controller_port,
+            node_lines="\n".join(_node(number, port) for number, port in enumerate(node_ports, 1)),
             grace=GRACE_S,
         )
     )
@@ -101,6 +97,20 @@ def mini_cluster(folder: Path, *, nodes: int) -> Iterator[dict[str, str]]:
             yield environment
         finally:
             _cancel_all(environment)
+
+
+def _node(number: int, port: int) -> str:
+    host = socket.gethostname().split(".")[0]
+    address = f"NodeHostname={host} NodeAddr=127.0.0.1 Port={port}"
+    return f"NodeName=n{number} {address} CPUs={CPUS_PER_NODE} State=UNKNOWN"
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
 
 
 def _munged(folder: Path) -> list[str]:
