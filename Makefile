@@ -30,7 +30,7 @@ launcher: .venv-launch/.ready
 # Jobs on a SLURM of virtual nodes, which needs root and Debian's slurm-wlm and munge; skips and says so elsewhere.
 slurm-test: $(READY) .venv-launch/.ready
 	.venv/bin/apriel fetch recipes/quickstart_cluster.toml
-	$(PYTHON) -m pytest -m slurm -rs tests/slurm
+	$(PYTHON) -m pytest -m slurm -rs --numprocesses 2 --dist loadgroup tests/slurm
 
 docs: .venv-docs/.ready
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet

@@ -13,6 +13,7 @@ SIGINT and SIGTERM end the ranks, which end their servers. Should this process d
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -163,7 +164,17 @@ def _tell(returncode: int, run_dir: RunDir, attempt: int) -> None:
             raise error
         if returncode == 0:
             return
+    log = run_dir.log("launcher", attempt)
     raise AprielError(
-        f"the trainer ended with status {returncode} without a word; see {run_dir.log('launcher', attempt)} "
-        f"and {run_dir.logs}; the same command continues from the last checkpoint"
+        f"the trainer ended with status {returncode} {_last_word(log)}; see {log} and {run_dir.logs}; "
+        "the same command continues from the last checkpoint"
     )
+
+
+def _last_word(log: Path) -> str:
+    """What torchrun says of a rank that could say nothing."""
+    killed = re.search(r"Signal (\d+) \((\w+)\) received", log.read_text(encoding="utf-8", errors="replace"))
+    if not killed:
+        return "without a word"
+    hint = " (by the kernel, if memory ran out: `dmesg`)" if killed[2] == "SIGKILL" else ""
+    return f"because a rank was ended by {killed[2]}{hint}"

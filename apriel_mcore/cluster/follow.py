@@ -1,4 +1,4 @@
-"""The nodes that do not lead: ranks of the trainer, or judges, as a child of this process until the run ends."""
+"""The nodes that do not lead: ranks of the trainer, or judges, as a child of this process."""
 
 import subprocess
 import sys
@@ -22,9 +22,7 @@ def train(place: Place) -> None:
     place.wait_until(place.attempt.orders)
     orders = msgspec.json.decode(place.attempt.orders.read_bytes(), type=Orders)
     first = place.attempt.address(0).read_text(encoding="utf-8")
-    agent = launcher.start_agent(
-        place.config, place.run_dir, crew=crew(place, first), attempt=orders.attempt
-    )
+    agent = launcher.start_agent(place.config, place.run_dir, crew=crew(place, first), attempt=orders.attempt)
     try:
         _watch(place, agent)
         deadline = time.monotonic() + _LAST_WORD_S

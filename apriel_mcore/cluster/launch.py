@@ -1,6 +1,6 @@
 """`apriel launch`: from a recipe and a cluster's file to a job in the queue, or to all that would be sent.
 
-    recipe + site --> node map, estimates, batch script --(tunnel)--> ROOT/launches/NAME-TIME --> sbatch
+recipe + site --> node map, estimates, batch script --(tunnel)--> ROOT/launches/NAME-TIME --> sbatch
 """
 
 import re
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from apriel_mcore.cluster import batch, estimate, record, site as sites
+from apriel_mcore.cluster import batch, estimate, record
+from apriel_mcore.cluster import site as sites
 from apriel_mcore.cluster.folders import Launch, LaunchFolder
 from apriel_mcore.cluster.nodes import NodeMap, describe, node_map
 from apriel_mcore.cluster.record import Record

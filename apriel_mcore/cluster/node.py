@@ -21,7 +21,11 @@ from apriel_mcore.errors import AprielError
 def main() -> None:
     """Do what the node's place in the job asks for."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    folder, attempt, task = LaunchFolder(Path(sys.argv[1])), AttemptFolder(Path(sys.argv[2])), int(sys.argv[3])
+    folder, attempt, task = (
+        LaunchFolder(Path(sys.argv[1])),
+        AttemptFolder(Path(sys.argv[2])),
+        int(sys.argv[3]),
+    )
     place = places.find(folder, attempt, task=task)
     if place.node == 0:
         _lead(place)

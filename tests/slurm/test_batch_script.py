@@ -10,7 +10,7 @@ import pytest
 
 from tests.slurm.conftest import NUM_NODES, Cluster, Launched
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300), pytest.mark.xdist_group("slurm")]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300), pytest.mark.xdist_group("slurm-script")]
 STAND_IN = Path(__file__).with_name("stand_in.py")
 
 
