@@ -21,12 +21,8 @@ from apriel_mcore.errors import AprielError
 def main() -> None:
     """Do what the node's place in the job asks for."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    folder, attempt, task = (
-        LaunchFolder(Path(sys.argv[1])),
-        AttemptFolder(Path(sys.argv[2])),
-        int(sys.argv[3]),
-    )
-    place = places.find(folder, attempt, task=task)
+    launch, attempt, task = sys.argv[1:]
+    place = places.find(LaunchFolder(Path(launch)), AttemptFolder(Path(attempt)), task=int(task))
     if place.node == 0:
         _lead(place)
     else:

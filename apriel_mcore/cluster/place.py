@@ -118,7 +118,7 @@ def find(folder: LaunchFolder, attempt: AttemptFolder, *, task: int) -> Place:
 
 
 def own_address(site: Site, attempt: AttemptFolder) -> str:
-    """At which address the other nodes reach this one; InputError when the cluster's file says what is not."""
+    """Where the other nodes reach this one; InputError when the cluster's file names no address of it."""
     match site.network.address:
         case NodeAddress():
             return _node_address(attempt.nodes.read_text(encoding="utf-8"), os.environ["SLURMD_NODENAME"])
@@ -142,7 +142,7 @@ def _interface_address(name: str) -> str:
         except OSError as error:
             known = ", ".join(interface for _, interface in socket.if_nameindex())
             raise InputError(
-                f"network.address.name: {name!r} has no IPv4 address here ({error.strerror}); there are {known}"
+                f"network.address.name: {name!r} has no IPv4 address here ({error.strerror}); use of {known}"
             ) from None
     return socket.inet_ntoa(answer[20:24])
 

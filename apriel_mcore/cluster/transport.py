@@ -61,13 +61,13 @@ class LoginNode:
 
     def send_code(self, code: GitCode, target: Path) -> None:
         """A commit of the working copy that this program runs from, unpacked on the cluster."""
-        from nemo_run.core.packaging.git import GitArchivePackager
+        from nemo_run.core.packaging.git import GitArchivePackager  # pyright: ignore
 
         source = Path(__file__).parents[2]
         if not (source / ".git").exists():
             raise InputError(
-                f'code.kind = "git": {source} is no git working copy; use "installed" and install apriel_mcore '
-                "into the cluster's environment"
+                f'code.kind = "git": {source} is no git working copy; use "installed" and install '
+                "apriel_mcore into the cluster's environment"
             )
         with tempfile.TemporaryDirectory() as folder:
             packager = GitArchivePackager(ref=code.ref, include_submodules=False)
@@ -83,11 +83,11 @@ class LoginNode:
 
 def _tunnel(site: Site) -> Tunnel:
     try:
-        from nemo_run.core.tunnel import client
+        from nemo_run.core.tunnel import client  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         raise InputError(
-            "nemo-run is not in this environment, and cannot be beside vLLM: `make launcher` makes one for it, "
-            "whose command is .venv-launch/bin/apriel"
+            "nemo-run is not in this environment, and cannot be beside vLLM: `make launcher` makes one for "
+            "it, whose command is .venv-launch/bin/apriel"
         ) from None
     match site.tunnel:
         case LocalTunnel():

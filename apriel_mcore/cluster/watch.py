@@ -24,7 +24,8 @@ def status(record: Record, login: LoginNode) -> Iterator[str]:
         name = f"{record.job}_{task}" if launch.seeds else record.job
         run_dir = record.launch_folder.run_dir(launch, task)
         state = states.get(name, "not in the queue")
-        yield f"task {task}  {state}  {_last_attempt(record, login, task)}  {_last_step(run_dir.events, login)}"
+        attempt, step = _last_attempt(record, login, task), _last_step(run_dir.events, login)
+        yield f"task {task}  {state}  {attempt}  {step}"
         yield f"        {run_dir.root}"
 
 

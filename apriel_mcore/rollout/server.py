@@ -268,7 +268,7 @@ def _devices(seat: Seat, tensor: int) -> str:
     names = [name for name in visible.split(",") if name]
     if wanted.stop > len(names):
         raise InputError(
-            f"rollout.servers: server {seat.number} of this host needs GPUs {wanted.start} to {wanted.stop - 1}, "
+            f"rollout.servers: server {seat.number} of this host needs GPUs {first} to {wanted.stop - 1}, "
             f"and {len(names)} are visible (CUDA_VISIBLE_DEVICES={visible}); lower rollout.servers.count"
         )
     return ",".join(names[device] for device in wanted)

@@ -2,8 +2,8 @@
 
     python -m tests.slurm.mini_cluster FOLDER [NODES]     until it is interrupted; prints what to export
 
-Needs root and Debian's slurmctld, slurmd, slurm-client and munge. Without systemd, cgroups or accounting: jobs
-are found in the queue, and for five minutes after they left it.
+Needs root and Debian's slurmctld, slurmd, slurm-client and munge. No systemd, cgroups or accounting: jobs are
+found in the queue, and for five minutes after they left it.
 """
 
 import os
@@ -57,8 +57,9 @@ KillWait=10
 MailProg=/bin/true
 ReturnToService=2
 {node_lines}
-PartitionName=batch Nodes=n[1-{nodes}] Default=YES MaxTime=02:00:00 PriorityTier=1 PreemptMode=REQUEUE GraceTime={grace}
-PartitionName=urgent Nodes=n[1-{nodes}] MaxTime=02:00:00 PriorityTier=10 PreemptMode=OFF
+PartitionName=DEFAULT Nodes=n[1-{nodes}] MaxTime=02:00:00
+PartitionName=batch Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime={grace}
+PartitionName=urgent PriorityTier=10 PreemptMode=OFF
 """
 
 

@@ -3,8 +3,8 @@
 
     -m MODULE LAUNCH ATTEMPT TASK     what the batch script calls
 
-What it does stands in LAUNCH/plan.json: {"steps": 30, "seconds": 0.2, "exit": 0}. Each step and each start is a
-line of LAUNCH/history-TASK.
+What it does stands in LAUNCH/plan.json: {"steps": 30, "seconds": 0.2, "exit": 0}. Each step and each start
+is a line of LAUNCH/history-TASK.
 """
 
 import json

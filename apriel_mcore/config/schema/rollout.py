@@ -9,7 +9,7 @@ from apriel_mcore.config.schema.fields import Natural, NonNegative, Positive, Po
 
 
 class LocalServers(Section, frozen=True, kw_only=True, tag_field="kind", tag="local"):
-    """vLLM servers that the run starts and watches: on this host, or on the rollout nodes of a launched job."""
+    """vLLM servers that the run starts and watches: on this host, or on rollout nodes of its job."""
 
     count: Positive = 1
     port: Natural = 0
