@@ -19,7 +19,7 @@ from pathlib import Path
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "scontrol")
 CPUS_PER_NODE = 16
-GRACE_S = 60
+GRACE_S = 180
 """Between the signal of a preemption and its end."""
 
 CONFIG = """\
