@@ -75,6 +75,7 @@ class LoginNode:
             self._tunnel.put(archive, f"{target}.tar.gz")
         self.run("mkdir", "-p", str(target))
         self.run("tar", "-xzf", f"{target}.tar.gz", "-C", str(target))
+        self.run("rm", f"{target}.tar.gz")
 
     def close(self) -> None:
         """Hang up."""

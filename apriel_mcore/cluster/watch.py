@@ -33,15 +33,14 @@ def logs(record: Record, login: LoginNode, *, process: str, follow: bool) -> Ite
     """The end of a log of the newest attempt: `job`, `node-K`, or a file of the run's logs/ by its start."""
     path = _log(record, login, process)
     yield f"==> {path}"
-    text = login.run("tail", "-n", "40", str(path))
-    yield text.rstrip("\n")
-    seen = len(login.read(path)) if follow else 0
+    seen = int(login.run("stat", "--format=%s", str(path)))
+    yield login.run("tail", "-n", "40", str(path)).rstrip("\n")
     while follow and states_of(record, login):
         time.sleep(_FOLLOW_S)
-        text = login.read(path)
-        if text[seen:].strip():
-            yield text[seen:].rstrip("\n")
-        seen = len(text)
+        text = login.run("tail", "-c", f"+{seen + 1}", str(path))
+        if text:
+            yield text.rstrip("\n")
+        seen += len(text.encode())
 
 
 def stop(record: Record, login: LoginNode, *, now: bool) -> str:

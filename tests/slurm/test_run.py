@@ -78,11 +78,17 @@ def test_cancelled_while_the_servers_start_it_leaves_nothing_and_does_not_come_b
     logs = run_dir_of(cluster, "gone").logs
     run.wait(lambda: len(list(logs.glob("server-*.log"))) == 2, "the servers", timeout_s=120)
     assert processes_of(run.job)
+
+    # A request to save is heard although there is nothing to save yet.
+    cluster.slurm("scancel", "--batch", "--signal=USR1", run.job)
+    run.wait(lambda: exit_codes(run) == ["75"], "the end of the first attempt", timeout_s=120)
+    run.wait(lambda: len(list(logs.glob("server-*.log"))) == 4, "the servers again", timeout_s=180)
+
     cluster.slurm("scancel", run.job)
     run.wait_for_end(timeout_s=120)
     assert run.final("JobState") == "CANCELLED"
     run.wait(lambda: not processes_of(run.job), "the end of every process")
-    assert run.num_attempts() == 1
+    assert run.num_attempts() == 2
 
 
 def test_a_recipe_that_cannot_run_ends_with_2_on_the_first_node(cluster: Cluster) -> None:
