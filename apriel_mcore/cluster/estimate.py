@@ -50,9 +50,15 @@ def _time(config: RunConfig, shape: ModelShape, site: Site) -> list[str]:
     )
     outcome = search.as_is(question)
     hours = outcome.step_s * config.train.num_steps / 3600
-    return [
+    lines = [
         f"time         {outcome.step_s:.0f} s a step by the planner's {_PROFILE} profile and assumed lengths "
         f"(docs/planning.md), {outcome.bottleneck} decide",
         f"             {hours:.1f} h for {config.train.num_steps} steps, evaluations and starts not counted; "
         f"the limit of an attempt is {site.batch.time}",
     ]
+    if outcome.step_s > site.batch.save_before_s / 2:
+        lines.append(
+            f"note         batch.save_before_s = {site.batch.save_before_s} must hold such a step and a "
+            "checkpoint: raise it"
+        )
+    return lines

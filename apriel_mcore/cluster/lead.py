@@ -102,12 +102,12 @@ def _wait_for_judges(place: Place, placed: RunConfig) -> None:
     urls, token = placed.verify.urls, place.attempt.token.read_text(encoding="utf-8")
 
     def missing() -> list[str]:
-        return [url for url in urls if not _judges(url, token)]
+        return [url for url in urls if not answers(url, token)]
 
     place.wait_as_leader("the judges", timeout_s=_JUDGES_S, missing=missing)
 
 
-def _judges(url: str, token: str) -> bool:
+def answers(url: str, token: str) -> bool:
     request = urllib.request.Request(f"{url}/health", headers={"Authorization": f"Bearer {token}"})
     try:
         with urllib.request.urlopen(request, timeout=5.0):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apriel_mcore.cluster.batch import script
@@ -87,6 +87,7 @@ def test_bash_accepts_the_script() -> None:
         assert checked.returncode == 0, checked.stderr
 
 
+@settings(deadline=None)  # each example starts a bash
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1))
 def test_no_word_of_a_cluster_file_is_run(word: str) -> None:
     """An image's name is the freest text that reaches the script: bash reads it back as one word."""

@@ -44,7 +44,9 @@ def ssh(cluster: Cluster, tmp_path: Path) -> Iterator[list[str]]:
     slurm_conf = cluster.environment["SLURM_CONF"]
     settings.write_text(SETTINGS.format(port=port, folder=tmp_path, slurm_conf=slurm_conf))
     Path("/run/sshd").mkdir(exist_ok=True)
-    process = subprocess.Popen([str(Path(server).resolve()), "-D", "-e", "-f", str(settings)], stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [str(Path(server).resolve()), "-D", "-e", "-f", str(settings)], stderr=subprocess.PIPE
+    )
     assert process.stderr
     assert b"Server listening" in process.stderr.readline()
     try:
