@@ -35,6 +35,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """Why a node cannot go on."""
 
+    node: int
     code: int
     message: str
 

@@ -1,6 +1,7 @@
 """The first trainer node: gathers the others, writes down where they are, trains, and says how it ended."""
 
 import secrets
+import time
 import urllib.error
 import urllib.request
 
@@ -18,6 +19,7 @@ from apriel_mcore.rollout.server import SPARE_SEQS
 _MUSTER_S = 600.0
 """Nodes of a job start together; images may have to be unpacked."""
 _JUDGES_S = 600.0
+_LOOK_S = 1.0
 
 
 def lead(place: Place) -> None:
@@ -35,7 +37,7 @@ def lead(place: Place) -> None:
         put(place.attempt.recipe, dump(placed).encode())
         put(place.attempt.orders, msgspec.json.encode(Orders(attempt=run_dir.attempts() + 1)))
         _wait_for_judges(place, placed)
-        launcher.lead(placed, run_dir, crew=crew(place, addresses[0]), look=lambda: _look(place))
+        launcher.lead(placed, run_dir, crew=crew(place, addresses[0]), look=_Lookout(place))
         report.write(run_dir.root)
         summary.show(run_dir)
 
@@ -116,8 +118,18 @@ def answers(url: str, token: str) -> bool:
         return False
 
 
-def _look(place: Place) -> None:
-    """Pass a request to stop on to the ranks; end with a node that failed."""
-    if place.attempt.stop.exists():
-        place.run_dir.stop_request.touch()
-    place.require_health()
+class _Lookout:
+    """Passes a request to stop on to the ranks, and ends with a node that failed. Not more often than needed:
+    the file system is everybody's."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._next = 0.0
+
+    def __call__(self) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _LOOK_S
+        if self._place.attempt.stop.exists():
+            self._place.run_dir.stop_request.touch()
+        self._place.require_health()

@@ -56,18 +56,17 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     def report(self, error: AprielError) -> None:
         """Tell the leading node why this one cannot go on."""
-        failure = Failure(code=error.exit_code, message=str(error))
+        failure = Failure(node=self.node, code=error.exit_code, message=str(error))
         put(self.attempt.failure(self.node), msgspec.json.encode(failure))
 
     def require_health(self) -> None:
         """AprielError when a node of the attempt failed."""
-        for node in range(self.nodes.num_nodes):
-            path = self.attempt.failure(node)
-            if path.exists():
-                failure = msgspec.json.decode(path.read_bytes(), type=Failure)
-                error = AprielError(f"node {node} ({self.nodes.role(node)}): {failure.message}")
-                error.exit_code = failure.code
-                raise error
+        for path in sorted(self.attempt.path.glob("node-*.failure.json")):
+            failure = msgspec.json.decode(path.read_bytes(), type=Failure)
+            role = self.nodes.role(failure.node)
+            error = AprielError(f"node {failure.node} ({role}): {failure.message}")
+            error.exit_code = failure.code
+            raise error
 
     def wait_as_leader(self, what: str, *, timeout_s: float, missing: Callable[[], list[str]]) -> None:
         """Until nothing is missing, telling what still is.

@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apriel_mcore.config.load import load
 from apriel_mcore.config.schema import LocalServers
 from apriel_mcore.errors import InputError, PoolError
 from apriel_mcore.rollout import server
+from apriel_mcore.rollout.configured import Share, server_specs
 from apriel_mcore.rollout.server import (
     RemoteServer,
+    Seat,
     ServerProcess,
     ServerSpec,
     choose_port,
@@ -23,6 +26,9 @@ from apriel_mcore.rollout.server import (
     server_environment,
     thread_binding,
 )
+
+
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def _spec(**changes: object) -> ServerSpec:
@@ -90,6 +96,51 @@ def test_the_device_decides_on_eager_mode_and_thread_binding() -> None:
     assert server_environment(_spec(), cores=[0, 1])["TORCHDYNAMO_DISABLE"] == "1"  # needs no compiler
     gpu_environment = server_environment(gpu, cores=[0, 1])
     assert not {"VLLM_CPU_OMP_THREADS_BIND", "TORCHDYNAMO_DISABLE"} & gpu_environment.keys()
+
+
+@pytest.mark.parametrize(
+    ("visible", "seat", "tensor", "devices"),
+    [
+        ("", Seat(), 1, "0"),
+        ("", Seat(number=1, of=2, first_device=4), 2, "6,7"),
+        ("3,5,6,7", Seat(number=1, of=2), 2, "6,7"),
+        ("GPU-a,GPU-b", Seat(number=1, of=2), 1, "GPU-b"),
+    ],
+)
+def test_each_server_of_a_host_has_gpus_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, visible: str, seat: Seat, tensor: int, devices: str
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    spec = _spec(device="cuda", seat=seat, settings=LocalServers(tensor=tensor))
+    assert server_environment(spec, cores=[0])["CUDA_VISIBLE_DEVICES"] == devices
+
+
+def test_a_server_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    spec = _spec(device="cuda", seat=Seat(number=2, of=3))
+    with pytest.raises(InputError, match=r"rollout\.servers.*2 are visible"):
+        server_environment(spec, cores=[0])
+
+
+def test_servers_of_two_hosts_share_nothing() -> None:
+    """Numbers, ports, seeds and in-memory folders are the run's; seats are the host's."""
+    config = load(RECIPES / "quickstart.toml", ["rollout.servers.count=4", "publish.kind=stream"])
+    specs = [
+        spec
+        for numbers, host in ((range(2), "a"), (range(2, 4), "b"))
+        for spec in server_specs(
+            config,
+            Share(numbers=numbers, host=host, first_port=9000, first_device=0),
+            model=Path("model"),
+            run="r",
+        )
+    ]
+    assert [spec.index for spec in specs] == [0, 1, 2, 3]
+    assert [spec.seat.number for spec in specs] == [0, 1, 0, 1]
+    assert [spec.settings.host for spec in specs] == ["a", "a", "b", "b"]
+    assert len({spec.seed for spec in specs}) == len({spec.copies for spec in specs}) == 4
 
 
 def test_two_servers_share_half_of_the_cores() -> None:

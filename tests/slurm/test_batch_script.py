@@ -133,13 +133,17 @@ def test_seeds_are_tasks_of_one_array_that_requeue_alone(cluster: Cluster) -> No
 
 
 def test_a_node_that_fails_sends_the_job_back_to_the_queue(cluster: Cluster) -> None:
-    """As when a node dies: SLURM itself requeues; no trap of ours runs."""
+    """SLURM itself requeues, without a word to the run."""
     run = launched(cluster, "node-lost", steps=60)
     wait_for_steps(run, 3)
-    cluster.slurm("scontrol", "requeue", run.job)
+    cluster.slurm("scontrol", "update", "nodename=n3", "state=down", "reason=test")
+    try:
+        run.wait(lambda: run.states() == ["PENDING"], "the way back to the queue")
+    finally:
+        cluster.slurm("scontrol", "update", "nodename=n3", "state=resume")
     wait_for_attempt(run, 2)
     run.wait_for_end()
-    assert run.final("JobState") == "COMPLETED"
+    assert (run.final("JobState"), run.num_attempts()) == ("COMPLETED", 2)
 
 
 def no_processes_of(run: Launched) -> bool:
