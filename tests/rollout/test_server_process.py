@@ -27,7 +27,6 @@ from apriel_mcore.rollout.server import (
     thread_binding,
 )
 
-
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
