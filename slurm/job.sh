@@ -32,7 +32,21 @@ while kill -0 "$step" 2> /dev/null; do wait "$step"; status=$?; done
 code=$status
 if [ -s "$attempt/exit-code" ]; then code=$(cat "$attempt/exit-code"); fi
 echo "$(date -Is) ended with $code (step $status)"
-if [ "$code" = 75 ] && [ "$cancelled" = no ] && [ ! -e "$LAUNCH/no-requeue-$task" ]; then
+if [ "$cancelled" = yes ] || [ -e "$LAUNCH/no-requeue-$task" ]; then exit "$code"; fi
+
+# 75: saved, to be continued. 2: the input is wrong, and will be. Other failures are tried again a few times.
+again=no
+case $code in
+    0 | 2) ;;
+    75) again=yes ;;
+    *)
+        echo "$code" >> "$LAUNCH/failures-$task"
+        failures=$(wc -l < "$LAUNCH/failures-$task")
+        if [ "$failures" -le "$RETRIES" ]; then again=yes; fi
+        echo "$(date -Is) failure $failures, $RETRIES are tried again"
+        ;;
+esac
+if [ "$again" = yes ]; then
     echo "$(date -Is) back to the queue"
     trap '' TERM
     scontrol requeue "$SLURM_JOB_ID"

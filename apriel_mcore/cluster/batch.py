@@ -77,6 +77,7 @@ def _settings(site: Site, nodes: NodeMap, folder: LaunchFolder) -> str:
     return (
         f"LAUNCH={shlex.quote(str(folder.path))}\n"
         f"NODES={nodes.num_nodes}\n"
+        f"RETRIES={site.batch.retries}\n"
         f"PYTHON={shlex.quote(site.environment.python)}\n"
         f"STEP_OPTIONS=({shlex.join(_step_options(site))})\n"
         f"{code}"
@@ -95,4 +96,5 @@ def _step_options(site: Site) -> list[str]:
                 f"--container-mounts={','.join([f'{root}:{root}', *mounts])}",
                 f"--container-workdir={root}",
                 "--no-container-mount-home",
+                "--container-env=PYTHONPATH",  # an image's own would win otherwise
             ]

@@ -14,6 +14,7 @@ from apriel_mcore.cluster.folders import Launch, LaunchFolder
 from apriel_mcore.cluster.nodes import node_map
 from apriel_mcore.cluster.site import load as load_site
 from apriel_mcore.config.load import load
+from apriel_mcore.config.schema import FolderModel
 from apriel_mcore.config.schema.site import ContainerEnvironment, Site
 from apriel_mcore.errors import ConfigError
 from tests.cluster.sites import RECIPES, SLURM, mini_site
@@ -93,6 +94,26 @@ def test_no_word_of_a_cluster_file_is_run(word: str) -> None:
     """An image's name is the freest text that reaches the script: bash reads it back as one word."""
     text = written(msgspec.structs.replace(mini_site(), environment=ContainerEnvironment(image=word)))
     assert f"--container-image={word}" in step_options(text)
+
+
+def test_nothing_of_a_recipe_stands_in_the_script() -> None:
+    """It is sent as a file beside it."""
+    evil = "$(touch x); `id` 'x"
+    config = load(RECIPES / "quickstart_cluster.toml")
+    other = msgspec.structs.replace(config, model=FolderModel(path=evil))
+    site = mini_site()
+    texts = [
+        script(
+            TEMPLATE,
+            config=one,
+            site=site,
+            launch=Launch(name="x", seeds=[], continues_changed=False),
+            nodes=node_map(one, site, task=0),
+            folder=LaunchFolder(Path("/a/launches/x")),
+        )
+        for one in (config, other)
+    ]
+    assert texts[0] == texts[1]
 
 
 @pytest.mark.parametrize(

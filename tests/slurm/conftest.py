@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -101,7 +102,7 @@ class Launched:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster() -> Iterator[Cluster]:
     """Skips, and says why, where SLURM or the launch environment is not installed."""
     if absent := missing_programs():
         pytest.skip(f"SLURM is not installed here: no {', '.join(absent)} (Debian: slurm-wlm, munge)")
@@ -109,8 +110,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         pytest.skip("a SLURM of virtual nodes needs root")
     if not APRIEL.exists():
         pytest.skip("no launch environment: `make launcher`")
-    folder = tmp_path_factory.mktemp("slurm")
-    for part in (folder, *folder.parents[:2]):
-        part.chmod(0o755)  # munge refuses a socket that others cannot reach
-    with mini_cluster(folder / "daemons", nodes=NUM_NODES) as environment:
-        yield Cluster(environment, folder)
+    with tempfile.TemporaryDirectory(prefix="apriel-slurm-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # munge refuses a socket that others cannot reach
+        with mini_cluster(folder / "daemons", nodes=NUM_NODES) as environment:
+            yield Cluster(environment, folder)

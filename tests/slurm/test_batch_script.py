@@ -55,6 +55,14 @@ def test_a_run_that_ends_ends_the_job_with_its_code(cluster: Cluster) -> None:
     assert len(list(attempt.glob("here-*"))) == len(list(attempt.glob("node-*.log"))) == NUM_NODES
 
 
+def test_a_failure_is_tried_again_as_often_as_the_cluster_says(cluster: Cluster) -> None:
+    run = launched(cluster, "failing", "--on=batch.retries=1", steps=3, code=1)
+    wait_for_attempt(run, 2)
+    run.wait_for_end()
+    assert (run.final("JobState"), run.final("ExitCode")) == ("FAILED", "1:0")
+    assert (run.num_attempts(), starts(run)) == (2, 2)
+
+
 def test_usr1_goes_back_to_the_queue_and_on_from_where_it_was(cluster: Cluster) -> None:
     run = launched(cluster, "signalled", steps=40)
     wait_for_steps(run, 5)

@@ -70,7 +70,7 @@ def test_preempted_and_out_of_time_a_run_comes_to_its_end(cluster: Cluster) -> N
     for process in ("launcher", "launcher-node1", "trainer-rank0", "trainer-rank1"):
         assert [run_dir.log(process, attempt).exists() for attempt in (1, 2, 3)] == [True] * 3, process
     assert run_dir.report.exists()
-    assert processes_of(run.job) == []
+    run.wait(lambda: not processes_of(run.job), "the end of every process")
 
 
 def test_cancelled_while_the_servers_start_it_leaves_nothing_and_does_not_come_back(cluster: Cluster) -> None:

@@ -65,6 +65,8 @@ class Batch(Section, frozen=True, kw_only=True):
     save_before_s: Annotated[int, Meta(ge=30)] = 300
     """Before the limit, when the run is asked to save and stop (SLURM may be 60 s early). A step, a
     checkpoint and the end of the processes must fit."""
+    retries: Natural = 3
+    """Failed attempts of a run, as after a rank died, that are followed by another one."""
     mail: Word = ""
     """Address."""
     mail_types: Word = "END,FAIL,REQUEUE"
