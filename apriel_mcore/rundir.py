@@ -52,6 +52,11 @@ class RunDir(msgspec.Struct, frozen=True):
         return self.root / "rollouts"
 
     @property
+    def trained(self) -> Path:
+        """What was trained in short, one line a step (obs/trained.py)."""
+        return self.rollouts / "trained.jsonl"
+
+    @property
     def rejects(self) -> Path:
         """Rows of the data sets that the run does not use, one a line with the reason."""
         return self.root / "rejects.jsonl"

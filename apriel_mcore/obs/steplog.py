@@ -5,12 +5,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-import zstandard
-
 from apriel_mcore.obs import spans
 from apriel_mcore.obs.runlog import Event, RunLog
 from apriel_mcore.obs.stepevent import Shaped, step_event
+from apriel_mcore.obs.trained import index_line, step_file, write_groups
 from apriel_mcore.types import Batch, Group, StepStats
 
 
@@ -58,7 +56,9 @@ class StepLog:
             seconds=spans.drain(),
         )
         self._trained.update(group.problem.domain for group in groups)
-        write_groups(self._rollouts / f"step_{step:06d}.jsonl.zst", groups)
+        places = write_groups(step_file(self._rollouts, step), groups)
+        with (self._rollouts / "trained.jsonl").open("ab") as index:
+            index.write(index_line(step, groups, shaped_P_G, batch, places))
         self._run_log.event("step", **event, **{f"feed.{k}": v for k, v in self._feed_metrics().items()})
 
 
@@ -87,17 +87,3 @@ def _by_domain(event: Event, field: str) -> dict[str, Any]:
     """The values of `FIELD.DOMAIN`, by domain."""
     prefix = f"{field}."
     return {key.removeprefix(prefix): value for key, value in event.items() if key.startswith(prefix)}
-
-
-def write_groups(path: Path, groups: Sequence[Group]) -> None:
-    """Trained groups as zstd-compressed JSON lines, in training order; replaces the file whole."""
-    lines = b"".join(msgspec.json.encode(group) + b"\n" for group in groups)
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(zstandard.compress(lines, level=3))
-    partial.replace(path)
-
-
-def read_groups(path: Path) -> list[Group]:
-    """The groups of one step's rollouts file."""
-    decoder = msgspec.json.Decoder(Group)
-    return [decoder.decode(line) for line in zstandard.decompress(path.read_bytes()).splitlines()]

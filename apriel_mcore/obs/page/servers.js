@@ -1,0 +1,43 @@
+// What does each rollout server do, and is one slower than the others?
+
+import { el } from "./dom.js";
+import { duration, fixed, short } from "./format.js";
+
+const SLOW = 1.5;
+
+export function servers(page) {
+  const table = el("div", { class: "card scroll" });
+  const charts = [
+    ["Servers", "now serving or joining", ["pool.serving", "pool.joining"]],
+    ["Requests", "running and waiting", ["pool.running", "pool.waiting"]],
+    ["Lost", "since this attempt began", ["pool.failed_requests", "pool.aborted_requests", "pool.retired", "pool.restarts"]],
+    ["Judges", "verdicts waited for, seconds", ["verify.queue_s", "verify.judge_s"]],
+  ].map(([title, unit, keys]) => ({ chart: page.chart({ title, unit }), keys }));
+  return {
+    node: el("div", {}, table, el("div", { class: "grid" }, ...charts.map(({ chart }) => chart.node))),
+    update() {
+      table.replaceChildren(el("h2", {}, "Fleet"), fleet(page.card));
+      for (const { chart, keys } of charts) {
+        const lines = keys.map((key, i) => page.line(`feed.${key}`, key.split(".")[1].replaceAll("_", " "), page.color(i)));
+        chart.update(lines);
+        chart.node.hidden = !lines.some((line) => line.y.length);
+      }
+    },
+  };
+}
+
+function fleet({ servers: rows, step }) {
+  if (!rows.length) return el("p", { class: "soft" }, "no server has answered a trained rollout yet");
+  const heads = ["server", "rollouts", "tokens", "mean length", "median time", "mean lag", "pace", "last trained"];
+  return el("table", {},
+    el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", { scope: "col" }, head)))),
+    el("tbody", {}, ...rows.map((row) => el("tr", {},
+      el("th", { scope: "row" }, row.server), ...[short(row.rollouts), short(row.tokens), short(row.tokens_mean), duration(row.seconds_median), fixed(row.lag_mean, 1)].map((text) => el("td", {}, text)),
+      el("td", {}, pace(row)), el("td", {}, row.last_step === step ? "this step" : `${short(step - row.last_step)} steps ago`)))));
+}
+
+function pace({ slowness, recent }) {
+  if (!recent) return el("span", { class: "bad" }, "silent");
+  if (slowness > SLOW) return el("span", { class: "bad" }, `${fixed(slowness, 1)}x slower`);
+  return el("span", { class: "good" }, slowness ? `${fixed(slowness)}x` : "-");
+}

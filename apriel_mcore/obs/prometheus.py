@@ -1,0 +1,67 @@
+"""A run's newest numbers in Prometheus' text format, version 0.0.4.
+
+Names are those of the step event under `apriel_`; what ends in a domain's name there has it as a label.
+Source: https://prometheus.io/docs/instrumenting/exposition_formats/
+"""
+
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+from apriel_mcore.obs.runview import RunView
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """One number under a name and labels."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+    kind: str = "gauge"
+
+
+def samples(run: RunView) -> list[Metric]:
+    """What is known of a run now."""
+    own = {"run": run.name}
+    metrics = [
+        Metric(name="apriel_steps_total", labels=own, value=run.steps.last, kind="counter"),
+        Metric(name="apriel_alarms_total", labels=own, value=run.counts["alarm"], kind="counter"),
+        Metric(name="apriel_rollouts_trained_total", labels=own, value=len(run.shelf), kind="counter"),
+        Metric(name="apriel_last_event_timestamp_seconds", labels=own, value=run.heard),
+        Metric(name="apriel_running", labels=own, value=float(not run.outcome and run.heard > 0)),
+    ]
+    domains = set(run.domains())
+    for key, value in run.steps.latest().items():
+        if key in ("time", "step"):
+            continue
+        stem, _, last = key.rpartition(".")
+        name, labels = (stem, own | {"domain": last}) if last in domains else (key, own)
+        metrics.append(Metric(name=f"apriel_{_word(name)}", labels=labels, value=value))
+    for key, value in run.receipts.latest().items():
+        if key != "time":
+            metrics.append(Metric(name=f"apriel_publish_{_word(key)}", labels=own, value=value))
+    return metrics
+
+
+def exposition(metrics: Iterable[Metric]) -> str:
+    """The text of a scrape: the samples of a name stand together, below its type."""
+    by_name: dict[str, list[Metric]] = {}
+    for metric in metrics:
+        by_name.setdefault(metric.name, []).append(metric)
+    lines: list[str] = []
+    for name, group in sorted(by_name.items()):
+        lines.append(f"# TYPE {name} {group[0].kind}")
+        lines += [f"{name}{{{_labels(metric.labels)}}} {metric.value!r}" for metric in group]
+    return "\n".join(lines) + "\n"
+
+
+def _labels(labels: dict[str, str]) -> str:
+    return ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in labels.items())
+
+
+def _word(key: str) -> str:
+    return re.sub(r"[^a-zA-Z0-9_]", "_", key)
