@@ -57,6 +57,16 @@ class RunDir(msgspec.Struct, frozen=True):
         return self.rollouts / "trained.jsonl"
 
     @property
+    def timeline(self) -> Path:
+        """What each trainer rank and what it waited for did when (obs/timeline.py)."""
+        return self.root / "timeline"
+
+    @property
+    def pulse(self) -> Path:
+        """The last sign of life of each trainer rank (obs/watch.py)."""
+        return self.root / "pulse"
+
+    @property
     def rejects(self) -> Path:
         """Rows of the data sets that the run does not use, one a line with the reason."""
         return self.root / "rejects.jsonl"

@@ -11,7 +11,7 @@ def add(commands: Commands) -> None:
     dash = commands.add_parser("dash", help="live page of one or more runs, on loopback")
     dash.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR", help="or a folder of runs")
     dash.add_argument("--port", type=int, default=8900, help="default: 8900; 0: any that is free")
-    dash.add_argument("--token-file", type=Path, help="a token that stays, for Prometheus (default: a new one)")
+    dash.add_argument("--token-file", type=Path, help="a token that stays (default: a new one)")
     dash.set_defaults(door=_dash)
     report = commands.add_parser("report", help="write report.html of a run")
     report.add_argument("run_dir", type=Path)

@@ -3,7 +3,7 @@
     GET /?token=T                       sets the cookie, then the page
     GET /assets/NAME                    its script and style, from a fixed table
     GET /api/runs                       one card a run
-    GET /api/runs/I/frame?since=&low=&high=     series in buckets; with `since` and `width`, the last ones alone
+    GET /api/runs/I/frame?since=&low=&high=     series in buckets, or the last ones alone
     GET /api/runs/I/shapes              distributions of lengths and difficulty
     GET /api/runs/I/rollouts?QUERY      a page of rollouts (shelf.Query), or hits of a search for `text`
     GET /api/runs/I/groups/K            a group with its texts
@@ -19,7 +19,7 @@ import hmac
 import secrets
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ class Dash:
         application.cleanup_ctx.append(self._follow)
         return application
 
-    async def _follow(self, application: web.Application) -> Any:
+    async def _follow(self, application: web.Application) -> AsyncIterator[None]:
         """Read what runs write, for as long as the page is served."""
         watch = asyncio.create_task(self._refresh_forever())
         yield
@@ -172,8 +172,10 @@ class Dash:
         run, query = self._run(request), msgspec.convert(dict(request.query), Query, strict=False)
         if query.offset < 0:
             raise web.HTTPBadRequest
-        look = partial(run.shelf.search, query, seconds=_SEARCH_S) if query.text else partial(
-            run.shelf.page, query
+        look = (
+            partial(run.shelf.search, query, seconds=_SEARCH_S)
+            if query.text
+            else partial(run.shelf.page, query)
         )
         return _json(request, await self._read(run, look))
 
@@ -254,7 +256,7 @@ async def _serve(runs: Sequence[RunView], port: int, token: str) -> None:
         await site.start()
     except OSError as error:
         await runner.cleanup()
-        raise InputError(f"--port {port}: {error.strerror or error}; give another one, or 0 for any") from None
+        raise InputError(f"--port {port}: {error.strerror or error}; give another, or 0 for any") from None
     bound: int = runner.addresses[0][1]
     print(f"{', '.join(run.name for run in runs)}: http://{HOST}:{bound}/?token={token}", flush=True)
     print(f"from another machine: ssh -N -L {bound}:{HOST}:{bound} THIS_HOST", file=sys.stderr)

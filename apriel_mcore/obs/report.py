@@ -48,7 +48,7 @@ def page(run: RunView) -> str:
 
 
 def _groups(run: RunView) -> list[dict[str, Any]]:
-    """Groups from the first to the last, and the longest ones, of every domain in turn while there is room."""
+    """Groups from first to last and the longest one, of every domain in turn while there is room."""
     columns = [_chosen(run.shelf, code) for code in range(len(run.shelf.words["domain"]))]
     in_turn = [one for one in chain.from_iterable(zip_longest(*columns)) if one is not None]
     found: list[dict[str, Any]] = []

@@ -17,7 +17,15 @@ import aiohttp
 BINARY = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome") or ""
 _START_S = 60.0
 _WAIT_S = 30.0
-_KEYS = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Tab": 9}
+_KEYS = {
+    "Enter": 13,
+    "Escape": 27,
+    "ArrowLeft": 37,
+    "ArrowUp": 38,
+    "ArrowRight": 39,
+    "ArrowDown": 40,
+    "Tab": 9,
+}
 
 
 class Chromium:
@@ -60,7 +68,9 @@ class Chromium:
     async def _connect(self) -> None:
         port_file = Path(self._folder.name) / "DevToolsActivePort"
         give_up = time.monotonic() + _START_S
-        while not port_file.exists() or not port_file.read_text().endswith("\n") and time.monotonic() < give_up:
+        while not port_file.exists() or (
+            not port_file.read_text().endswith("\n") and time.monotonic() < give_up
+        ):
             assert time.monotonic() < give_up, "Chromium did not start"
             await asyncio.sleep(0.05)
         port = port_file.read_text().splitlines()[0]
@@ -106,9 +116,7 @@ class Chromium:
 
     def value(self, expression: str) -> Any:
         """What an expression is in the page, awaited."""
-        result = self.call(
-            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
-        )
+        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
