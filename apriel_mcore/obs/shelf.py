@@ -200,10 +200,7 @@ class Shelf:
         counts = {name: int(self._ints[name].values[row]) for name in ("step", "group", "tokens", "version")}
         rest = {name: int(self._ints[name].values[row]) for name in ("lag", "slot")}
         words = {name: self.words[name][int(self._ints[name].values[row])] for name in self.words}
-        flags = {
-            "truncated": bool(self.column("truncated")[row]),
-            "success": bool(self.column("success")[row]),
-        }
+        flags = {name: bool(self.column(name)[row]) for name in ("truncated", "success")}
         return numbers | counts | rest | words | flags | {"row": row, "head": self._heads_K[counts["group"]]}
 
     def group(self, group: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Is one rollout server slower than the others? Its recent seconds a token against the fleet's, in medians."""
+"""Is one rollout server slower than the others? Its recent seconds a token against theirs, in medians."""
 
 from collections import deque
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""The timeline of a run as a file that Perfetto opens: trainer ranks, servers, judges, publishes, on one clock.
+"""The timeline of a run as a file that Perfetto opens: trainer ranks, servers, judges, on one clock.
 
-Chrome's trace event format, gzipped: complete events ("X", microseconds) in lanes, one process a trainer rank,
-a server or a domain's judges, and a counter of requests in flight by server.
+Chrome's trace event format, gzipped: complete events ("X", microseconds) in lanes, one process a trainer
+rank, a server or a domain's judges, and a counter of requests in flight by server.
 Source: the Trace Event Format, https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
 """
 

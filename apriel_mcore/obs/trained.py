@@ -1,7 +1,7 @@
 """Which groups were trained, with which rewards, and where does each lie on disk?
 
     rollouts/step_000001.jsonl.zst   the groups of a step, each a zstd frame of its own
-    rollouts/trained.jsonl           one line a step: a TrainedStep, which finds every group without reading it
+    rollouts/trained.jsonl           one line a step: a TrainedStep, which says where every group is
 
 A resumed run writes its steps again; the later line of a step counts. Shape suffix: _G the rollouts of a
 group, in the group's order.

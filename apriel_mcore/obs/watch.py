@@ -1,4 +1,4 @@
-"""Which process is the run waiting for? Signs of life of every trainer rank, and alarms that name the culprit.
+"""Which process is the run waiting for? Signs of life of every rank, and alarms that name the culprit.
 
     every rank   thread --every beat_s--> RUN_DIR/pulse/rankN.json: host, pid, what it does, since when
     first rank   thread: a phase of the loop lasts too long --blame--> alarm
@@ -149,7 +149,7 @@ def read_pulses(folder: Path) -> list[Pulse]:
 
 
 def blame(story: Span, doing: Sequence[Span], pulses: Sequence[Pulse], *, now: float, beat_s: float) -> str:
-    """Who keeps the loop waiting, in words; `doing` is of the first rank, which talks to servers and judges."""
+    """Who keeps the loop waiting, in words; `doing` is of the first rank, which asks servers and judges."""
     silent = [pulse for pulse in pulses if now - pulse.time > _MISSED_BEATS * beat_s]
     if silent:
         return "; ".join(f"{one.name} has given no sign of life for {now - one.time:.0f} s" for one in silent)

@@ -13,28 +13,7 @@ from apriel_mcore.types import Batch, Group, Message, Problem, Rollout, Sample, 
 DOMAINS = {"math": 0.4, "code": 0.25, "logic": 0.15, "instruction": 0.1, "calls": 0.1}
 SERVERS = ("server-0", "server-1", "server-2")
 _START = 1_790_000_000.0
-WORDS = [
-    "so",
-    "we",
-    "take",
-    "the",
-    "first",
-    "term",
-    "and",
-    "add",
-    "what",
-    "is",
-    "left",
-    "of",
-    "it",
-    "before",
-    "the",
-    "sum",
-    "is",
-    "even",
-    "or",
-    "odd",
-]
+WORDS = ("we", "take", "the", "first", "term", "and", "add", "what", "is", "left", "of", "it", "even", "odd")
 
 
 def make_run(
