@@ -1,4 +1,4 @@
-"""When did each process do what? RUN_DIR/timeline/rank0.jsonl and so on, a line a step, for `apriel trace`."""
+"""When did each process do what? RUN_DIR/timeline/rank0.jsonl and so on, a line a step."""
 
 import os
 import platform

@@ -68,9 +68,7 @@ class Chromium:
     async def _connect(self) -> None:
         port_file = Path(self._folder.name) / "DevToolsActivePort"
         give_up = time.monotonic() + _START_S
-        while not port_file.exists() or (
-            not port_file.read_text().endswith("\n") and time.monotonic() < give_up
-        ):
+        while not port_file.exists() or "\n" not in port_file.read_text():
             assert time.monotonic() < give_up, "Chromium did not start"
             await asyncio.sleep(0.05)
         port = port_file.read_text().splitlines()[0]

@@ -20,6 +20,16 @@ def make_run(
     folder: Path, *, steps: int, groups: int = 10, group_size: int = 8, seed: int = 0, done: bool = True
 ) -> Path:
     """Events, receipts, index and texts of `steps` steps; returns the folder."""
+    make_events(folder, steps=steps, seed=seed)
+    rng = random.Random(seed)
+    write_rollouts(folder / "rollouts", steps=steps, groups=groups, group_size=group_size, rng=rng)
+    if done:
+        (folder / "outcome.json").write_text(json.dumps({"code": 0, "message": "done"}))
+    return folder
+
+
+def make_events(folder: Path, *, steps: int, seed: int = 0) -> Path:
+    """A run without a rollout; returns the folder."""
     rng = random.Random(seed)
     (folder / "rollouts").mkdir(parents=True)
     (folder / "resolved.toml").write_text(_recipe(steps, seed), encoding="utf-8")
@@ -33,9 +43,6 @@ def make_run(
             if step % max(1, steps // 10) == 0:
                 events.write(json.dumps(evaluation(step, steps, rng)) + "\n")
         events.write(json.dumps({"event": "alarm", "time": event["time"], "message": "math runs dry"}) + "\n")
-    write_rollouts(folder / "rollouts", steps=steps, groups=groups, group_size=group_size, rng=rng)
-    if done:
-        (folder / "outcome.json").write_text(json.dumps({"code": 0, "message": "done"}))
     return folder
 
 
