@@ -16,6 +16,7 @@ BENCHES = (
     "convert",
     "checkpoint",
     "fp8_training",
+    "page",
 )
 
 

@@ -16,9 +16,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
+from apriel_mcore.bench.made_run import append_step, make_run
 from apriel_mcore.errors import InputError
 from apriel_mcore.obs.dash import Dash, read_token, runs_of
-from tests.obs.made_run import append_step, make_run
 
 TOKEN = "a-token-for-this-test-alone"
 type Client = TestClient[web.Request, web.Application]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from apriel_mcore.bench.chromium import BINARY, Chromium
+from apriel_mcore.bench.made_run import append_step, make_events, make_run
 from apriel_mcore.obs import report
-from tests.obs.chromium import BINARY, Chromium
-from tests.obs.made_run import append_step, make_events, make_run
 
 pytestmark = [
     pytest.mark.browser,

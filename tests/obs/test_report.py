@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from apriel_mcore.bench.made_run import make_run
 from apriel_mcore.errors import InputError
 from apriel_mcore.obs import compare, report
 from apriel_mcore.obs.assets import ASSETS, MODULES, asset, bundle
 from apriel_mcore.obs.runlog import read_events
 from apriel_mcore.obs.trained import step_file
-from tests.obs.made_run import make_run
 
 DOMAINS = ("math", "code")
 

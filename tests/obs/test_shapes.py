@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from apriel_mcore.bench.made_run import make_run
 from apriel_mcore.obs.shapes import MAX_BUCKETS, servers, shapes
 from apriel_mcore.obs.shelf import Shelf
-from tests.obs.made_run import make_run
 
 
 def shelf_of(folder: Path, steps: int) -> Shelf:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apriel_mcore.bench.made_run import append_step, make_run
 from apriel_mcore.obs.shelf import PAGE_ROWS, Query, Shelf
 from apriel_mcore.obs.trained import read_groups, step_file
-from tests.obs.made_run import append_step, make_run
 
 
 @pytest.fixture(scope="module")

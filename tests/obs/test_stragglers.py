@@ -4,9 +4,9 @@ import random
 
 import msgspec
 
+from apriel_mcore.bench.made_run import make_group
 from apriel_mcore.obs.stragglers import Stragglers
 from apriel_mcore.types import Group
-from tests.obs.made_run import make_group
 
 
 def groups(pace: dict[str, float], seed: int) -> list[Group]:

@@ -6,9 +6,9 @@ from pathlib import Path
 import msgspec
 import zstandard
 
+from apriel_mcore.bench.made_run import make_group
 from apriel_mcore.obs.trained import TrainedStep, index_line, read_groups, write_groups
 from apriel_mcore.types import Batch, Group, Sample, ShapedReward
-from tests.obs.made_run import make_group
 
 
 def sample(group: Group, i: int, advantage: float) -> Sample:

@@ -11,10 +11,13 @@ export function servers(page) {
     ["Servers", "now serving or joining", ["pool.serving", "pool.joining"]],
     ["Requests", "running and waiting", ["pool.running", "pool.waiting"]],
     ["Lost", "since this attempt began", ["pool.failed_requests", "pool.aborted_requests", "pool.retired", "pool.restarts"]],
-    ["Judges", "verdicts waited for, seconds", ["verify.queue_s", "verify.judge_s"]],
+    ["Waiting for a judge", "answers", ["verify.queue"]],
   ].map(([title, unit, keys]) => ({ chart: page.chart({ title, unit }), keys }));
+  const slow = page.chart({ title: "Time of a verdict", unit: "seconds, 99th percentile" });
+  const lost = page.chart({ title: "Verdicts lost", unit: "judge crashed or late; never scored" });
+  const judges = (field) => page.card.domains.map((name, i) => page.line(`feed.verify.${name}.${field}`, name, page.color(i)));
   return {
-    node: el("div", {}, table, el("div", { class: "grid" }, ...charts.map(({ chart }) => chart.node))),
+    node: el("div", {}, table, el("div", { class: "grid" }, ...charts.map(({ chart }) => chart.node), slow.node, lost.node)),
     update() {
       table.replaceChildren(el("h2", {}, "Fleet"), fleet(page.card));
       for (const { chart, keys } of charts) {
@@ -22,6 +25,8 @@ export function servers(page) {
         chart.update(lines);
         chart.node.hidden = !lines.some((line) => line.y.length);
       }
+      slow.update(judges("p99_s"));
+      lost.update(judges("lost"));
     },
   };
 }

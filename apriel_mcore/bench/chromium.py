@@ -105,12 +105,10 @@ class Chromium:
             case _:
                 pass
 
-    def open(self, url: str) -> float:
-        """Load a page; seconds until its first view is there."""
-        start = time.monotonic()
+    def open(self, url: str, *, wait: str = "!!document.querySelector('main > *')") -> None:
+        """Load a page, until its first view is there."""
         self.call("Page.navigate", url=url)
-        self.until("document.readyState === 'complete' && !!document.querySelector('main > *')")
-        return time.monotonic() - start
+        self.until(f"document.readyState === 'complete' && {wait}")
 
     def value(self, expression: str) -> Any:
         """What an expression is in the page, awaited."""
