@@ -42,7 +42,8 @@ def make_events(folder: Path, *, steps: int, seed: int = 0) -> Path:
             receipts.write(json.dumps(_receipt(step, rng)) + "\n")
             if step % max(1, steps // 10) == 0:
                 events.write(json.dumps(evaluation(step, steps, rng)) + "\n")
-        events.write(json.dumps({"event": "alarm", "time": event["time"], "message": "math runs dry"}) + "\n")
+        alarm = {"event": "alarm", "time": _START + 40 * steps, "message": "math runs dry"}
+        events.write(json.dumps(alarm) + "\n")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Do the pages stay quick on a long run? A made run of 10,000 steps and 1,000,000 rollouts, in a real Chromium.
+"""Do the pages stay quick on a long run? A made run of 10,000 steps and 1,000,000 rollouts, in Chromium.
 
 report     written, its size, opened until its charts are drawn
 shelf      read anew; pages of rollouts by random filters, a group, a search that finds nothing early
@@ -42,9 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--groups", type=int, default=10, help="a step")
     parser.add_argument("--group-size", type=int, default=10)
-    parser.add_argument(
-        "--folder", type=Path, help="made there if absent, and kept (default: a temporary one)"
-    )
+    parser.add_argument("--folder", type=Path, help="made if absent, and kept (default: a temporary one)")
 
 
 def run(args: argparse.Namespace) -> Numbers:
