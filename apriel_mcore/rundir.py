@@ -168,6 +168,7 @@ def prepare(run_dir: RunDir, config: RunConfig) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     _replace(run_dir.recipe, dump(config))
     _replace(run_dir.root / "provenance.json", json.dumps(provenance(config), indent=2) + "\n")
+    shutil.rmtree(run_dir.pulse, ignore_errors=True)  # of ranks that were killed
     run_dir.stop_request.unlink(missing_ok=True)
     run_dir.outcome.unlink(missing_ok=True)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import msgspec
 
 from apriel_mcore.obs.runview import RunView
+from apriel_mcore.obs.watch import read_pulses
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
@@ -44,6 +45,9 @@ def samples(run: RunView) -> list[Metric]:
     for key, value in run.receipts.latest().items():
         if key != "time":
             metrics.append(Metric(name=f"apriel_publish_{_word(key)}", labels=own, value=value))
+    for pulse in read_pulses(run.run_dir.pulse):
+        labels = own | {"rank": str(pulse.rank), "host": pulse.host}
+        metrics.append(Metric(name="apriel_rank_pulse_timestamp_seconds", labels=labels, value=pulse.time))
     return metrics
 
 

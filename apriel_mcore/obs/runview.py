@@ -21,6 +21,7 @@ from apriel_mcore.obs.runlog import Event
 from apriel_mcore.obs.shapes import Shapes, servers, shapes
 from apriel_mcore.obs.shelf import Shelf
 from apriel_mcore.obs.tail import Tail
+from apriel_mcore.obs.watch import read_pulses
 from apriel_mcore.rundir import RunDir
 
 SHOWN_MESSAGES = 200
@@ -118,6 +119,7 @@ class RunView:
             "evals": _without_middle_samples(self._evals),
             "messages": list(self._messages),
             "num_alarms": self.counts["alarm"],
+            "pulses": read_pulses(self.run_dir.pulse),
             "servers": servers(self.shelf, self.steps.last),
             "num_rollouts": len(self.shelf),
             "words": self.shelf.words,

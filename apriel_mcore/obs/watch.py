@@ -8,12 +8,14 @@ when it is noticed and again whenever it has lasted twice as long. A rank that i
 in a library that holds the interpreter does not beat: that names it.
 """
 
+import logging
 import os
 import platform
 import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Self
@@ -23,6 +25,8 @@ import msgspec
 from apriel_mcore.config.schema import Watch
 from apriel_mcore.obs import spans
 from apriel_mcore.obs.spans import STORY, Span
+
+_log = logging.getLogger(__name__)
 
 FLOOR_S = 60.0
 FIRST_S = 900.0
@@ -103,7 +107,10 @@ class Watchman:
 
     def _run(self) -> None:
         while not self._stop.wait(self._settings.beat_s):
-            self.look(time.time())
+            try:
+                self.look(time.time())
+            except OSError as error:  # a full disk is told by who cannot go on without it
+                _log.warning("no sign of life could be left: %s", error)
 
     def look(self, now: float) -> None:
         """One beat: leave a pulse, and on the first rank see whether the loop stalls."""
@@ -144,7 +151,10 @@ class Watchman:
 
 def read_pulses(folder: Path) -> list[Pulse]:
     """Of every rank that left one, by rank."""
-    pulses = [msgspec.json.decode(path.read_bytes(), type=Pulse) for path in folder.glob("rank*.json")]
+    pulses: list[Pulse] = []
+    for path in folder.glob("rank*.json"):
+        with suppress(FileNotFoundError):  # its rank has just ended
+            pulses.append(msgspec.json.decode(path.read_bytes(), type=Pulse))
     return sorted(pulses, key=lambda pulse: pulse.rank)
 
 

@@ -177,17 +177,22 @@ def test_several_runs_and_their_rollouts(folder: Path) -> None:
 
 
 def test_prometheus_reads_the_newest_numbers(folder: Path) -> None:
+    pulse = {"rank": 0, "host": "node7", "pid": 41, "time": 5.0, "doing": "train", "since": 0.0}
+    (folder / "one" / "pulse").mkdir()
+    (folder / "one" / "pulse" / "rank0.json").write_text(json.dumps(pulse))
+
     async def ask(client: Client) -> None:
         text = ""
         while 'apriel_steps_total{run="two"} 8' not in text:
             async with client.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"}) as response:
                 assert response.content_type == "text/plain"
                 text = await response.text()
-        line = re.compile(r'(# TYPE \w+ (gauge|counter))|([a-z_][a-z0-9_]*\{run="\w+"(,domain="\w+")?\} \S+)')
+        line = re.compile(r'(# TYPE \w+ (gauge|counter))|([a-z_][a-z0-9_]*\{run="\w+"(,\w+="\w+")*\} \S+)')
         assert all(line.fullmatch(one) for one in text.splitlines())
         assert re.search(r'apriel_reward\{run="one",domain="math"\} 0\.\d+', text)
         assert re.search(r'apriel_time_train_s\{run="one"\} \d+', text)
         assert 'apriel_alarms_total{run="one"} 1' in text
+        assert 'apriel_rank_pulse_timestamp_seconds{run="one",rank="0",host="node7"} 5.0' in text
         names = re.findall(r"# TYPE (\w+)", text)
         assert len(names) == len(set(names))
 

@@ -1,5 +1,6 @@
 """The page in a real browser: every view, by keyboard, on a phone, in the dark, while a run goes on."""
 
+import json
 import os
 import re
 import subprocess
@@ -94,6 +95,21 @@ def test_a_live_page_follows_its_run(browser: Chromium, address: str, runs: Path
     append_step(runs / "one", 31, 30, seed=5)
     browser.until("document.querySelector('.tile b').textContent.startsWith('31 /')")
     browser.until("document.title.includes('31/')")
+
+
+def test_a_silent_rank_is_named(browser: Chromium, address: str, runs: Path) -> None:
+    pulse = runs / "one" / "pulse" / "rank3.json"
+    pulse.parent.mkdir()
+    silent = {"rank": 3, "host": "node7", "pid": 41, "time": time.time() - 90, "doing": "train", "since": 0.0}
+    try:
+        pulse.write_text(json.dumps(silent))
+        browser.open(address)
+        browser.until("document.querySelector('.pill')?.textContent === 'stalled'")
+        assert "rank 3 (pid 41 on node7)" in browser.value("document.querySelector('.note').innerText")
+        go(browser, "servers")
+        browser.until("document.querySelector('main').innerText.includes('Trainer ranks')")
+    finally:
+        pulse.unlink()
 
 
 def test_runs_are_compared(browser: Chromium, address: str) -> None:

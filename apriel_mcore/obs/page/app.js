@@ -18,6 +18,7 @@ import { time, trainer } from "./trainer.js";
 const VIEWS = { overview: ["Overview", overview], domains: ["Domains", domains], trainer: ["Trainer", trainer], time: ["Time", time], servers: ["Servers", servers], heldout: ["Held-out", heldout], rollouts: ["Rollouts", rollouts], metrics: ["Metrics", metrics], compare: ["Compare", compare] };
 const POLL_MS = 2000;
 const QUIET_S = 600;
+const SILENT_S = 60;
 const NUM_COLORS = 8;
 
 class Page {
@@ -225,6 +226,8 @@ function state(card) {
   const quiet = card.now - card.heard;
   const last = card.messages.at(-1);
   const doing = last && last.time >= (card.latest.time ?? 0) ? last.message : `last step ${duration(quiet)} ago`;
+  const silent = card.pulses.find((pulse) => card.now - pulse.time > SILENT_S);
+  if (silent) return ["stalled", "bad", `trainer rank ${silent.rank} (pid ${silent.pid} on ${silent.host}) has given no sign of life for ${duration(card.now - silent.time)}`];
   return quiet > QUIET_S ? ["no sign of life", "bad", `last event ${duration(quiet)} ago`] : ["running", "good", doing];
 }
 

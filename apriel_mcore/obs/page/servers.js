@@ -4,8 +4,10 @@ import { el } from "./dom.js";
 import { duration, fixed, short } from "./format.js";
 
 const SLOW = 1.5;
+const SILENT_S = 30;
 
 export function servers(page) {
+  const ranks = el("div", { class: "card scroll" });
   const table = el("div", { class: "card scroll" });
   const charts = [
     ["Servers", "now serving or joining", ["pool.serving", "pool.joining"]],
@@ -17,9 +19,11 @@ export function servers(page) {
   const lost = page.chart({ title: "Verdicts lost", unit: "judge crashed or late; never scored" });
   const judges = (field) => page.card.domains.map((name, i) => page.line(`feed.verify.${name}.${field}`, name, page.color(i)));
   return {
-    node: el("div", {}, table, el("div", { class: "grid" }, ...charts.map(({ chart }) => chart.node), slow.node, lost.node)),
+    node: el("div", {}, table, ranks, el("div", { class: "grid" }, ...charts.map(({ chart }) => chart.node), slow.node, lost.node)),
     update() {
       table.replaceChildren(el("h2", {}, "Fleet"), fleet(page.card));
+      ranks.hidden = !page.card.pulses.length;
+      ranks.replaceChildren(el("h2", {}, "Trainer ranks"), trainers(page.card));
       for (const { chart, keys } of charts) {
         const lines = keys.map((key, i) => page.line(`feed.${key}`, key.split(".")[1].replaceAll("_", " "), page.color(i)));
         chart.update(lines);
@@ -39,6 +43,17 @@ function fleet({ servers: rows, step }) {
     el("tbody", {}, ...rows.map((row) => el("tr", {},
       el("th", { scope: "row" }, row.server), ...[short(row.rollouts), short(row.tokens), short(row.tokens_mean), duration(row.seconds_median), fixed(row.lag_mean, 1)].map((text) => el("td", {}, text)),
       el("td", {}, pace(row)), el("td", {}, row.last_step === step ? "this step" : `${short(step - row.last_step)} steps ago`)))));
+}
+
+function trainers({ pulses, now }) {
+  const rows = pulses.map((pulse) => {
+    const quiet = now - pulse.time;
+    const sign = el("span", { class: quiet > SILENT_S ? "bad" : "good" }, `${duration(quiet)} ago`);
+    const doing = pulse.doing ? `${pulse.doing} for ${duration(now - pulse.since)}` : "between two phases";
+    return el("tr", {}, el("th", { scope: "row" }, `rank ${pulse.rank}`), ...[pulse.host, String(pulse.pid), doing].map((text) => el("td", {}, text)), el("td", {}, sign));
+  });
+  const heads = ["rank", "host", "process", "doing", "last sign of life"];
+  return el("table", {}, el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", { scope: "col" }, head)))), el("tbody", {}, ...rows));
 }
 
 function pace({ slowness, recent }) {
