@@ -9,7 +9,7 @@ A verb inside a verb belongs to the timeline alone: the totals of a step add up 
 import functools
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -18,6 +18,8 @@ import msgspec
 
 STORY = "trainer"
 """The lane of the story's verbs."""
+_KEPT = 500_000
+"""Where no step drains them (an evaluation alone), the oldest go."""
 
 
 class Span(msgspec.Struct, frozen=True, array_like=True):
@@ -42,7 +44,7 @@ class Drained(msgspec.Struct, frozen=True):
 
 _lock = threading.Lock()
 _totals: dict[str, float] = defaultdict(float)
-_ended: list[Span] = []
+_ended: deque[Span] = deque(maxlen=_KEPT)
 _open: dict[int, Span] = {}
 _ids = count()
 _depth = threading.local()
