@@ -107,7 +107,7 @@ def _in_flight(slices: Sequence[Slice], pid: int, origin: float) -> Iterator[dic
     changes = [(one.span.start, 1) for one in slices]
     changes += [(one.span.start + one.span.seconds, -1) for one in slices]
     running = 0
-    for moment, change in sorted(changes):
+    for moment, change in sorted(changes, key=lambda one: (one[0], -one[1])):
         running += change
         micros = round((moment - origin) * _MICROS, 1)
         yield {"ph": "C", "name": "in flight", "pid": pid, "ts": micros, "args": {"spans": running}}
