@@ -47,6 +47,7 @@ class RunView:
         self._evals: list[Event] = []
         self._data: Event = {}
         self._started = self._heard = 0.0
+        self._fleet: tuple[int, list[dict[str, Any]]] = (-1, [])
 
     def refresh(self) -> None:
         """Take in what was written since the last look."""
@@ -120,10 +121,16 @@ class RunView:
             "messages": list(self._messages),
             "num_alarms": self.counts["alarm"],
             "pulses": read_pulses(self.run_dir.pulse),
-            "servers": servers(self.shelf, self.steps.last),
+            "servers": self._servers(),
             "num_rollouts": len(self.shelf),
             "words": self.shelf.words,
         }
+
+    def _servers(self) -> list[dict[str, Any]]:
+        """Counted once a revision: a page asks for its card every few seconds."""
+        if self._fleet[0] != self.revision:
+            self._fleet = self.revision, servers(self.shelf, self.steps.last)
+        return self._fleet[1]
 
     def domains(self) -> list[str]:
         """As the steps name them; before the first one, as the recipe does."""

@@ -28,7 +28,6 @@ _FLOATS = ("task", "total", "advantage", "seconds")
 _INTS = ("step", "group", "tokens", "version", "lag", "domain", "status", "server", "slot")
 
 type Mask = NDArray[np.bool_]
-type Rows = NDArray[np.intp]
 
 
 class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,6 +92,8 @@ class Shelf:
         self._success = Growing(np.bool_)
         self._places_K: list[tuple[int, int, int]] = []
         """Step, offset and size of each group's frame."""
+        self._starts_K: list[int] = []
+        """First row of each group."""
         self._heads_K: list[str] = []
         self.words: dict[str, list[str]] = {"domain": [], "status": [], "server": []}
         """What the codes of a column stand for."""
@@ -166,10 +167,10 @@ class Shelf:
     def _hits(self, group: int, mask: Mask, wanted: str) -> Iterator[dict[str, Any]]:
         texts = self.texts(group)
         asked = any(wanted in turn.content.casefold() for turn in texts.problem.messages)
-        for row in self._rows_of(group):
-            said = texts.rollouts_G[int(self.column("slot")[row])].text
+        for row, rollout in zip(self._rows_of(group), texts.rollouts_G, strict=True):
+            said = rollout.text
             if mask[row] and (asked or wanted in said.casefold()):
-                shown = self.row(int(row))
+                shown = self.row(row)
                 yield shown | {"end": _end(texts, shown)}
 
     def matching(self, query: Query) -> Mask:
@@ -212,7 +213,7 @@ class Shelf:
             "group": group,
             "problem": msgspec.to_builtins(texts.problem),
             "rollouts": [
-                self.row(int(row)) | msgspec.to_builtins(said)
+                self.row(row) | msgspec.to_builtins(said)
                 for row, said in zip(self._rows_of(group), texts.rollouts_G, strict=True)
             ],
         }
@@ -225,14 +226,15 @@ class Shelf:
             frame = file.read(size)
         return self._texts.decode(zstandard.decompress(frame, max_output_size=MAX_GROUP_BYTES))
 
-    def _rows_of(self, group: int) -> Rows:
-        """Rows of a group; groups were taken one after the other."""
-        column = self.column("group")
-        return np.arange(np.searchsorted(column, group), np.searchsorted(column, group, side="right"))
+    def _rows_of(self, group: int) -> range:
+        """Rows of a group."""
+        ends = [*self._starts_K[group + 1 : group + 2], len(self)]
+        return range(self._starts_K[group], ends[0])
 
     def _take(self, step: int, group: TrainedGroup) -> None:
         number, size = len(self._places_K), len(group.task_G)
         self._places_K.append((step, group.offset, group.size))
+        self._starts_K.append(len(self))
         self._heads_K.append(group.head)
         self._floats["task"].extend(group.task_G)
         self._floats["total"].extend(group.total_G)
@@ -269,7 +271,7 @@ class Shelf:
         num_groups = int(self.column("group")[kept - 1]) + 1 if kept else 0
         for growing in (*self._floats.values(), *self._ints.values(), self._truncated, self._success):
             growing.cut(kept)
-        del self._places_K[num_groups:], self._heads_K[num_groups:]
+        del self._places_K[num_groups:], self._starts_K[num_groups:], self._heads_K[num_groups:]
 
 
 def _end(texts: GroupTexts | None, row: dict[str, Any]) -> str:
