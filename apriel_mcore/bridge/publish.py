@@ -162,6 +162,7 @@ class VersionPublisher:
         """Nothing can be published afterwards."""
         self._transport.close()
 
+    @span("confirm")
     def _confirm(self, version: int, delivery: Delivery, logprobs_T: list[float], start: float) -> None:
         """Comparison of bytes and of log-probs, receipt. First rank only."""
         check_acks(delivery.acks, delivery.sent_R, version)
