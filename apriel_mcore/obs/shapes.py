@@ -62,7 +62,7 @@ def shapes(shelf: Shelf, last_step: int) -> Shapes:
     return Shapes(
         width=width,
         first_B=[max(1, int(bucket) * width) for bucket in buckets],
-        length_edges=[round(float(edge), 1) for edge in edges],
+        length_edges=edges.tolist(),
         lengths=lengths,
         truncated=truncated,
         difficulty=difficulty,
@@ -71,8 +71,7 @@ def shapes(shelf: Shelf, last_step: int) -> Shapes:
 
 def _length_edges(tokens_N: NDArray[np.int32]) -> NDArray[np.float64]:
     longest = max(2, int(tokens_N.max())) if len(tokens_N) else 2
-    bins = min(LENGTH_BINS, longest)
-    return np.geomspace(1, longest + 1, bins + 1)
+    return np.unique(np.round(np.geomspace(1, longest + 1, LENGTH_BINS + 1)))
 
 
 def _counts(

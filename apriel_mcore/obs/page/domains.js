@@ -24,7 +24,7 @@ function lane(page, name, color) {
   const facts = el("dl", {});
   const reward = page.chart({ title: "Reward", unit: "dashed: solve rate", height: 130, top: 1 });
   const share = page.chart({ title: "Share of groups", unit: "dashed: target", height: 110 });
-  const difficulty = page.heat({ title: "Solve rate of groups", unit: "dark: solved", height: 130, shares: true, names: LEVELS, about: "Share of the trained groups at each solve rate; a group that everyone or no one solves teaches only by length" });
+  const difficulty = page.heat({ title: "Solve rates", unit: "of groups; dark: all", height: 130, shares: true, names: LEVELS, about: "Share of the trained groups at each solve rate; a group that everyone or no one solves teaches only by length" });
   const lengths = page.heat({ title: "Answer lengths", unit: "tokens, log scale", height: 150 });
   const kept = page.chart({ title: "Groups with a signal", unit: "share kept", height: 110, top: 1 });
   const head = el("header", {}, el("i", { style: { background: color } }), el("h2", {}, name));

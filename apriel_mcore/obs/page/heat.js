@@ -49,7 +49,8 @@ export class Heat {
 
   // One path a shade: a few nodes, however many cells.
   cells() {
-    const most = this.columns.reduce((high, column) => Math.max(high, ...column), 1);
+    const totals = this.columns.map((column) => column.reduce((sum, value) => sum + value, 0) || 1);
+    const most = this.columns.reduce((high, column, i) => Math.max(high, ...column.map((value) => value / totals[i])), 1e-9);
     const bins = this.edges.length - 1;
     const tall = (this.height - BOTTOM) / bins;
     const shades = Array(SHADES).fill("");
@@ -57,7 +58,7 @@ export class Heat {
       const [x, wide] = this.place(i);
       column.forEach((value, bin) => {
         if (!value) return;
-        const shade = Math.min(SHADES - 1, Math.floor(Math.sqrt(value / most) * SHADES));
+        const shade = Math.min(SHADES - 1, Math.floor(Math.sqrt(value / totals[i] / most) * SHADES));
         shades[shade] += rectangle(x, (bins - 1 - bin) * tall, wide, Math.max(1, tall - 0.5));
       });
     });

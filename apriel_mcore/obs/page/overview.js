@@ -41,7 +41,7 @@ function numbers(page) {
   const rewards = points(frame.steps, "reward_mean").y.filter((one) => one !== null);
   const part = Math.max(1, Math.min(5, Math.floor(rewards.length / 4)));
   const drift = card.domains.reduce((sum, name) => sum + Math.abs((latest[`trained_share.${name}`] ?? 0) - (latest[`target_share.${name}`] ?? 0)), 0);
-  const found = [["Step", `${card.step.toLocaleString("en")}${card.num_steps ? ` / ${card.num_steps.toLocaleString("en")}` : ""}`, remaining(page)]];
+  const found = [["Step", card.step.toLocaleString("en"), `${card.num_steps ? `of ${card.num_steps.toLocaleString("en")}` : ""} ${remaining(page)}`]];
   if (evals.length) found.push(["Held-out accuracy", arrow(evals[0].accuracy_mean, evals.at(-1).accuracy_mean), "mean of domains, first to last"]);
   if (rewards.length) found.push(["Task reward", arrow(meanOf(rewards.slice(0, part)), meanOf(rewards.slice(-part))), "first to last steps"]);
   if (card.step)
