@@ -4,6 +4,7 @@ Names are those of the step event under `apriel_`; what ends in a domain's name 
 Source: https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
+import math
 import re
 from collections.abc import Iterable
 
@@ -59,8 +60,12 @@ def exposition(metrics: Iterable[Metric]) -> str:
     lines: list[str] = []
     for name, group in sorted(by_name.items()):
         lines.append(f"# TYPE {name} {group[0].kind}")
-        lines += [f"{name}{{{_labels(metric.labels)}}} {metric.value!r}" for metric in group]
+        lines += [f"{name}{{{_labels(metric.labels)}}} {_number(metric.value)}" for metric in group]
     return "\n".join(lines) + "\n"
+
+
+def _number(value: float) -> str:
+    return repr(value) if math.isfinite(value) else f"{value:+}".replace("inf", "Inf")
 
 
 def _labels(labels: dict[str, str]) -> str:
