@@ -16,6 +16,7 @@ names are answered to (DNS rebinding), and the page may load nothing but its own
 import asyncio
 import hashlib
 import hmac
+import logging
 import secrets
 import signal
 import sys
@@ -26,6 +27,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from apriel_mcore.errors import InputError
 from apriel_mcore.obs import prometheus
@@ -245,7 +247,13 @@ def read_token(file: Path | None) -> str:
 
 def serve(folders: Sequence[Path], *, port: int, token: str) -> None:
     """Serve until SIGINT or SIGTERM. InputError when a run is not there or the port is taken."""
+    logging.getLogger("aiohttp.server").addFilter(_is_ours)
     asyncio.run(_serve(runs_of(folders), port, token))
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """What is no HTTP gets its 400 and no traceback: whoever knocks does not write on this terminal."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 async def _serve(runs: Sequence[RunView], port: int, token: str) -> None:
