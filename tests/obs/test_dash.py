@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -227,11 +228,15 @@ def test_the_command_serves_until_it_is_told_to_stop(folder: Path) -> None:
                     return json.loads(await response.text())
 
         assert [card["name"] for card in asyncio.run(ask())] == ["one", "two"]
-        taken = subprocess.run(
-            [*command[:-1], url[0].split(":")[2].split("/")[0]], capture_output=True, text=True, check=False
-        )
+        port = URL(url[0]).port
+        for noise in (b"\0" * 99, b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n", b"GET / HT"):
+            with socket.create_connection(("127.0.0.1", port)) as stranger:
+                stranger.sendall(noise)
+        assert asyncio.run(ask()), "strangers do not stop it"
+        taken = subprocess.run([*command[:-1], str(port)], capture_output=True, text=True, check=False)
         assert taken.returncode == 2
         assert "--port" in taken.stderr
     finally:
         dash.send_signal(signal.SIGTERM)
     assert dash.wait(timeout=20) == 0
+    assert "Traceback" not in dash.stderr.read()
