@@ -173,6 +173,8 @@ def step_event(step: int, steps: int, rng: random.Random) -> dict[str, Any]:
         "feed.pool.waiting": rng.randrange(8),
         "feed.pool.restarts": 1,
     }
+    for i, server in enumerate(SERVERS):
+        event |= {f"feed.pool.{server}.running": 10 + i, f"feed.pool.{server}.version": step - 1}
     for i, (name, ratio) in enumerate(DOMAINS.items()):
         event |= {
             f"reward.{name}": min(1.0, 0.2 + 0.1 * i + 0.4 * progress + rng.gauss(0, 0.04)),

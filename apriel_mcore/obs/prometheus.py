@@ -14,6 +14,7 @@ from apriel_mcore.obs.runview import RunView
 from apriel_mcore.obs.watch import read_pulses
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_OF_SERVER = re.compile(r"feed\.pool\.(?P<name>.+)\.(?P<field>\w+)")
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
@@ -40,9 +41,8 @@ def samples(run: RunView) -> list[Metric]:
     for key, value in run.steps.latest().items():
         if key in ("time", "step"):
             continue
-        stem, _, last = key.rpartition(".")
-        name, labels = (stem, own | {"domain": last}) if last in domains else (key, own)
-        metrics.append(Metric(name=f"apriel_{_word(name)}", labels=labels, value=value))
+        name, labels = _split(key, domains)
+        metrics.append(Metric(name=f"apriel_{_word(name)}", labels=own | labels, value=value))
     for key, value in run.receipts.latest().items():
         if key != "time":
             metrics.append(Metric(name=f"apriel_publish_{_word(key)}", labels=own, value=value))
@@ -50,6 +50,16 @@ def samples(run: RunView) -> list[Metric]:
         labels = own | {"rank": str(pulse.rank), "host": pulse.host}
         metrics.append(Metric(name="apriel_rank_pulse_timestamp_seconds", labels=labels, value=pulse.time))
     return metrics
+
+
+def _split(key: str, domains: set[str]) -> tuple[str, dict[str, str]]:
+    """The name of an event's field, and the domain or the server that it speaks of as a label."""
+    stem, _, last = key.rpartition(".")
+    if last in domains:
+        return stem, {"domain": last}
+    if server := _OF_SERVER.fullmatch(key):
+        return f"feed.server.{server['field']}", {"server": server["name"]}
+    return key, {}
 
 
 def exposition(metrics: Iterable[Metric]) -> str:

@@ -188,11 +188,12 @@ def test_prometheus_reads_the_newest_numbers(folder: Path) -> None:
             async with client.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"}) as response:
                 assert response.content_type == "text/plain"
                 text = await response.text()
-        line = re.compile(r'(# TYPE \w+ (gauge|counter))|([a-z_][a-z0-9_]*\{run="\w+"(,\w+="\w+")*\} \S+)')
+        line = re.compile(r'(# TYPE \w+ (gauge|counter))|([a-z_][a-z0-9_]*\{run="\w+"(,\w+="[\w-]+")*\} \S+)')
         assert all(line.fullmatch(one) for one in text.splitlines())
         assert re.search(r'apriel_reward\{run="one",domain="math"\} 0\.\d+', text)
         assert re.search(r'apriel_time_train_s\{run="one"\} \d+', text)
         assert 'apriel_alarms_total{run="one"} 1' in text
+        assert 'apriel_feed_server_running{run="one",server="server-1"} 11.0' in text
         assert 'apriel_rank_pulse_timestamp_seconds{run="one",rank="0",host="node7"} 5.0' in text
         names = re.findall(r"# TYPE (\w+)", text)
         assert len(names) == len(set(names))

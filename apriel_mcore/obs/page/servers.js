@@ -35,14 +35,28 @@ export function servers(page) {
   };
 }
 
-function fleet({ servers: rows, step }) {
+// What a server did for trained rollouts, and what the pool says of it now; either may be missing.
+function known({ servers: rows, latest }) {
+  const found = new Map(rows.map((row) => [row.server, row]));
+  for (const key of Object.keys(latest)) {
+    const [, server] = /^feed\.pool\.(.+)\.running$/.exec(key) ?? [];
+    if (server && !found.has(server)) found.set(server, { server });
+  }
+  const now = (server, field) => latest[`feed.pool.${server}.${field}`];
+  return [...found.values()].map((row) => ({ ...row, now: (field) => now(row.server, field) }));
+}
+
+function fleet(card) {
+  const rows = known(card);
+  const { step } = card;
   if (!rows.length) return el("p", { class: "soft" }, "no server has answered a trained rollout yet");
-  const heads = ["server", "rollouts", "tokens", "mean length", "median time", "mean lag", "pace", "last trained"];
+  const heads = ["server", "running", "version", "failures", "restarts", "rollouts", "tokens", "mean length", "median time", "mean lag", "pace", "last trained"];
   return el("table", {},
     el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", { scope: "col" }, head)))),
     el("tbody", {}, ...rows.map((row) => el("tr", {},
-      el("th", { scope: "row" }, row.server), ...[short(row.rollouts), short(row.tokens), short(row.tokens_mean), duration(row.seconds_median), fixed(row.lag_mean, 1)].map((text) => el("td", {}, text)),
-      el("td", {}, pace(row)), el("td", {}, row.last_step === step ? "this step" : `${short(step - row.last_step)} steps ago`)))));
+      el("th", { scope: "row" }, row.server), ...["running", "version", "failures", "restarts"].map((field) => el("td", {}, short(row.now(field)))),
+      ...[short(row.rollouts), short(row.tokens), short(row.tokens_mean), duration(row.seconds_median), fixed(row.lag_mean, 1)].map((text) => el("td", {}, text)),
+      el("td", {}, pace(row)), el("td", {}, !row.rollouts ? "never" : row.last_step === step ? "this step" : `${short(step - row.last_step)} steps ago`)))));
 }
 
 function trainers({ pulses, now }) {
@@ -57,6 +71,7 @@ function trainers({ pulses, now }) {
 }
 
 function pace({ slowness, recent }) {
+  if (recent === undefined) return "-";
   if (!recent) return el("span", { class: "bad" }, "silent");
   if (slowness > SLOW) return el("span", { class: "bad" }, `${fixed(slowness, 1)}x slower`);
   return el("span", { class: "good" }, slowness ? `${fixed(slowness)}x` : "-");
