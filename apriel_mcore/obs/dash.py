@@ -20,6 +20,7 @@ import logging
 import secrets
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -39,6 +40,7 @@ from apriel_mcore.rundir import RunDir
 HOST = "127.0.0.1"
 MAX_BUCKETS = 400
 _REFRESH_S = 1.0
+_PAUSE_S = 0.01
 _SEARCH_S = 0.4
 _MIN_TOKEN = 16
 _LOOPBACK_NAMES = {"127.0.0.1", "localhost", "[::1]"}
@@ -204,8 +206,12 @@ class Dash:
 
 
 def _refresh(run: RunView) -> None:
-    with run.lock:
-        run.refresh()
+    """To the end of its files, with a pause after every piece for whoever asks meanwhile."""
+    more = True
+    while more:
+        with run.lock:
+            more = run.refresh()
+        time.sleep(_PAUSE_S)
 
 
 def _locked[T](run: RunView, look: Callable[[], T]) -> T:

@@ -26,7 +26,7 @@ def write(run_dir: Path) -> Path:
     """Write report.html of a run directory; returns its path. InputError where there is no run."""
     paths = RunDir(run_dir)
     run = RunView(paths, run_dir.resolve().name)
-    run.refresh()
+    run.read_all()
     if not run.counts:
         raise InputError(f"{run_dir}: no run, or one that has not begun: it has no events.jsonl with events")
     partial = paths.report.with_suffix(".partial")

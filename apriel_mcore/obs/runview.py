@@ -29,7 +29,7 @@ _EXITS = {0: "done", 2: "refused", 75: "stopped on request"}
 
 
 class RunView:
-    """One run directory, which may still grow, or not have begun. `refresh` before anything is read."""
+    """One run directory, which may still grow, or not have begun. `refresh` or `read_all` before anything is shown."""
 
     def __init__(self, run_dir: RunDir, name: str) -> None:
         self.run_dir = run_dir
@@ -47,11 +47,12 @@ class RunView:
         self._evals: list[Event] = []
         self._data: Event = {}
         self._started = self._heard = 0.0
+        self._reading = True
         self._fleet: tuple[int, list[dict[str, Any]]] = (-1, [])
 
-    def refresh(self) -> None:
-        """Take in what was written since the last look."""
-        heard = self._heard
+    def refresh(self) -> bool:
+        """Take in some of what was written since the last look; whether there is more."""
+        before = self._heard, len(self.shelf)
         for line in self._events.lines():
             event = _decoded(line)
             if event:
@@ -60,8 +61,15 @@ class RunView:
             receipt = _decoded(line)
             if receipt:
                 self.receipts.append(receipt)
-        self.shelf.refresh()
-        self.revision += self._heard != heard
+        more = self.shelf.refresh()
+        self.revision += (self._heard, len(self.shelf)) != before
+        self._reading = more or self._events.has_more or self._receipt_lines.has_more
+        return self._reading
+
+    def read_all(self) -> None:
+        """Refresh to the end."""
+        while self.refresh():
+            pass
 
     def _take(self, event: Event) -> None:
         self._heard = event["time"]
@@ -105,6 +113,7 @@ class RunView:
         return {
             "name": self.name,
             "revision": self.revision,
+            "reading": self._reading,
             "now": time.time(),
             "started": self._started,
             "heard": self._heard,

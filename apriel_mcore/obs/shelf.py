@@ -103,8 +103,8 @@ class Shelf:
     def __len__(self) -> int:
         return len(self._truncated)
 
-    def refresh(self) -> None:
-        """Take in what was trained since the last look."""
+    def refresh(self) -> bool:
+        """Take in some of what was trained since the last look; whether there is more."""
         for line in self._tail.lines():
             try:
                 step = self._decoder.decode(line)
@@ -114,6 +114,7 @@ class Shelf:
             for group in step.groups:
                 self._take(step.step, group)
             self.last_step = step.step
+        return self._tail.has_more
 
     def column(self, name: str) -> NDArray[Any]:
         """A column over all rollouts."""

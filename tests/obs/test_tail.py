@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +25,19 @@ def test_lines_come_once_however_the_file_grows(words: list[str], cuts: list[int
                 whole = whole[cut:]
                 seen += tail.lines()
     assert seen == [word.encode() for word in words]
+
+
+def test_a_long_file_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apriel_mcore.obs.tail._CHUNK", 8)
+    path = tmp_path / "lines"
+    path.write_bytes(b"one\ntwo\na line longer than a piece\nfour\n")
+    tail, pieces = Tail(path), [b""]
+    looks = 0
+    while looks == 0 or tail.has_more:
+        pieces += tail.lines()
+        looks += 1
+    assert pieces[1:] == [b"one", b"two", b"a line longer than a piece", b"four"]
+    assert looks > 2
 
 
 def test_a_torn_line_is_ended_before_the_next_one(tmp_path: Path) -> None:

@@ -220,6 +220,7 @@ class Page {
 }
 
 function state(card) {
+  if (card.reading) return ["reading", "", `${card.num_rollouts.toLocaleString("en")} rollouts so far`];
   if (card.state === "done") return ["done", "good", `finished at ${clock(card.heard)}`];
   if (card.state !== "open") return [card.state, "bad", card.outcome.message];
   if (!card.heard) return ["not begun", "", "waiting for its first event"];
