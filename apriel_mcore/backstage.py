@@ -5,13 +5,16 @@ from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
 
 from apriel_mcore.config.load import resolved
 from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.data import gold_check, problems
 from apriel_mcore.data.problems import Dataset
-from apriel_mcore.obs.runlog import EventWriter, JsonlWriter, RunLog, WandbWriter
+from apriel_mcore.errors import Preempted
+from apriel_mcore.obs.runlog import EventWriter, JsonlWriter, RunLog, read_events
+from apriel_mcore.obs.wandb_writer import WandbWriter
 from apriel_mcore.rollout.ask import Asker
 from apriel_mcore.rollout.configured import server_pool
 from apriel_mcore.rollout.event_loop import EventLoopThread
@@ -38,10 +41,13 @@ class Backstage:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """End servers and judges, also those that are still starting."""
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End servers and judges, also those that are still starting, and the log."""
         self.run(self._end())
         self.thread.close()
+        self.log.close(failed=error is not None and not isinstance(error, Preempted))
 
     async def _start(self) -> "asyncio.Task[ServerPool]":
         return asyncio.create_task(self._open.enter_async_context(self.pool))
@@ -108,6 +114,7 @@ def run_log(config: RunConfig, run_dir: RunDir) -> RunLog:
                 name=config.name,
                 folder=run_dir.root,
                 config=resolved(config),
+                past=read_events(run_dir.events),
             )
         )
     return RunLog(tuple(writers))

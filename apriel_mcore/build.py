@@ -42,7 +42,10 @@ from apriel_mcore.mcore.background_save import BackgroundSave
 from apriel_mcore.mcore.learner import MegatronLearner
 from apriel_mcore.mcore.parallel import Ranks
 from apriel_mcore.obs.runlog import Event, read_events
-from apriel_mcore.obs.steplog import SilentStepLog, StepLog
+from apriel_mcore.obs.steplog import SilentStepLog, StepFiles, StepLog
+from apriel_mcore.obs.stragglers import Stragglers
+from apriel_mcore.obs.timeline import Timeline
+from apriel_mcore.obs.watch import Watchman
 from apriel_mcore.rollout.feed import RolloutFeed
 from apriel_mcore.rollout.journal import Journal
 from apriel_mcore.rollout.shared_feed import FirstRankFeed, ListeningFeed
@@ -97,10 +100,11 @@ def build(config: RunConfig, run_dir: RunDir, *, attempt: int, resources: ExitSt
         renderer=Renderer(model),
         resources=resources,
     )
-    return _first_rank(rank, attempt) if ranks.is_first else _other_rank(rank)
+    return _first_rank(rank, attempt) if ranks.is_first else _other_rank(rank, attempt)
 
 
-def _other_rank(rank: _Rank) -> Parts:
+def _other_rank(rank: _Rank, attempt: int) -> Parts:
+    _watch(rank, alarm=None)
     learner, state = _learner(rank, _silent)
     listen_for_servers(rank.ranks)
     publisher = _publisher(rank, learner, NoServers())
@@ -110,7 +114,7 @@ def _other_rank(rank: _Rank) -> Parts:
         publisher=publisher,
         feed=feed,
         evaluator=NoEvaluator(),
-        log=SilentStepLog(),
+        log=SilentStepLog(_timeline(rank, attempt)),
         checkpoints=_checkpoints(rank, feed, _saver(rank, learner, _silent), state, prune=_nothing),
     )
 
@@ -120,6 +124,7 @@ def _first_rank(rank: _Rank, attempt: int) -> Parts:
     past = read_events(run_dir.events)
     backstage = open_backstage(config, run_dir, rank.model, rank.resources)
     log = backstage.log
+    _watch(rank, alarm=backstage.alarm)
     log.event("phase", message="rollout servers are starting; reading problems and checking their golds")
     dataset = problems.load(config, rank.renderer)
     dataset = backstage.self_check(dataset)
@@ -149,9 +154,10 @@ def _first_rank(rank: _Rank, attempt: int) -> Parts:
         evaluator=evaluator,
         log=StepLog(
             log,
-            rollouts=run_dir.rollouts,
+            files=StepFiles(run_dir.rollouts, _timeline(rank, attempt)),
             targets=lambda: own_feed.targets,
             feed_metrics=lambda: own_feed.metrics() | backstage.pool.metrics(),
+            stragglers=Stragglers(config.watch.slow_server),
             past=done,
         ),
         checkpoints=_checkpoints(
@@ -162,6 +168,16 @@ def _first_rank(rank: _Rank, attempt: int) -> Parts:
             prune=lambda: _prune(config, run_dir.checkpoints, evaluator),
         ),
     )
+
+
+def _timeline(rank: _Rank, attempt: int) -> Timeline:
+    return Timeline(rank.run_dir.timeline, rank=rank.ranks.world, attempt=attempt)
+
+
+def _watch(rank: _Rank, *, alarm: Callable[[str], None] | None) -> None:
+    """Signs of life of this rank, until it ends."""
+    watchman = Watchman(rank.config.watch, rank.run_dir.pulse, rank=rank.ranks.world, alarm=alarm)
+    rank.resources.enter_context(watchman)
 
 
 class NoServers:

@@ -53,6 +53,21 @@ class RunDir(msgspec.Struct, frozen=True):
         return self.root / "rollouts"
 
     @property
+    def trained(self) -> Path:
+        """What was trained in short, one line a step (obs/trained.py)."""
+        return self.rollouts / "trained.jsonl"
+
+    @property
+    def timeline(self) -> Path:
+        """What each trainer rank and what it waited for did when (obs/timeline.py)."""
+        return self.root / "timeline"
+
+    @property
+    def pulse(self) -> Path:
+        """The last sign of life of each trainer rank (obs/watch.py)."""
+        return self.root / "pulse"
+
+    @property
     def rejects(self) -> Path:
         """Rows of the data sets that the run does not use, one a line with the reason."""
         return self.root / "rejects.jsonl"
@@ -176,6 +191,7 @@ def prepare(run_dir: RunDir, config: RunConfig) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     _replace(run_dir.recipe, dump(config))
     _replace(run_dir.root / "provenance.json", json.dumps(provenance(config), indent=2) + "\n")
+    shutil.rmtree(run_dir.pulse, ignore_errors=True)  # of ranks that were killed
     run_dir.stop_request.unlink(missing_ok=True)
     run_dir.outcome.unlink(missing_ok=True)
 

@@ -13,6 +13,7 @@ from apriel_mcore.config.schema import Checkpoint
 from apriel_mcore.evaluate import NoEvaluator
 from apriel_mcore.fakes import FakeLearner
 from apriel_mcore.obs.steplog import SilentStepLog
+from apriel_mcore.obs.timeline import Timeline
 from apriel_mcore.rollout.event_loop import EventLoopThread
 from apriel_mcore.rollout.shared_feed import FirstRankFeed
 from apriel_mcore.types import Batch, StepStats
@@ -149,7 +150,7 @@ def run(harness: Harness, learner: FakeLearner, root: Path) -> None:
         publisher=Publishing(harness),
         feed=FirstRankFeed(harness.feed, config.stages(), OneRank(), lambda: None),
         evaluator=NoEvaluator(),
-        log=SilentStepLog(),
+        log=SilentStepLog(Timeline(root, rank=1, attempt=1)),
         checkpoints=Checkpoints(
             config.checkpoint,
             num_steps=config.train.num_steps,

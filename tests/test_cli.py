@@ -207,6 +207,8 @@ def test_check_needs_no_torch(tmp_path: Path) -> None:
         ["show"],
         ["diff"],
         ["report"],
+        ["dash"],
+        ["trace"],
         ["eval"],
         ["eval-compare"],
         ["best"],

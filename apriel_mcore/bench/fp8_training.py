@@ -20,7 +20,7 @@ from apriel_mcore.data.packing import pack_step
 from apriel_mcore.errors import InputError
 from apriel_mcore.loss.advantage import to_samples
 from apriel_mcore.loss.reward import shape_group
-from apriel_mcore.obs.steplog import read_groups
+from apriel_mcore.obs.trained import read_groups
 from apriel_mcore.rundir import RunDir
 from apriel_mcore.types import Batch, StepStats
 

@@ -181,6 +181,7 @@ class VersionPublisher:
             cause = broken if version > 0 else "they are so in the model folder"
             raise BridgeError(f"version {version} was not sent, its weights are not finite: {shown}; {cause}")
 
+    @span("confirm")
     def _confirm(self, version: int, delivery: Delivery, logprobs_T: list[float], start: float) -> None:
         """Comparison of bytes and of log-probs, receipt. First rank only."""
         check_acks(delivery.acks, delivery.sent_R, version)

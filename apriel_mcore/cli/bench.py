@@ -17,6 +17,7 @@ BENCHES = (
     "convert_memory",
     "checkpoint",
     "fp8_training",
+    "page",
 )
 
 

@@ -108,6 +108,7 @@ class MegatronLearner:
         self._step += 1
         return self._stats(batch, sums, grad_norm=grad_norm, seconds=time.monotonic() - started)
 
+    @span("probe")
     def logprobs(self, tokens_T: Sequence[int]) -> list[float]:
         """Log-prob of each token after the first under the current weights at temperature 1, nats,
         equal on all ranks."""

@@ -16,6 +16,7 @@ from apriel_mcore.config.schema import EngineFp8, Train
 from apriel_mcore.errors import TrainingError
 from apriel_mcore.fp8 import kind_of
 from apriel_mcore.mcore.model import Model, dtype_of
+from apriel_mcore.obs.spans import span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,7 @@ class Optimizer:
         adds `grad` to."""
         self.adam.zero_grad()
 
+    @span("optimizer")
     def update(self) -> float:
         """Clips, updates the weights, returns the gradient norm before clipping (over all ranks)."""
         self.schedule.step(increment=1)

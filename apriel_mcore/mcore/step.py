@@ -33,6 +33,7 @@ from apriel_mcore.mcore import parallel
 from apriel_mcore.mcore.logprobs import TokenScores, token_scores
 from apriel_mcore.mcore.model import Model
 from apriel_mcore.mcore.rows import PackedRow
+from apriel_mcore.obs.spans import span
 
 type RowLossFunction = Callable[[PackedRow, TokenScores], tuple[Tensor, Tensor]]
 """From a row and its scores (_T, whole row) to its loss and what to keep of it."""
@@ -67,6 +68,7 @@ def _finalize(model: list[Any], _num_tokens: Tensor | None, **groups: Any) -> No
     finalize_model_grads(model, None, **groups)
 
 
+@span("gradients")
 def accumulate_gradients(
     model: Model,
     rows: Sequence[PackedRow],

@@ -1,6 +1,6 @@
-"""Small SVG charts that read in light, in dark and on a phone: lines, bands and stacked bars."""
+"""Small SVG charts that read in light, in dark and on a phone: lines and bands."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 
 import msgspec
@@ -45,34 +45,6 @@ def lines(series: Sequence[Series], *, title: str, unit: str = "", y_low: float 
     body = "".join(_band(one, axes) for one in shown) + "".join(_line(one, axes) for one in shown)
     legend = [(one.name, one.color) for one in shown if not one.dashed]
     return figure(title, unit, _svg(title, _grid(axes) + body), legend)
-
-
-def stacked(
-    x: Sequence[float],
-    parts: Mapping[str, Sequence[float]],
-    colors: Mapping[str, str],
-    *,
-    title: str,
-    unit: str,
-) -> str:
-    """A figure with one stacked bar per x."""
-    if not x:
-        return figure(title, unit, "<p>no steps yet</p>", [])
-    totals = [sum(values[i] for values in parts.values()) for i in range(len(x))]
-    axes = _Axes(min(x) - 0.5, max(x) + 0.5, 0.0, max(totals) or 1.0)
-    width = 0.8 * (axes.x(1) - axes.x(0))
-    bars = ""
-    for i, step in enumerate(x):
-        base = 0.0
-        for name, values in parts.items():
-            top = base + values[i]
-            bars += (
-                f'<rect x="{axes.x(step) - width / 2:.1f}" y="{axes.y(top):.1f}" width="{width:.1f}" '
-                f'height="{max(0.0, axes.y(base) - axes.y(top)):.1f}" fill="{colors[name]}">'
-                f"<title>step {step:g} {escape(name)}: {values[i]:.2f}</title></rect>"
-            )
-            base = top
-    return figure(title, unit, _svg(title, _grid(axes) + bars), list(colors.items()))
 
 
 def figure(title: str, unit: str, body: str, legend: Sequence[tuple[str, str]]) -> str:

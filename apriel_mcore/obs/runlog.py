@@ -5,9 +5,10 @@ dropped by `read_events`, so that each step counts once.
 """
 
 import json
+import os
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 Event = dict[str, Any]
 
@@ -19,45 +20,35 @@ class EventWriter(Protocol):
         """Take one event; must not block the run for long."""
         ...
 
+    def close(self, *, failed: bool) -> None:
+        """The run is over, well or not."""
+        ...
+
+
+def open_lines(path: Path) -> BinaryIO:
+    """A file of lines to append to; a line that a killed attempt tore is ended first."""
+    file = path.open("ab+")
+    if file.tell():
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
+    return file
+
 
 class JsonlWriter:
     """events.jsonl: one object a line, flushed as written."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8")
+        self._file = open_lines(path)
 
     def write(self, event: Event) -> None:
         """Append one line."""
-        self._file.write(json.dumps(event) + "\n")
+        self._file.write(json.dumps(event).encode() + b"\n")
         self._file.flush()
 
-
-class WandbWriter:
-    """Numbers of `step` and `eval` events to Weights & Biases, online or offline."""
-
-    def __init__(self, *, mode: str, project: str, name: str, folder: Path, config: dict[str, Any]) -> None:
-        import wandb
-
-        self._run = wandb.init(
-            mode="offline" if mode == "offline" else "online",
-            project=project,
-            name=name,
-            dir=str(folder),
-            config=config,
-            id=folder.name.replace("/", "-"),
-            resume="allow",
-        )
-
-    def write(self, event: Event) -> None:
-        """Log the numbers of an event under its own prefix."""
-        if event["event"] not in ("step", "eval"):
-            return
-        numbers = {
-            f"{event['event']}/{key}": value
-            for key, value in event.items()
-            if isinstance(value, int | float) and key not in ("step", "time")
-        }
-        self._run.log(numbers, step=event["step"])
+    def close(self, *, failed: bool) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 class RunLog:
@@ -71,6 +62,11 @@ class RunLog:
         stamped = {"event": name, "time": time.time(), **fields}
         for writer in self._writers:
             writer.write(stamped)
+
+    def close(self, *, failed: bool) -> None:
+        """The run is over, well or not; every writer finishes."""
+        for writer in self._writers:
+            writer.close(failed=failed)
 
 
 def read_events(path: Path) -> list[Event]:

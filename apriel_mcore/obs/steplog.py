@@ -5,17 +5,36 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-import zstandard
-
 from apriel_mcore.obs import spans
-from apriel_mcore.obs.runlog import Event, RunLog
+from apriel_mcore.obs.runlog import Event, RunLog, open_lines
+from apriel_mcore.obs.spans import Span
 from apriel_mcore.obs.stepevent import Shaped, step_event
+from apriel_mcore.obs.stragglers import Stragglers
+from apriel_mcore.obs.timeline import Timeline
+from apriel_mcore.obs.trained import index_line, step_file, write_groups
 from apriel_mcore.types import Batch, Group, StepStats
 
 
+class StepFiles:
+    """What a step leaves on disk beside its event: groups with their texts, their index, the timeline."""
+
+    def __init__(self, rollouts: Path, timeline: Timeline) -> None:
+        self._rollouts = rollouts
+        self._index = open_lines(rollouts / "trained.jsonl")
+        self._timeline = timeline
+
+    def write(
+        self, step: int, groups: Sequence[Group], shaped_P_G: Shaped, batch: Batch, done: Sequence[Span]
+    ) -> None:
+        """Texts first: the index names nothing that is not there."""
+        places = write_groups(step_file(self._rollouts, step), groups)
+        self._index.write(index_line(step, groups, shaped_P_G, batch, places))
+        self._index.flush()
+        self._timeline.write(step, done)
+
+
 class StepLog:
-    """Writes a step on the first rank; `rollouts` is where the trained groups go.
+    """Writes a step on the first rank.
 
     `targets` is the mixture that the groups of the step were composed for.
     """
@@ -24,13 +43,15 @@ class StepLog:
         self,
         run_log: RunLog,
         *,
-        rollouts: Path,
+        files: StepFiles,
         targets: Callable[[], Mapping[str, float]],
         feed_metrics: Callable[[], Mapping[str, float]],
+        stragglers: Stragglers,
         past: Iterable[Event] = (),
     ) -> None:
         self._run_log = run_log
-        self._rollouts = rollouts
+        self._files = files
+        self._stragglers = stragglers
         self._targets = targets
         self._feed_metrics = feed_metrics
         steps = [event for event in past if event["event"] == "step"]
@@ -47,6 +68,7 @@ class StepLog:
         for name, target in self._targets().items():
             mean = self._mean_targets.get(name, 0.0)
             self._mean_targets[name] = mean + (target - mean) / self._num_steps
+        drained = spans.drain()
         event = step_event(
             step=step,
             groups=groups,
@@ -55,24 +77,26 @@ class StepLog:
             stats=stats,
             targets=self._mean_targets,
             trained_before=self._trained,
-            seconds=spans.drain(),
+            seconds=drained.totals,
         )
         self._trained.update(group.problem.domain for group in groups)
-        write_groups(self._rollouts / f"step_{step:06d}.jsonl.zst", groups)
+        self._files.write(step, groups, shaped_P_G, batch, drained.spans)
+        for message in self._stragglers.observe(groups):
+            self._run_log.event("alarm", message=message)
         self._run_log.event("step", **event, **{f"feed.{k}": v for k, v in self._feed_metrics().items()})
 
 
 class SilentStepLog(StepLog):
-    """On the other ranks: drains the timers and writes nothing."""
+    """On the other ranks: their timeline alone."""
 
-    def __init__(self) -> None:
-        pass
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
 
     def write(
         self, step: int, groups: Sequence[Group], shaped_P_G: Shaped, batch: Batch, stats: StepStats
     ) -> None:
-        """Nothing to write on this rank."""
-        spans.drain()
+        """What this rank did."""
+        self._timeline.write(step, spans.drain().spans)
 
 
 def trained_groups(steps: Iterable[Event]) -> Counter[str]:
@@ -87,17 +111,3 @@ def _by_domain(event: Event, field: str) -> dict[str, Any]:
     """The values of `FIELD.DOMAIN`, by domain."""
     prefix = f"{field}."
     return {key.removeprefix(prefix): value for key, value in event.items() if key.startswith(prefix)}
-
-
-def write_groups(path: Path, groups: Sequence[Group]) -> None:
-    """Trained groups as zstd-compressed JSON lines, in training order; replaces the file whole."""
-    lines = b"".join(msgspec.json.encode(group) + b"\n" for group in groups)
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(zstandard.compress(lines, level=3))
-    partial.replace(path)
-
-
-def read_groups(path: Path) -> list[Group]:
-    """The groups of one step's rollouts file."""
-    decoder = msgspec.json.Decoder(Group)
-    return [decoder.decode(line) for line in zstandard.decompress(path.read_bytes()).splitlines()]

@@ -12,7 +12,7 @@ import numpy as np
 
 from apriel_mcore.errors import InputError
 from apriel_mcore.obs.runlog import read_events
-from apriel_mcore.obs.steplog import read_groups
+from apriel_mcore.obs.trained import read_groups
 from apriel_mcore.planning.workload import DomainLengths
 from apriel_mcore.types import Group
 

@@ -9,6 +9,7 @@ from collections import Counter
 from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.data.sampler import Ticket
 from apriel_mcore.errors import VerifierError
+from apriel_mcore.obs.spans import timed
 from apriel_mcore.seams import Judge, Pool, Sampling
 from apriel_mcore.types import Group, Problem, Rollout
 
@@ -56,7 +57,8 @@ class Asker:
     async def rollout(self, problem: Problem, sampling: Sampling) -> Rollout:
         """One answer with its verdict; raises VerifierError or PoolError."""
         completion = await self._pool.generate(problem.prompt_T, sampling)
-        verdict = await self._judge.grade(problem, completion.text)
+        with timed("judge", lane=f"judges of {problem.domain}"):
+            verdict = await self._judge.grade(problem, completion.text)
         return Rollout(
             tokens_T=completion.tokens_T,
             logprobs_T=completion.logprobs_T,

@@ -26,6 +26,7 @@ from uuid import uuid4
 import msgspec
 
 from apriel_mcore.errors import PoolError
+from apriel_mcore.obs.spans import timed
 from apriel_mcore.rollout.client import ServerFailed
 from apriel_mcore.rollout.keeper import Endpoint, Keeper, Life, Patience, State
 from apriel_mcore.rollout.router import Router
@@ -116,7 +117,8 @@ class ServerPool:
                     continue
                 version, start = server.version, time.monotonic()
                 try:
-                    answer = await server.client.complete(prompt_T, sampling, salt=self._weights.salt)
+                    with timed("answer", lane=server.endpoint.name):
+                        answer = await server.client.complete(prompt_T, sampling, salt=self._weights.salt)
                 except ServerFailed as error:
                     reason = str(error)
                     self._counts["failed_requests"] += 1
@@ -284,7 +286,8 @@ class ServerPool:
     async def _load(self, server: Life) -> None:
         """Have a server take the current offer; only under the swap lock."""
         name = server.endpoint.name
-        ack = await server.client.take(self._weights.offers[-1], name=name)
+        with timed("take weights", lane=name):
+            ack = await server.client.take(self._weights.offers[-1], name=name)
         if self._read_R and ack.read_R != self._read_R:
             raise ServerFailed(f"{name} read other bytes of version {ack.version} than those before it")
         if self._recompute_kv:

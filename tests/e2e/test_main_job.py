@@ -14,7 +14,7 @@ import pytest
 
 from apriel_mcore.evaluation import result
 from apriel_mcore.obs.runlog import read_events
-from apriel_mcore.obs.steplog import read_groups
+from apriel_mcore.obs.trained import read_groups
 from apriel_mcore.rundir import RunDir
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.toml"

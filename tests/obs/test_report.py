@@ -1,15 +1,19 @@
-"""The page is made from events alone, is self-contained, and escapes what models write."""
+"""A report is one file that loads nothing, small whatever the run, and inert whatever models write."""
 
 import json
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from apriel_mcore.bench.made_run import make_run
 from apriel_mcore.errors import InputError
 from apriel_mcore.obs import compare, report
-from apriel_mcore.obs.charts import Series, lines
+from apriel_mcore.obs.assets import ASSETS, MODULES, asset, bundle
 from apriel_mcore.obs.runlog import read_events
+from apriel_mcore.obs.trained import step_file
 
 DOMAINS = ("math", "code")
 
@@ -68,27 +72,51 @@ def run(folder: Path, events: list[dict[str, object]]) -> Path:
     return folder
 
 
-def test_the_page_is_self_contained_and_small(tmp_path: Path) -> None:
-    events = [evaluation(0, "before"), *map(step, range(1, 101)), evaluation(100, "after")]
-    page = report.write(run(tmp_path / "demo", events)).read_text()
-    assert len(page) < 400_000
-    assert not re.search(r"<script|https?://|@import|src=", page)
-    assert "prefers-color-scheme:dark" in page
-    assert 'name="viewport"' in page
-    assert page.count("<svg") == 12
+def content_of(page: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="content">(.*?)</script>', page, re.DOTALL)
+    assert found
+    return json.loads(found[1])
 
 
-def test_answers_are_shown_before_and_after_and_escaped(tmp_path: Path) -> None:
-    events = [evaluation(0, "<script>alert(1)</script>"), step(1), evaluation(1, "4")]
-    page = report.write(run(tmp_path / "demo", events)).read_text()
-    assert "&lt;script&gt;alert(1)" in page
-    assert "<script>" not in page
+def test_a_report_is_one_file_that_loads_nothing(tmp_path: Path) -> None:
+    page = report.write(make_run(tmp_path / "demo", steps=20)).read_text()
+    head, _, _ = page.partition('<script type="application/json"')
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', head)
+    assert policy
+    assert "default-src 'none'" in policy[1]
+    assert "unsafe" not in policy[1]
+    assert page.count("<script") == 2
+    assert not re.search(r"""(src|href)=["'](?!data:)""", head)
+    content = content_of(page)
+    assert content["card"]["step"] == 20
+    assert content["steps"]["last_B"][-1] == 20
+    domains = {group["rollouts"][0]["domain"] for group in content["groups"]}
+    assert domains == set(content["card"]["domains"])
+
+
+def test_what_models_write_stays_text(tmp_path: Path) -> None:
+    hostile = "</script><script>alert(1)</script><!--"
+    page = report.write(
+        run(tmp_path / "demo", [evaluation(0, hostile), step(1), evaluation(1, "4")])
+    ).read_text()
+    assert page.count("<script") == 2
+    assert content_of(page)["card"]["evals"][0]["samples"][0]["answer"] == hostile
 
 
 def test_a_run_without_a_step_still_has_a_page(tmp_path: Path) -> None:
     begun = [{"event": "start", "time": 0.0, "step": 0}]
     page = report.write(run(tmp_path / "demo", begun)).read_text()
-    assert "No optimizer step yet" in page
+    assert content_of(page)["card"]["step"] == 0
+
+
+def test_a_run_whose_texts_were_removed_still_has_a_page(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "demo", steps=4)
+    for number in (1, 2, 3):
+        step_file(folder / "rollouts", number).unlink()
+    content = content_of(report.write(folder).read_text())
+    assert {row["step"] for group in content["groups"] for row in group["rollouts"]} == {4}
+    shutil.rmtree(folder / "rollouts")
+    assert content_of(report.write(folder).read_text())["groups"] == []
 
 
 def test_a_folder_that_is_no_run_gets_no_page(tmp_path: Path) -> None:
@@ -97,14 +125,13 @@ def test_a_folder_that_is_no_run_gets_no_page(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_line_stays_inside_its_picture() -> None:
-    svg = lines([Series(name="x", color="#000", points=[(0, -5), (10, 500)])], title="x", y_low=None)
-    points = re.search(r'points="([^"]+)"', svg)
-    assert points
-    for pair in points.group(1).split():
-        x, y = map(float, pair.split(","))
-        assert 0 <= x <= 460
-        assert 0 <= y <= 220
+def test_modules_stand_after_what_they_import() -> None:
+    assert {*MODULES, "style.css"} == ASSETS
+    for place, name in enumerate(MODULES):
+        imported = re.findall(r'from "\./([\w.]+)"', asset(name))
+        assert all(MODULES.index(one) < place for one in imported), name
+    assert not re.search(r"^(import|export) ", bundle(), re.MULTILINE)
+    assert "innerHTML" not in bundle()
 
 
 def test_a_resume_takes_back_what_came_after_its_step(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from apriel_mcore.errors import InputError
-from apriel_mcore.obs.steplog import write_groups
+from apriel_mcore.obs.trained import write_groups
 from apriel_mcore.planning import measured
 from apriel_mcore.types import Group, Problem, Rollout, Verdict
 

@@ -78,6 +78,7 @@ from apriel_mcore.config.schema.verify import (
     RemoteVerify,
     Verify,
 )
+from apriel_mcore.config.schema.watch import Watch
 
 __all__ = [
     "Advantage",
@@ -149,6 +150,7 @@ __all__ = [
     "Track",
     "Train",
     "Verify",
+    "Watch",
     "WheelModel",
     "WheelSource",
     "bf16_layers",

@@ -23,6 +23,7 @@ from apriel_mcore.config.schema.publish import ArenaPublish, Publish, StreamPubl
 from apriel_mcore.config.schema.rollout import LocalServers, RolloutSection
 from apriel_mcore.config.schema.train import Checkpoint, Cluster, Train
 from apriel_mcore.config.schema.verify import RemoteVerify, Verify
+from apriel_mcore.config.schema.watch import Watch
 from apriel_mcore.config.tree import Tree, leaves, merge
 
 
@@ -74,6 +75,7 @@ class RunConfig(Section, frozen=True, kw_only=True):
     eval: Eval = Eval()
     verify: Verify | RemoteVerify = Verify()
     track: Track = Track()
+    watch: Watch = Watch()
 
     def __post_init__(self) -> None:
         self._check_mixture()
