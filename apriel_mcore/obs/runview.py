@@ -29,7 +29,7 @@ _EXITS = {0: "done", 2: "refused", 75: "stopped on request"}
 
 
 class RunView:
-    """One run directory, which may still grow, or not have begun. `refresh` or `read_all` before anything is shown."""
+    """One run directory, which may still grow, or not have begun. `refresh` or `read_all` comes first."""
 
     def __init__(self, run_dir: RunDir, name: str) -> None:
         self.run_dir = run_dir
