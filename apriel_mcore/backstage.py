@@ -28,7 +28,7 @@ class Backstage:
         self._config = config
         self.thread = EventLoopThread()
         self.log = run_log(config, run_dir)
-        self.judge = judges(config.verify)
+        self.judge = judges(config)
         self.pool: ServerPool = server_pool(config, model=model, logs=run_dir.logs, run=run_dir.digest)
         self.asker = Asker(self.pool, self.judge)
         self._open = AsyncExitStack()

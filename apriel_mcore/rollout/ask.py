@@ -1,16 +1,19 @@
 """One problem becomes one group: G answers sampled and judged, within a deadline.
 
-A rollout whose server or judge failed does not exist; the survivors are the group if enough remain.
+A rollout whose server or judge failed does not exist; the survivors are the group if enough remain. But
+where it is the answer that decides whether its verdict comes, the survivors would be a biased sample: one that
+the model judge did not decide on, or that waited for its verdict at the deadline, takes its group with it.
 """
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.data.sampler import Ticket
-from apriel_mcore.errors import VerifierError
+from apriel_mcore.errors import NoOpinion, VerifierError
 from apriel_mcore.seams import Judge, Pool, Sampling
-from apriel_mcore.types import Group, Problem, Rollout
+from apriel_mcore.types import Group, Problem, Rollout, Verdict
 
 
 class Asker:
@@ -19,6 +22,7 @@ class Asker:
     def __init__(self, pool: Pool, judge: Judge) -> None:
         self._pool = pool
         self._judge = judge
+        self._being_judged: set[asyncio.Task[Any] | None] = set()
         self.lost: Counter[str] = Counter()
 
     async def group(self, ticket: Ticket, problem: Problem, recipe: RunConfig) -> Group | None:
@@ -34,9 +38,13 @@ class Asker:
             await _cancel(tasks)
             raise
         self.lost["deadline"] += len(late)
+        biased = any(task in self._being_judged for task in late)
         await _cancel(list(late))
         outcomes = await asyncio.gather(*(task for task in tasks if task in done), return_exceptions=True)
         rollouts_G = tuple(rollout for outcome in outcomes if (rollout := self._survivor(outcome)))
+        if biased or any(isinstance(outcome, NoOpinion) for outcome in outcomes):
+            self.lost["with_its_group"] += len(rollouts_G)
+            return None
         if len(rollouts_G) < rollout_config.fewest_survivors:
             return None
         oldest = min(rollout.version_first for rollout in rollouts_G)
@@ -56,7 +64,7 @@ class Asker:
     async def rollout(self, problem: Problem, sampling: Sampling) -> Rollout:
         """One answer with its verdict; raises VerifierError or PoolError."""
         completion = await self._pool.generate(problem.prompt_T, sampling)
-        verdict = await self._judge.grade(problem, completion.text)
+        verdict = await self._verdict(problem, completion.text)
         return Rollout(
             tokens_T=completion.tokens_T,
             logprobs_T=completion.logprobs_T,
@@ -68,6 +76,14 @@ class Asker:
             seconds=completion.seconds,
             server=completion.server,
         )
+
+    async def _verdict(self, problem: Problem, text: str) -> Verdict:
+        task = asyncio.current_task()
+        self._being_judged.add(task)
+        try:
+            return await self._judge.grade(problem, text)
+        finally:
+            self._being_judged.discard(task)
 
     def _survivor(self, outcome: Rollout | BaseException) -> Rollout | None:
         """The rollout, or None if its judge broke; any other error ends the run."""

@@ -95,8 +95,15 @@ def _code(config: Verify) -> Judge:
     return Judge(verify, self_check, warm_up)
 
 
+def _text(config: Verify) -> Judge:
+    from apriel_mcore.verify import text
+
+    return Judge(text.verify, text.self_check, lambda: None)
+
+
 JUDGES: Judges = {
     "math": _math,
+    "text": _text,
     "code": _code,
     "instruction": _instruction,
     "logic": _logic,

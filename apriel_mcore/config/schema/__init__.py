@@ -58,6 +58,7 @@ from apriel_mcore.config.schema.mixture import (
     StagedMixture,
 )
 from apriel_mcore.config.schema.model import FolderModel, WheelModel
+from apriel_mcore.config.schema.model_judge import EndpointJudge, NoModelJudge
 from apriel_mcore.config.schema.objective import (
     Advantage,
     DifficultyAwareLengthPenalty,
@@ -98,6 +99,7 @@ __all__ = [
     "DifficultyAwareLengthPenalty",
     "Domain",
     "EmulatedFp8",
+    "EndpointJudge",
     "EngineFp8",
     "EurusMath",
     "Eval",
@@ -124,6 +126,7 @@ __all__ = [
     "NoCurriculum",
     "NoFp8",
     "NoLengthPenalty",
+    "NoModelJudge",
     "OpenReasonerZero",
     "Optimizer",
     "Parallel",
