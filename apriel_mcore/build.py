@@ -44,6 +44,7 @@ from apriel_mcore.obs.runlog import Event, read_events
 from apriel_mcore.obs.steplog import SilentStepLog, StepLog
 from apriel_mcore.rollout.feed import RolloutFeed
 from apriel_mcore.rollout.journal import Journal
+from apriel_mcore.rollout.reference import require_references
 from apriel_mcore.rollout.shared_feed import FirstRankFeed, ListeningFeed
 from apriel_mcore.rundir import RunDir
 from apriel_mcore.types import Message
@@ -115,12 +116,13 @@ def _other_rank(rank: _Rank) -> Parts:
 def _first_rank(rank: _Rank, attempt: int) -> Parts:
     config, run_dir = rank.config, rank.run_dir
     past = read_events(run_dir.events)
-    backstage = open_backstage(config, run_dir, rank.model, rank.resources)
+    backstage = open_backstage(config, run_dir, rank.model, rank.renderer, rank.resources)
     log = backstage.log
     log.event("phase", message="rollout servers are starting; reading problems and checking their golds")
     dataset = problems.load(config, rank.renderer)
     dataset = backstage.self_check(dataset)
     problems.require_problems(config, dataset)
+    require_references(config, dataset, rank.renderer)
     problems.write_rejects(dataset, run_dir.rejects)
     log.event("data", **_counts(dataset))
     log.event("phase", message="building the trainer")

@@ -65,6 +65,9 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     """From the request to the last token."""
     server: str
+    reference_logprobs_T: tuple[float, ...] = ()
+    """log pi of the reference answer's tokens, put in the place of this rollout's answer; where the domain
+    has a reference reward and the rollout an answer (rollout/reference.py)."""
 
     @property
     def truncated(self) -> bool:
@@ -81,6 +84,8 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     """Weights version of the oldest token in the group."""
     attempt: int = 0
+    alone_logprobs_T: tuple[float, ...] = ()
+    """log pi of the reference answer's tokens without any reasoning, to compare the rollouts' with."""
 
     @property
     def solve_rate(self) -> float:
@@ -92,7 +97,7 @@ class ShapedReward(msgspec.Struct, frozen=True, kw_only=True):
     """The reward of one rollout, its parts kept apart."""
 
     task: float
-    """Reward table applied to the verdict; unshaped."""
+    """Reward table applied to the verdict, and the reference reward where there is one; unshaped."""
     length: float
     """Length penalty LP(l) in [-1, 0] before its difficulty factor."""
     factor: float

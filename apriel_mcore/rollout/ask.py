@@ -1,8 +1,8 @@
 """One problem becomes one group: G answers sampled and judged, within a deadline.
 
 A rollout whose server or judge failed does not exist; the survivors are the group if enough remain. But
-where it is the answer that decides whether its verdict comes, the survivors would be a biased sample: one that
-the model judge did not decide on, or that waited for its verdict at the deadline, takes its group with it.
+where the answer decides whether its verdict comes, the survivors would be a biased sample: one that the model
+judge did not decide on, or that waited for its verdict at the deadline, takes its group with it.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from typing import Any
 from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.data.sampler import Ticket
 from apriel_mcore.errors import NoOpinion, VerifierError
+from apriel_mcore.rollout.reference import Scorer
 from apriel_mcore.seams import Judge, Pool, Sampling
 from apriel_mcore.types import Group, Problem, Rollout, Verdict
 
@@ -19,14 +20,18 @@ from apriel_mcore.types import Group, Problem, Rollout, Verdict
 class Asker:
     """Turns tickets into groups; counts what was lost on the way, by cause."""
 
-    def __init__(self, pool: Pool, judge: Judge) -> None:
+    def __init__(self, pool: Pool, judge: Judge, scorer: Scorer) -> None:
         self._pool = pool
         self._judge = judge
+        self._scorer = scorer
         self._being_judged: set[asyncio.Task[Any] | None] = set()
         self.lost: Counter[str] = Counter()
 
     async def group(self, ticket: Ticket, problem: Problem, recipe: RunConfig) -> Group | None:
-        """The finished group, or None when too few rollouts survived (rollout.min_group)."""
+        """The finished group, with what its rewards are made of; None when it cannot be had.
+
+        That is when too few rollouts survived (rollout.min_group), or those that did are a biased sample.
+        """
         rollout_config = recipe.rollout
         sampling = training_sampling(recipe, problem.domain)
         tasks = [
@@ -48,13 +53,14 @@ class Asker:
         if len(rollouts_G) < rollout_config.fewest_survivors:
             return None
         oldest = min(rollout.version_first for rollout in rollouts_G)
-        return Group(
+        group = Group(
             id=ticket.group_id,
             problem=problem,
             rollouts_G=rollouts_G,
             version=oldest,
             attempt=ticket.attempt,
         )
+        return await self._scored(group, recipe)
 
     def metrics(self) -> dict[str, float]:
         """`lost.CAUSE` rollouts so far, and `verify.*` of the judges."""
@@ -76,6 +82,15 @@ class Asker:
             seconds=completion.seconds,
             server=completion.server,
         )
+
+    async def _scored(self, group: Group, recipe: RunConfig) -> Group | None:
+        """The group with its reference scores; None when they are late."""
+        try:
+            async with asyncio.timeout(recipe.rollout.group_deadline_s):
+                return await self._scorer.scored(group, recipe)
+        except TimeoutError:
+            self.lost["reference"] += len(group.rollouts_G)
+            return None
 
     async def _verdict(self, problem: Problem, text: str) -> Verdict:
         task = asyncio.current_task()

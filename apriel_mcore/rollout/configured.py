@@ -1,10 +1,11 @@
-"""Which pool does a recipe ask for: servers of its own on this host, or addresses of somebody else's?"""
+"""Which pool does a recipe ask for, servers of its own or somebody else's, and who scores groups?"""
 
 from pathlib import Path
 
-from apriel_mcore.config.schema import LocalServers, RunConfig
+from apriel_mcore.config.schema import LocalServers, NoReferenceReward, RunConfig
 from apriel_mcore.rollout.keeper import Patience
 from apriel_mcore.rollout.pool import ServerPool
+from apriel_mcore.rollout.reference import NoScorer, ReferenceScorer, Scorer, Tokenizer
 from apriel_mcore.rollout.server import (
     SPARE_SEQS,
     RemoteServer,
@@ -52,3 +53,11 @@ def server_pool(config: RunConfig, *, model: Path, logs: Path, run: str) -> Serv
         recompute_kv=recompute_kv,
         patience=Patience(start_timeout_s=_REMOTE_TIMEOUT_S),
     )
+
+
+def group_scorer(config: RunConfig, pool: ServerPool, tokenizer: Tokenizer) -> Scorer:
+    """What asks the servers for more than answers, where a domain's reward needs it."""
+    wanted = any(
+        not isinstance(domain.reference_reward, NoReferenceReward) for domain in config.domains.values()
+    )
+    return ReferenceScorer(pool, tokenizer) if wanted else NoScorer()

@@ -257,10 +257,11 @@ class RolloutFeed:
 
     def _keeps(self, group: Group) -> bool:
         shaped_G, domain = shape_group(group, self._recipe), group.problem.domain
+        advantage = self._recipe.advantage
         self._signals[f"completed.{domain}"] += 1
-        self._signals[f"task.{domain}"] += keeps(shaped_G, "task_reward")
-        self._signals[f"shaped.{domain}"] += keeps(shaped_G, "shaped_reward")
-        return keeps(shaped_G, self._recipe.advantage.filter_on)
+        self._signals[f"task.{domain}"] += keeps(shaped_G, "task_reward", min_std=advantage.min_std)
+        self._signals[f"shaped.{domain}"] += keeps(shaped_G, "shaped_reward", min_std=advantage.min_std)
+        return keeps(shaped_G, advantage.filter_on, min_std=advantage.min_std)
 
     async def _take(self) -> TakenBatch:
         if self._stop_requested():

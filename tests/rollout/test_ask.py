@@ -8,6 +8,7 @@ from apriel_mcore.data.sampler import Ticket
 from apriel_mcore.errors import NoOpinion, VerifierError
 from apriel_mcore.fakes import FakePool
 from apriel_mcore.rollout.ask import Asker
+from apriel_mcore.rollout.reference import NoScorer
 from apriel_mcore.types import Group, Problem, Verdict
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
@@ -45,7 +46,7 @@ class Judge:
 
 def asked(judge: Judge) -> tuple[Group | None, dict[str, int]]:
     recipe = load(QUICKSTART, ["rollout.group_size=4", "rollout.group_deadline_s=0.2"])
-    asker = Asker(FakePool(), judge)
+    asker = Asker(FakePool(), judge, NoScorer())
     group = asyncio.run(asker.group(TICKET, PROBLEM, recipe))
     return group, {cause: count for cause, count in asker.lost.items() if count}
 

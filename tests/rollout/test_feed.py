@@ -17,6 +17,7 @@ from apriel_mcore.rollout.ask import Asker
 from apriel_mcore.rollout.event_loop import EventLoopThread
 from apriel_mcore.rollout.feed import RolloutFeed, StopRequested, WeightsWanted
 from apriel_mcore.rollout.journal import Journal
+from apriel_mcore.rollout.reference import NoScorer
 from apriel_mcore.types import Message, Problem
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
@@ -79,7 +80,7 @@ class Harness:
             scheduler=scheduler,
             controller=controller_of(config),
             problems=problems,
-            asker=Asker(self.pool, self.judge),
+            asker=Asker(self.pool, self.judge, NoScorer()),
             journal=Journal(self.folder),
             loop=self.loop.loop,
             stop_requested=lambda: self.stop,
