@@ -5,6 +5,7 @@ judges look for, put together in any order, and gold answers with such pieces in
 it that nothing of a text reaches the compiler, a process, a socket or a file.
 """
 
+import json
 import os
 import sys
 import time
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 from apriel_mcore.config.schema import Verify
 from apriel_mcore.errors import InputError
 from apriel_mcore.types import Verdict
-from apriel_mcore.verify import answer, opinion, wire
+from apriel_mcore.verify import answer, calls, opinion, wire
 from apriel_mcore.verify.worker import JUDGES
 
 INPUTS = int(os.environ.get("APRIEL_FUZZ_INPUTS", "1000"))
@@ -42,89 +43,11 @@ LONGEST_CPU_S = 1.6
 """The judges' own limit is 1 s; sympy answers its alarm with some delay."""
 
 CANARY = "fuzz_canary"
-PIECES = (
-    [
-        "\\boxed{",
-        "}",
-        "{",
-        "\\{",
-        "</think>",
-        "<think>",
-        answer.BEGIN,
-        answer.END,
-        "\n",
-        " ",
-        "\t",
-        "\x00",
-        "\\",
-    ]
-    + ["```python\n", "```", "~~~", "\n```\n", "<answer>", "</answer>", "<tool_calls>", "</tool_calls>"]
-    + ["[", "]", '"', ",", ":", "null", "true", '{"name": "add", "arguments": {', '"a": 1', '"b": 2', "}}]"]
-    + ["\\frac{", "^{", "^", "_", "!", "9^9^9^9", "10^{10^{10}}", "\\sqrt{", "\\text{", "\\left(", "\\right)"]
-    + ["\\begin{pmatrix}", "&", "\\\\", "\\end{pmatrix}", "\\sum_{n=1}^{", "\\int_0^", "\\infty", "\\pi", "i"]
-    + [
-        "1e999999",
-        "-0",
-        "0x1F",
-        "inf",
-        "nan",
-        "1/0",
-        "1,000",
-        "0.1",
-        "\u00bd",
-        "\u0663",
-        "\u2212",
-        "\u202e",
-        "%s",
-    ]
-    + [
-        "\\cup",
-        "\\le",
-        "=",
-        "<",
-        ">",
-        "\\ne",
-        "x",
-        "y",
-        "(",
-        ")",
-        "|",
-        "$",
-        "\\%",
-        "cm",
-        "Final Decision: Yes",
-    ]
-    + [
-        "Yes",
-        "No",
-        "because",
-        ".",
-        "?",
-        ";",
-        "* ",
-        "# ",
-        "P.S.",
-        "***",
-        "<<title>>",
-        "def double(x):\n    return ",
-    ]
-    + [
-        "def f(",
-        "return",
-        "class Solution:\n",
-        "    ",
-        "while True: pass\n",
-        "import os\n",
-        "raise SystemExit\n",
-    ]
-    + [
-        f"__import__('os').system('touch {CANARY}')",
-        f"exec('{CANARY}=1')",
-        f"open('{CANARY}','w')",
-        f"{CANARY}()",
-    ]
-    + [f"[[{CANARY}]]", f"{{{{{CANARY}}}}}", f"lambda: {CANARY}", f"{CANARY}.__class__.__mro__", "'" * 3]
-)
+PIECES: list[str] = [
+    piece.replace("CANARY", CANARY)
+    for piece in json.loads(Path(__file__).with_name("fuzz_pieces.json").read_text(encoding="ascii"))
+]
+"""What some judge, parser or interpreter looks for."""
 TEXTS = st.one_of(
     st.text(max_size=60),
     st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=4)), max_size=12).map("".join),
@@ -168,6 +91,13 @@ def references(verifier: str) -> list[tuple[dict[str, Any], str]]:
             call = '[{"name": "add", "arguments": {"a": 1, "b": ["x"]}}]'
             kinds = ("simple", "multiple", "parallel", "parallel_multiple")
             found = [({"functions": [ADD], "answer": answers, "kind": kind}, call) for kind in kinds]
+            texts = {
+                "name": "put",
+                "parameters": {"properties": {"m": {"type": "HashMap"}, "n": {"type": "long"}}},
+            }
+            java = {"functions": [texts], "answer": [{"put": {"m": [{"k": [1]}], "n": [3]}}]}
+            call = calls.gold_text(java | {"kind": "simple_java"})
+            found.append((java | {"kind": "simple_java"}, call))
             return [*found, ({"functions": [ADD], "answer": [], "kind": "irrelevance"}, "I cannot.")]
         case "code":
             tests = [{"args": [1], "expected": 2}]
@@ -236,9 +166,7 @@ class Watch:
             return
         if event.startswith(
             ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess", "socket.connect")
-        ):
-            self.seen.append(event)
-        elif event in ("os.remove", "os.rename", "os.mkdir", "os.putenv", "ctypes.dlopen", "os.kill"):
+        ) or event in ("os.remove", "os.rename", "os.mkdir", "os.putenv", "ctypes.dlopen", "os.kill"):
             self.seen.append(event)
         elif event == "open" and any(sign in str(args[1]) for sign in "wax+"):
             self.seen.append(f"open {args[0]} {args[1]}")
