@@ -188,7 +188,6 @@ def _learner(rank: _Rank, alarm: Callable[[str], None]) -> tuple[MegatronLearner
         config.train,
         config.loss,
         ranks=rank.ranks,
-        temperature=config.rollout.temperature,
     )
     newest = newest_healthy(rank.run_dir.checkpoints, rank.ranks, alarm)
     if newest is None:
@@ -316,17 +315,14 @@ def _feed(rank: _Rank, dataset: Dataset, backstage: Backstage, state: dict[str, 
 
 
 def _scheduler(config: RunConfig, dataset: Dataset) -> DomainScheduler:
-    lag, age = config.rollout.max_lag, config.rollout.max_group_age
-    if age == "auto":
-        age = "off" if lag == "unbounded" else lag + 1
     return DomainScheduler(
         config.ratios,
         {domain: [problem.id for problem in part] for domain, part in dataset.train.items()},
         groups_per_step=config.train.groups_per_step,
         group_size=config.rollout.group_size,
         settings=config.sampler,
-        max_lag=lag,
-        max_group_age=age,
+        max_lag=config.rollout.max_lag,
+        max_group_age=config.rollout.oldest_group,
         seed=config.seed,
     )
 

@@ -84,6 +84,8 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     """Weights version of the oldest token in the group."""
     attempt: int = 0
+    temperature: float = 1.0
+    """Of the distribution that the rollouts were sampled from, and their log-probs are of."""
     alone_logprobs_T: tuple[float, ...] = ()
     """log pi of the reference answer's tokens without any reasoning, to compare the rollouts' with."""
 
@@ -119,6 +121,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """Behaviour log-probs of the response tokens."""
     advantage: float
     version: int
+    temperature: float = 1.0
+    """Logits are divided by it, as the server that sampled the answer did."""
 
     @property
     def num_tokens(self) -> int:

@@ -44,7 +44,12 @@ def run(args: argparse.Namespace) -> Numbers:
 
     def ours() -> tuple[Tensor, Tensor]:
         return token_scores(
-            hidden_NH, weight_VH, targets_N, first_token=0, temperature=1.0, group=parallel.group("tensor")
+            hidden_NH,
+            weight_VH,
+            targets_N,
+            first_token=0,
+            temperature_N=torch.ones(args.tokens),
+            group=parallel.group("tensor"),
         )
 
     def plain() -> tuple[Tensor, Tensor]:

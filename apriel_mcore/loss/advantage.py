@@ -87,6 +87,7 @@ def to_samples(group: Group, shaped_G: Sequence[ShapedReward], settings: Advanta
             logprobs_T=rollout.logprobs_T,
             advantage=advantage,
             version=rollout.version_first,
+            temperature=group.temperature,
         )
         for rollout, advantage in zip(group.rollouts_G, advantages_G, strict=True)
         if not (settings.mask_truncated and rollout.truncated)

@@ -59,6 +59,7 @@ class Asker:
             rollouts_G=rollouts_G,
             version=oldest,
             attempt=ticket.attempt,
+            temperature=sampling.temperature,
         )
         return await self._scored(group, recipe)
 

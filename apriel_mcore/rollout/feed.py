@@ -169,6 +169,7 @@ class RolloutFeed:
         self._settled = state["settled"]
         self._ready = {group.id: group for group in msgspec.convert(state["ready"], list[Group])}
         self._recorded.extend(msgspec.convert(state["recorded"], list[TakenBatch]))
+        self._set_bounds()
         for record in records_since(self._journal.folder, state["segment"]):
             self._replay(record)
         self._scheduler.requeue_in_flight()
@@ -328,6 +329,12 @@ class RolloutFeed:
         if self._controller.aim != self._aim:
             self._aim = self._controller.aim
             self._scheduler.set_ratios(self._aim.ratios)
+            self._set_bounds()
+
+    def _set_bounds(self) -> None:
+        """How far generation may run ahead is the stage's to say."""
+        rollout = self._recipe.rollout
+        self._scheduler.set_bounds(max_lag=rollout.max_lag, max_group_age=rollout.oldest_group)
 
     async def _snapshot(self) -> dict[str, Any]:
         self._segments.append(self._journal.rotate())

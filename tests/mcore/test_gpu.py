@@ -28,7 +28,6 @@ from apriel_mcore.config.schema import (
 from tests.mcore.llama import (
     LOSS,
     SHAPE,
-    TEMPERATURE,
     batch_of,
     hf_model,
     reference_logprobs,
@@ -80,7 +79,7 @@ def train_on_device(folder: Path, shape: Any, section: Train) -> Found | str:
 
     ranks = parallel.start(section, seed=3, timeout_s=60)
     try:
-        learner = MegatronLearner(shape, section, LOSS, ranks=ranks, temperature=TEMPERATURE)
+        learner = MegatronLearner(shape, section, LOSS, ranks=ranks)
     except ConfigError as error:
         return str(error)
     learner.load_hf(folder / "hf")
@@ -127,7 +126,6 @@ def gradients_of(learner: Any) -> list[dict[str, torch.Tensor]]:
         learner.model,
         learner._pack(rows, batch.pad_multiple),
         settings=LOSS,
-        temperature=TEMPERATURE,
         num_rollouts=batch.num_rollouts,
         num_tokens=batch.num_response_tokens,
     )

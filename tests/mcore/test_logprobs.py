@@ -22,11 +22,11 @@ def inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     return hidden_NH, weight_VH, targets_N, torch.randn(NUM_TOKENS, generator=generator)
 
 
-def reference(temperature: float) -> list[torch.Tensor]:
+def reference(temperature_N: torch.Tensor) -> list[torch.Tensor]:
     hidden_NH, weight_VH, targets_N, pull_N = inputs()
     for leaf in (hidden_NH, weight_VH):
         leaf.requires_grad_()
-    logprobs_NV = torch.log_softmax(hidden_NH @ weight_VH.T / temperature, dim=1)
+    logprobs_NV = torch.log_softmax(hidden_NH @ weight_VH.T / temperature_N[:, None], dim=1)
     chosen_N = logprobs_NV.gather(1, targets_N[:, None]).squeeze(1)
     (chosen_N * pull_N).sum().backward()
     entropy_N = -(logprobs_NV.exp() * logprobs_NV).sum(dim=1)
@@ -34,7 +34,7 @@ def reference(temperature: float) -> list[torch.Tensor]:
     return [chosen_N.detach(), entropy_N.detach(), hidden_NH.grad, weight_VH.grad]
 
 
-def chunked(temperature: float, chunk_tokens: int, keep: bool) -> list[torch.Tensor]:
+def chunked(temperature_N: torch.Tensor, chunk_tokens: int, keep: bool) -> list[torch.Tensor]:
     """On each of the tensor ranks: its slice of the vocabulary, uneven so that the padding is cut off."""
     import torch.distributed as dist
 
@@ -54,7 +54,7 @@ def chunked(temperature: float, chunk_tokens: int, keep: bool) -> list[torch.Ten
         own_VH,
         targets_N,
         first_token=ranks.tensor * width,
-        temperature=temperature,
+        temperature_N=temperature_N,
         group=parallel.group("tensor"),
     )
     (scores.logprobs_N * pull_N).sum().backward()
@@ -66,13 +66,14 @@ def chunked(temperature: float, chunk_tokens: int, keep: bool) -> list[torch.Ten
 
 @pytest.mark.parametrize("world", [1, 2])
 @pytest.mark.parametrize(("chunk_tokens", "keep"), [(1000, True), (7, True), (7, False), (1, False)])
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("temperatures", [(1.0, 1.0), (0.7, 1.2)])
 def test_equals_log_softmax(
-    world: int, chunk_tokens: int, keep: bool, temperature: float, tmp_path: Path
+    world: int, chunk_tokens: int, keep: bool, temperatures: tuple[float, float], tmp_path: Path
 ) -> None:
     torch.set_num_threads(1)
-    logprobs_N, entropy_N, grad_hidden_NH, grad_weight_VH = reference(temperature)
-    found_R = run_ranks(world, chunked, temperature, chunk_tokens, keep, folder=tmp_path)
+    temperature_N = torch.tensor(temperatures).repeat(NUM_TOKENS)[:NUM_TOKENS]
+    logprobs_N, entropy_N, grad_hidden_NH, grad_weight_VH = reference(temperature_N)
+    found_R = run_ranks(world, chunked, temperature_N, chunk_tokens, keep, folder=tmp_path)
     for found in found_R:
         torch.testing.assert_close(found[0], logprobs_N)
         torch.testing.assert_close(found[1], entropy_N)
@@ -92,7 +93,7 @@ def no_tokens() -> None:
         weight_VH,
         torch.zeros(0, dtype=torch.int64),
         first_token=0,
-        temperature=1.0,
+        temperature_N=torch.zeros(0),
         group=parallel.group("tensor"),
     )
     scores.logprobs_N.sum().backward()

@@ -62,17 +62,14 @@ class Harness:
     def build(self) -> RolloutFeed:
         config = self.config
         problems = problems_of(config)
-        age = config.rollout.max_group_age
-        lag = config.rollout.max_lag
-        assert lag != "unbounded"
         scheduler = DomainScheduler(
             config.ratios,
             {d: [p.id for p in problems.values() if p.domain == d] for d in config.domains},
             groups_per_step=config.train.groups_per_step,
             group_size=config.rollout.group_size,
             settings=config.sampler,
-            max_lag=lag,
-            max_group_age=lag + 1 if age == "auto" else age,
+            max_lag=config.rollout.max_lag,
+            max_group_age=config.rollout.oldest_group,
             seed=config.seed,
         )
         return RolloutFeed(

@@ -47,7 +47,7 @@ class Track(Section, frozen=True, kw_only=True):
 
 STAGE_KEYS = re.compile(
     r"domains\.\w+\.(ratio|max_output_tokens|length_\w+)"
-    r"|rollout\.(max_output_tokens|stop|group_deadline_s|min_group)"
+    r"|rollout\.(max_output_tokens|stop|group_deadline_s|min_group|temperature|max_lag|max_group_age)"
     r"|(reward|advantage)\..+"
 )
 """What a stage of a staged mixture may change; everything else is fixed when the engines start."""
