@@ -101,7 +101,7 @@ def livecodebench(layout: LiveCodeBench, row: Any) -> Item:
 
 
 def human_eval(layout: HumanEval, row: Any) -> Item:
-    """The head as prompt, head and canonical body as gold; asserts that are no plain calls run as they are."""
+    """The head as prompt, head and canonical body as gold; asserts that are no plain calls run as written."""
     found = msgspec.convert(row, _HumanEvalRow)
     question = f"Complete this function. Give all of it in one code block.\n```python\n{found.prompt}```"
     gold = f"{found.prompt}{found.canonical_solution}"
