@@ -4,7 +4,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.tools/uv/bin/uv)
 PYTHON := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: quickstart test check bench docs launcher slurm-test clean
+.PHONY: quickstart test fuzz check bench docs launcher slurm-test clean
 quickstart: $(READY)
 	.venv/bin/apriel fetch recipes/quickstart.toml
 	.venv/bin/apriel train recipes/quickstart.toml
@@ -12,6 +12,9 @@ quickstart: $(READY)
 test: $(READY)
 	.venv/bin/apriel fetch recipes/quickstart.toml
 	$(PYTHON) -m pytest --numprocesses 2 --dist loadgroup -m "not slurm"
+
+fuzz: $(READY)
+	APRIEL_FUZZ_INPUTS=100000 $(PYTHON) -m pytest tests/verify/test_fuzz.py -s --timeout 3600
 
 check: $(READY)
 	.venv/bin/ruff check .

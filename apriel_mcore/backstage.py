@@ -12,11 +12,12 @@ from apriel_mcore.config.load import resolved
 from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.data import gold_check, problems
 from apriel_mcore.data.problems import Dataset
+from apriel_mcore.data.prompts import Renderer
 from apriel_mcore.errors import Preempted
 from apriel_mcore.obs.runlog import EventWriter, JsonlWriter, RunLog, read_events
 from apriel_mcore.obs.wandb_writer import WandbWriter
 from apriel_mcore.rollout.ask import Asker
-from apriel_mcore.rollout.configured import server_pool
+from apriel_mcore.rollout.configured import group_scorer, server_pool
 from apriel_mcore.rollout.event_loop import EventLoopThread
 from apriel_mcore.rollout.pool import ServerPool
 from apriel_mcore.rundir import RunDir
@@ -27,13 +28,13 @@ from apriel_mcore.verify.configured import judges
 class Backstage:
     """Servers start at once, in the background; ask whether they `have_started` before the first request."""
 
-    def __init__(self, config: RunConfig, run_dir: RunDir, model: Path) -> None:
+    def __init__(self, config: RunConfig, run_dir: RunDir, model: Path, renderer: Renderer) -> None:
         self._config = config
         self.thread = EventLoopThread()
         self.log = run_log(config, run_dir)
-        self.judge = judges(config.verify)
+        self.judge = judges(config)
         self.pool: ServerPool = server_pool(config, model=model, logs=run_dir.logs, run=run_dir.digest)
-        self.asker = Asker(self.pool, self.judge)
+        self.asker = Asker(self.pool, self.judge, group_scorer(config, self.pool, renderer))
         self._open = AsyncExitStack()
         self.run(self._open.enter_async_context(self.judge))
         self._starting = self.run(self._start())
@@ -120,6 +121,8 @@ def run_log(config: RunConfig, run_dir: RunDir) -> RunLog:
     return RunLog(tuple(writers))
 
 
-def open_backstage(config: RunConfig, run_dir: RunDir, model: Path, resources: ExitStack) -> Backstage:
+def open_backstage(
+    config: RunConfig, run_dir: RunDir, model: Path, renderer: Renderer, resources: ExitStack
+) -> Backstage:
     """A backstage that ends with `resources`."""
-    return resources.enter_context(Backstage(config, run_dir, model))
+    return resources.enter_context(Backstage(config, run_dir, model, renderer))

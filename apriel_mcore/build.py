@@ -48,6 +48,7 @@ from apriel_mcore.obs.timeline import Timeline
 from apriel_mcore.obs.watch import Watchman
 from apriel_mcore.rollout.feed import RolloutFeed
 from apriel_mcore.rollout.journal import Journal
+from apriel_mcore.rollout.reference import require_references
 from apriel_mcore.rollout.shared_feed import FirstRankFeed, ListeningFeed
 from apriel_mcore.rollout.shared_start import listen_for_servers, wait_for_servers
 from apriel_mcore.rundir import RunDir
@@ -122,13 +123,14 @@ def _other_rank(rank: _Rank, attempt: int) -> Parts:
 def _first_rank(rank: _Rank, attempt: int) -> Parts:
     config, run_dir = rank.config, rank.run_dir
     past = read_events(run_dir.events)
-    backstage = open_backstage(config, run_dir, rank.model, rank.resources)
+    backstage = open_backstage(config, run_dir, rank.model, rank.renderer, rank.resources)
     log = backstage.log
     _watch(rank, alarm=backstage.alarm)
     log.event("phase", message="rollout servers are starting; reading problems and checking their golds")
     dataset = problems.load(config, rank.renderer)
     dataset = backstage.self_check(dataset)
     problems.require_problems(config, dataset)
+    require_references(config, dataset, rank.renderer)
     problems.write_rejects(dataset, run_dir.rejects)
     log.event("data", **_counts(dataset))
     log.event("phase", message="building the trainer")
@@ -209,7 +211,6 @@ def _learner(rank: _Rank, alarm: Callable[[str], None]) -> tuple[MegatronLearner
         config.train,
         config.loss,
         ranks=rank.ranks,
-        temperature=config.rollout.temperature,
     )
     newest = newest_healthy(rank.run_dir.checkpoints, rank.ranks, alarm)
     if newest is None:
@@ -347,17 +348,14 @@ def _feed(rank: _Rank, dataset: Dataset, backstage: Backstage, state: dict[str, 
 
 
 def _scheduler(config: RunConfig, dataset: Dataset) -> DomainScheduler:
-    lag, age = config.rollout.max_lag, config.rollout.max_group_age
-    if age == "auto":
-        age = "off" if lag == "unbounded" else lag + 1
     return DomainScheduler(
         config.ratios,
         {domain: [problem.id for problem in part] for domain, part in dataset.train.items()},
         groups_per_step=config.train.groups_per_step,
         group_size=config.rollout.group_size,
         settings=config.sampler,
-        max_lag=lag,
-        max_group_age=age,
+        max_lag=config.rollout.max_lag,
+        max_group_age=config.rollout.oldest_group,
         seed=config.seed,
     )
 

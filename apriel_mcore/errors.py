@@ -4,7 +4,8 @@ AprielError                      exit 1
 |-- InputError                   exit 2   the user's input is wrong: file, key, value, remedy
 |   `-- ConfigError                       a recipe or an override
 |-- VerifierError                exit 1   a judge broke (counted; never a wrong answer)
-|   `-- Starved                           the host was too busy to tell; asked again
+|   |-- Starved                           the host was too busy to tell; asked again
+|   `-- NoOpinion                         a model judge did not decide: the whole group is asked again
 |-- PoolError                    exit 1   no rollout server is left, or one breaks its contract
 |-- BridgeError                  exit 1   weights did not arrive as they were sent
 |-- TrainingError                exit 1   the optimizer step is not to be trusted
@@ -35,6 +36,11 @@ class VerifierError(AprielError):
 
 class Starved(VerifierError):
     """The host did not give a solution the time it was owed: nobody knows what it would have done."""
+
+
+class NoOpinion(VerifierError):
+    """A verdict is missing for a reason that depends on the answer: the rest of its group would be a biased
+    sample, so the group goes with it."""
 
 
 class PoolError(AprielError):

@@ -51,6 +51,10 @@ class FakePool:
         """Log-prob -1 for every token."""
         return [[-1.0] * (len(tokens_T) - 1)]
 
+    async def logprobs(self, tokens_T: Sequence[int]) -> list[float]:
+        """Log-prob -1 for every token."""
+        return [-1.0] * (len(tokens_T) - 1)
+
     async def update_weights(self, offer: Offer) -> list[Ack]:
         """Serve another version from now on."""
         self._version = offer.version

@@ -75,7 +75,7 @@ def _changed(asked: Sequence[Problem], num: int, seed: int) -> list[_Asked]:
 async def _replay(
     config: RunConfig, golds: Sequence[_Asked], changed: Sequence[_Asked]
 ) -> tuple[list[Failure], list[Failure]]:
-    async with judges(config.verify) as judge:
+    async with judges(config) as judge:
         right = await asyncio.gather(*(_failure(judge, asked, accept=True) for asked in golds))
         wrongs = await asyncio.gather(*(_failure(judge, asked, accept=False) for asked in changed))
     return [failure for failure in right if failure], [failure for failure in wrongs if failure]

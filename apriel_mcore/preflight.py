@@ -18,6 +18,7 @@ from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.config.schema import (
     ArenaPublish,
     CollectedSource,
+    EndpointJudge,
     FilesPublish,
     JsonlSource,
     LocalServers,
@@ -27,6 +28,7 @@ from apriel_mcore.config.schema import (
 from apriel_mcore.data import jsonl, model_files, overlap, rows
 from apriel_mcore.errors import ConfigError, InputError
 from apriel_mcore.rundir import RunDir
+from apriel_mcore.verify.endpoint import read_judge_token
 from apriel_mcore.verify.service import read_token
 
 _GIB = 1 << 30
@@ -55,6 +57,8 @@ def check(config: RunConfig, run_dir: RunDir, *, tell: Callable[[str], object]) 
     _check_ports(config)
     if isinstance(config.verify, RemoteVerify):
         read_token(Path(config.verify.token_file))
+    if isinstance(config.model_judge, EndpointJudge):
+        read_judge_token(config.model_judge.token_file)
     _check_space(config, shape, run_dir, tell)
 
 

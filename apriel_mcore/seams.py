@@ -87,6 +87,10 @@ class Pool(Protocol):
         """Per healthy server: log-prob of each token after the first, given those before it."""
         ...
 
+    async def logprobs(self, tokens_T: Sequence[int]) -> list[float]:
+        """Log-prob of each token after the first by one server, asked again elsewhere as `generate` is."""
+        ...
+
     async def update_weights(self, offer: Offer) -> list[Ack]:
         """Put a version's weights on every server; a server that fails leaves the pool."""
         ...

@@ -67,6 +67,9 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     """From the request to the last token."""
     server: str
+    reference_logprobs_T: tuple[float, ...] = ()
+    """log pi of the reference answer's tokens, put in the place of this rollout's answer; where the domain
+    has a reference reward and the rollout an answer (rollout/reference.py)."""
 
     @property
     def truncated(self) -> bool:
@@ -83,6 +86,10 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     """Weights version of the oldest token in the group."""
     attempt: int = 0
+    temperature: float = 1.0
+    """Of the distribution that the rollouts were sampled from, and their log-probs are of."""
+    alone_logprobs_T: tuple[float, ...] = ()
+    """log pi of the reference answer's tokens without any reasoning, to compare the rollouts' with."""
 
     @property
     def solve_rate(self) -> float:
@@ -94,7 +101,7 @@ class ShapedReward(msgspec.Struct, frozen=True, kw_only=True):
     """The reward of one rollout, its parts kept apart."""
 
     task: float
-    """Reward table applied to the verdict; unshaped."""
+    """Reward table applied to the verdict, and the reference reward where there is one; unshaped."""
     length: float
     """Length penalty LP(l) in [-1, 0] before its difficulty factor."""
     factor: float
@@ -116,6 +123,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """Behaviour log-probs of the response tokens."""
     advantage: float
     version: int
+    temperature: float = 1.0
+    """Logits are divided by it, as the server that sampled the answer did."""
 
     @property
     def num_tokens(self) -> int:

@@ -67,6 +67,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.save(str(folder / "tokenizer.json"))
     kind = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>"}
+    kind["chat_template"] = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
     (folder / "tokenizer_config.json").write_text(json.dumps(kind))
     save_file(tiny_llama_weights(seed=0), folder / "model.safetensors", metadata={"format": "pt"})
     return folder

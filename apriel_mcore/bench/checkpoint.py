@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> Numbers:
 
     section = train_section("bf16", args.threads)
     ranks = parallel.start(section, seed=0)
-    learner = MegatronLearner(SHAPES["135m"], section, LOSS, ranks=ranks, temperature=1.0)
+    learner = MegatronLearner(SHAPES["135m"], section, LOSS, ranks=ranks)
     batch = make_batch(args)
     learner.train_step(batch)
     with tempfile.TemporaryDirectory(dir=args.folder, prefix="apriel-bench-") as root:

@@ -80,9 +80,7 @@ def _trained(config: RunConfig, fp8: Fp8, batches: list[Batch]) -> list[StepStat
     folder = model_folder(config.model)
     train = msgspec.structs.replace(config.train, fp8=fp8)
     ranks = parallel.start(train, seed=config.seed)
-    learner: Any = MegatronLearner(
-        model_shape.read(folder), train, config.loss, ranks=ranks, temperature=config.rollout.temperature
-    )
+    learner: Any = MegatronLearner(model_shape.read(folder), train, config.loss, ranks=ranks)
     learner.load_hf(folder)
     stats = [learner.train_step(batch) for batch in batches]
     parallel.stop()

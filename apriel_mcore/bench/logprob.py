@@ -66,7 +66,12 @@ def _ours(hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor) -> tuple[Tens
     from apriel_mcore.mcore.logprobs import token_scores
 
     return token_scores(
-        hidden_NH, weight_VH, targets_N, first_token=0, temperature=1.0, group=parallel.group("tensor")
+        hidden_NH,
+        weight_VH,
+        targets_N,
+        first_token=0,
+        temperature_N=torch.ones(len(targets_N)),
+        group=parallel.group("tensor"),
     )
 
 

@@ -261,7 +261,7 @@ def _on_rank(reference: Reference, train: Train, loaded: Path, updated: Path) ->
     from apriel_mcore.mcore.learner import MegatronLearner
 
     ranks = parallel.start(train, seed=3, timeout_s=60)
-    learner = MegatronLearner(reference.shape, train, LOSS, ranks=ranks, temperature=1.0)
+    learner = MegatronLearner(reference.shape, train, LOSS, ranks=ranks)
     learner.load_hf(reference.folder)
     _export(learner, Arena.attach(loaded))
     logprobs_T = learner.logprobs(TEXT_T)

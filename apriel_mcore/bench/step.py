@@ -56,9 +56,7 @@ def measure(precision: Precision, args: argparse.Namespace, ranks: Any) -> Numbe
     from apriel_mcore.mcore.learner import MegatronLearner
 
     batch = make_batch(args)
-    learner = MegatronLearner(
-        SHAPES["135m"], train_section(precision, args.threads), LOSS, ranks=ranks, temperature=1.0
-    )
+    learner = MegatronLearner(SHAPES["135m"], train_section(precision, args.threads), LOSS, ranks=ranks)
     theirs = HuggingFaceStep(SHAPES["135m"], precision)
     ways: dict[str, Callable[[], object]] = {
         "ours": lambda: learner.train_step(batch),

@@ -62,7 +62,7 @@ def megatron_logprobs(checkpoint: Path, folder: Path, tokens_T: list[int]) -> li
         num_steps=1, groups_per_step=1, seq_len=len(tokens_T), precision="fp32", optimizer=Optimizer(lr=1.0)
     )
     ranks = parallel.start(train, seed=0)
-    learner = MegatronLearner(model_shape.read(folder), train, Loss(), ranks=ranks, temperature=1.0)
+    learner = MegatronLearner(model_shape.read(folder), train, Loss(), ranks=ranks)
     megatron_checkpoint.load_weights(checkpoint, learner)
     return learner.logprobs(tokens_T)
 

@@ -12,6 +12,7 @@ from apriel_mcore.types import Message
 
 ANSWER_KEYS = {
     "math": "answer",
+    "text": "answer",
     "code": "tests",
     "instruction": "instructions",
     "logic": "entry",

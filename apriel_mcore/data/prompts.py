@@ -66,6 +66,11 @@ class Renderer:
         """Token ids of a piece of an answer."""
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
 
+    def encode_with_ends(self, text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Token ids of a piece of an answer, and where in the text each token ends."""
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return tuple(encoded["input_ids"]), tuple(end for _, end in encoded["offset_mapping"])
+
     def decode(self, tokens_T: Sequence[int]) -> str:
         """Text of an answer, without special tokens."""
         return self._tokenizer.decode(list(tokens_T), skip_special_tokens=True)

@@ -91,10 +91,6 @@ class DomainScheduler:
         self._groups_per_step = groups_per_step
         self._group_size = group_size
         self._settings = settings
-        self._max_lag = float("inf") if max_lag == "unbounded" else max_lag
-        self._max_age = float("inf") if max_group_age == "off" else max_group_age
-        if self._max_lag == 0:
-            self._max_age = 0.0
         self._orders = [
             EpochOrder(
                 name,
@@ -114,6 +110,7 @@ class DomainScheduler:
         self._alarms: list[str] = []
         self._version = self._composed = -1
         self._picks = self._taken = self._short_batches = 0
+        self.set_bounds(max_lag=max_lag, max_group_age=max_group_age)
 
     # --- calls of the pool --------------------------------------------------------------------------
 
@@ -221,6 +218,20 @@ class DomainScheduler:
         if set(ratios) != set(self._names):
             raise InputError(f"ratios name the domains {sorted(ratios)}, the run has {sorted(self._names)}")
         self._mixture.change(self._normalised(ratios))
+        for domain in range(len(self._names)):
+            self._drop(domain)
+
+    def set_bounds(
+        self, *, max_lag: float | Literal["unbounded"], max_group_age: float | Literal["off"]
+    ) -> None:
+        """How far generation may run ahead from now on; ready groups that are too old for it are dropped.
+
+        No part of `state`: whoever moves them does so again after `load`.
+        """
+        self._max_lag = float("inf") if max_lag == "unbounded" else max_lag
+        self._max_age = float("inf") if max_group_age == "off" else max_group_age
+        if self._max_lag == 0:
+            self._max_age = 0.0
         for domain in range(len(self._names)):
             self._drop(domain)
 

@@ -29,9 +29,7 @@ from apriel_mcore.evaluation.measure import Measure
 from apriel_mcore.evaluation.result import Point, Result, TaskResult, write
 from apriel_mcore.evaluation.subject import Subject
 from apriel_mcore.evaluation.tasks import Scope, Task
-from apriel_mcore.verify.configured import judges
-from apriel_mcore.verify.grade import VerifierPool
-from apriel_mcore.verify.remote import RemoteVerifiers
+from apriel_mcore.verify.configured import Judges, judges
 
 _STDERR = Console(stderr=True, highlight=False, soft_wrap=True)
 _AHEAD = 2
@@ -86,7 +84,7 @@ class _Evaluation:
 
     async def run(self, tasks: list[Task]) -> tuple[list[TaskResult], int]:
         """A result for each task, and how many answers were generated for them."""
-        async with judges(self._host.config.verify) as judge:
+        async with judges(self._host.config) as judge:
             asked = [await self._asked(task, judge) for task in tasks]
             with Progress(console=_STDERR, transient=True, disable=not _STDERR.is_terminal) as bars:
                 async with self._host.answers() as answers:
@@ -95,7 +93,7 @@ class _Evaluation:
         results = [task_result(*pair) for pair in zip(asked, points, strict=True)]
         return results, sum(measure.generated for measure in measures)
 
-    async def _asked(self, task: Task, judge: VerifierPool | RemoteVerifiers) -> Task:
+    async def _asked(self, task: Task, judge: Judges) -> Task:
         """The task without problems whose gold its judge refuses; InputError where it does not fit."""
         refused = await asyncio.gather(*(gold_check.refusal(problem, judge) for problem in task.problems))
         told = {p.id: text for p, text in zip(task.problems, refused, strict=True) if text}
@@ -106,9 +104,7 @@ class _Evaluation:
         scopes.check_fits(asked, self._host.room, forced_tokens=forced)
         return asked
 
-    def _measure(
-        self, task: Task, answers: Answers, judge: VerifierPool | RemoteVerifiers, bars: Progress
-    ) -> Measure:
+    def _measure(self, task: Task, answers: Answers, judge: Judges, bars: Progress) -> Measure:
         bar = bars.add_task(task.name, total=len(task.problems) * task.samples)
         return Measure(
             task,

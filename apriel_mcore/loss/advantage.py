@@ -7,6 +7,7 @@ Shape suffix: _G the rollouts of one group.
 
 from collections.abc import Sequence
 from math import fsum, sqrt
+from statistics import pstdev
 from typing import Literal
 
 from apriel_mcore.config.schema import Advantage
@@ -39,13 +40,19 @@ def advantages(
     return tuple(scale * (reward - mean) for reward in rewards_G)
 
 
-def has_signal(rewards_G: Sequence[float]) -> bool:
-    """Whether some reward differs from the others: only then does the group give a gradient."""
-    return max(rewards_G) - min(rewards_G) > SIGNAL_THRESHOLD
+def has_signal(rewards_G: Sequence[float], *, min_std: float) -> bool:
+    """Whether some reward differs from the others: only then does the group give a gradient.
+
+    `min_std`: and whether they differ that much (population standard deviation, RLPR, arXiv 2506.18254).
+    """
+    return max(rewards_G) - min(rewards_G) > SIGNAL_THRESHOLD and pstdev(rewards_G) >= min_std
 
 
 def keeps(
-    shaped_G: Sequence[ShapedReward], filter_on: Literal["shaped_reward", "task_reward", "off"]
+    shaped_G: Sequence[ShapedReward],
+    filter_on: Literal["shaped_reward", "task_reward", "off"],
+    *,
+    min_std: float,
 ) -> bool:
     """Whether a group survives the zero-advantage filter (DAPO's dynamic sampling, arXiv 2503.14476).
 
@@ -54,9 +61,9 @@ def keeps(
     """
     match filter_on:
         case "shaped_reward":
-            return has_signal([shaped.total for shaped in shaped_G])
+            return has_signal([shaped.total for shaped in shaped_G], min_std=min_std)
         case "task_reward":
-            return has_signal([shaped.task for shaped in shaped_G])
+            return has_signal([shaped.task for shaped in shaped_G], min_std=min_std)
         case "off":
             return True
 
@@ -80,6 +87,7 @@ def to_samples(group: Group, shaped_G: Sequence[ShapedReward], settings: Advanta
             logprobs_T=rollout.logprobs_T,
             advantage=advantage,
             version=rollout.version_first,
+            temperature=group.temperature,
         )
         for rollout, advantage in zip(group.rollouts_G, advantages_G, strict=True)
         if not (settings.mask_truncated and rollout.truncated)

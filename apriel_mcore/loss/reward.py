@@ -1,16 +1,17 @@
 """What is an answer worth? From a verdict to the task reward, and from a group to shaped rewards.
 
-    verdict, finished? --table--> task reward R --.
-                                                  |--> ShapedReward, total r = R + lambda * LP
-    lengths, successes --length.py--> LP, lambda -'
+    verdict, finished? --table------> task reward R --.
+    reference log-probs --reference.py--'             |--> ShapedReward, total r = R + lambda * LP
+    lengths, successes --length.py----> LP, lambda ---'
 
 Shape suffix: _G the rollouts of one group. Nothing here is used in evaluation, which counts successes.
 """
 
 from typing import NamedTuple
 
-from apriel_mcore.config.schema import LengthPenalty, RunConfig
+from apriel_mcore.config.schema import LengthPenalty, ReferenceReward, RunConfig
 from apriel_mcore.loss.length import group_penalty
+from apriel_mcore.loss.reference import with_reference
 from apriel_mcore.types import Group, ShapedReward, Verdict
 
 
@@ -57,12 +58,15 @@ def task_reward(verdict: Verdict, *, truncated: bool, table: str) -> float:
             return scale.unusable
 
 
-def shape(group: Group, *, table: str, length: LengthPenalty, budget: int) -> tuple[ShapedReward, ...]:
+def shape(
+    group: Group, *, table: str, reference: ReferenceReward, length: LengthPenalty, budget: int
+) -> tuple[ShapedReward, ...]:
     """The shaped reward of each rollout of the group, in its order.
 
     Args:
         table: key of TABLES.
-        length: the length penalty of the group's domain.
+        reference: the reference reward of the group's domain.
+        length: its length penalty.
         budget: its output tokens L.
     """
     truncated_G = [rollout.truncated for rollout in group.rollouts_G]
@@ -77,6 +81,7 @@ def shape(group: Group, *, table: str, length: LengthPenalty, budget: int) -> tu
         task_reward(rollout.verdict, truncated=truncated, table=table)
         for rollout, truncated in zip(group.rollouts_G, truncated_G, strict=True)
     ]
+    task_G = with_reference(task_G, group, reference)
     return tuple(
         ShapedReward(task=task, length=penalty, factor=factor)
         for task, penalty, factor in zip(task_G, penalty_G, factor_G, strict=True)
@@ -89,6 +94,7 @@ def shape_group(group: Group, config: RunConfig) -> tuple[ShapedReward, ...]:
     return shape(
         group,
         table=config.reward.table,
+        reference=config.domains[domain].reference_reward,
         length=config.length_of(domain),
         budget=config.budget_of(domain),
     )

@@ -31,10 +31,8 @@ from apriel_mcore.types import Batch, Sample, StepStats
 class MegatronLearner:
     """seams.Learner on Megatron-Core; every rank holds one and calls it in step with the others."""
 
-    def __init__(
-        self, shape: ModelShape, train: Train, loss: Loss, *, ranks: Ranks, temperature: float
-    ) -> None:
-        """Random weights; `load_hf` or mcore/checkpoint.py fills them. `temperature` is the sampler's."""
+    def __init__(self, shape: ModelShape, train: Train, loss: Loss, *, ranks: Ranks) -> None:
+        """Random weights; `load_hf` or mcore/checkpoint.py fills them."""
         self.ranks = ranks
         self.model = build_model(shape, train)
         self.optimizer = build_optimizer(self.model, train)
@@ -42,7 +40,6 @@ class MegatronLearner:
         self._step = 0
         self._train = train
         self._loss = loss
-        self._temperature = temperature
         self._device = parallel.device()
 
     @property
@@ -96,7 +93,6 @@ class MegatronLearner:
             self.model,
             self._pack(mine, batch.pad_multiple),
             settings=self._loss,
-            temperature=self._temperature,
             num_rollouts=batch.num_rollouts,
             num_tokens=batch.num_response_tokens,
         )

@@ -39,7 +39,7 @@ def token_scores(
     targets_N: Tensor,
     *,
     first_token: int,
-    temperature: float,
+    temperature_N: Tensor,
     group: dist.ProcessGroup,
 ) -> TokenScores:
     """Scores of `targets_N` under softmax(hidden weight^T / temperature) over the whole vocabulary.
@@ -50,10 +50,10 @@ def token_scores(
         weight_VH: this rank's rows of the head, at least one, without padding rows.
         targets_N: int64 token ids of the whole vocabulary.
         first_token: id of the first row of weight_VH.
-        temperature: logits are divided by it, as the server that sampled did.
+        temperature_N: float32; logits are divided by it, as the server that sampled the token did.
         group: tensor-parallel group that shares the vocabulary.
     """
-    scores = _Head.apply(hidden_NH, weight_VH, targets_N, first_token, temperature, group)
+    scores = _Head.apply(hidden_NH, weight_VH, targets_N, first_token, temperature_N, group)
     assert isinstance(scores, tuple)
     return TokenScores(*scores)
 
@@ -80,7 +80,7 @@ class _Head(torch.autograd.Function):
         weight_VH: Tensor,
         targets_N: Tensor,
         first_token: int,
-        temperature: float,
+        temperature_N: Tensor,
         group: dist.ProcessGroup,
     ) -> tuple[Tensor, Tensor]:
         num_tokens, width = hidden_NH.shape[0], weight_VH.shape[0]
@@ -89,43 +89,38 @@ class _Head(torch.autograd.Function):
         logprobs_N, entropy_N, log_normaliser_N = hidden_NH.new_empty((3, num_tokens), dtype=torch.float32)
         kept = []
         for chunk in _chunks(num_tokens, width):
-            logits_CV = _logits(hidden_NH[chunk], weight32_VH, temperature)
+            logits_CV = _scaled(hidden_NH, temperature_N, chunk) @ weight32_VH.T
             softmax = _softmax(logits_CV, targets_N[chunk] - first_token, group)
             logprobs_N[chunk] = softmax.logprobs_C
             entropy_N[chunk] = softmax.entropy_C
             log_normaliser_N[chunk] = softmax.log_normaliser_C
             if keep:
                 kept.append(softmax.exp_CV.div_(softmax.normaliser_C[:, None]))
-        ctx.save_for_backward(hidden_NH, weight_VH, targets_N - first_token, log_normaliser_N, *kept)
-        ctx.temperature = temperature
+        ctx.save_for_backward(
+            hidden_NH, weight_VH, targets_N - first_token, temperature_N, log_normaliser_N, *kept
+        )
         ctx.mark_non_differentiable(entropy_N)
         return logprobs_N, entropy_N
 
     @staticmethod
     def backward(ctx: Any, grad_N: Tensor, _grad_entropy_N: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         """d log p(y) / d logits = onehot(y) - p, then through the product with the weight."""
-        hidden_NH, weight_VH, local_targets_N, log_normaliser_N, *kept = ctx.saved_tensors
+        hidden_NH, weight_VH, local_targets_N, temperature_N, log_normaliser_N, *kept = ctx.saved_tensors
         weight32_VH = weight_VH.float()
         grad_hidden_NH = torch.empty_like(hidden_NH)
         grad_weight_VH = torch.empty_like(weight32_VH) if len(hidden_NH) else torch.zeros_like(weight32_VH)
         for number, chunk in enumerate(_chunks(hidden_NH.shape[0], weight_VH.shape[0])):
+            scaled_CH = _scaled(hidden_NH, temperature_N, chunk)
             if kept:
                 probs_CV = kept[number]
             else:
-                probs_CV = torch.addmm(
-                    -log_normaliser_N[chunk, None],
-                    hidden_NH[chunk].float(),
-                    weight32_VH.T,
-                    alpha=1 / ctx.temperature,
-                ).exp_()
-            scale_C = grad_N[chunk] / ctx.temperature
-            grad_CV = probs_CV.mul_(-scale_C[:, None])
+                probs_CV = torch.addmm(-log_normaliser_N[chunk, None], scaled_CH, weight32_VH.T).exp_()
+            grad_CV = probs_CV.mul_(-grad_N[chunk, None])
             mine_C, index_C = _own(local_targets_N[chunk], weight_VH.shape[0])
-            grad_CV.scatter_add_(1, index_C[:, None], (scale_C * mine_C)[:, None])
-            grad_hidden_NH[chunk] = (grad_CV @ weight32_VH).to(hidden_NH.dtype)
-            grad_weight_VH.addmm_(
-                grad_CV.T, hidden_NH[chunk].float(), beta=min(number, 1)
-            )  # the first sets it
+            grad_CV.scatter_add_(1, index_C[:, None], (grad_N[chunk] * mine_C)[:, None])
+            grad_scaled_CH = (grad_CV @ weight32_VH).div_(temperature_N[chunk, None])
+            grad_hidden_NH[chunk] = grad_scaled_CH.to(hidden_NH.dtype)
+            grad_weight_VH.addmm_(grad_CV.T, scaled_CH, beta=min(number, 1))  # the first sets it
         return grad_hidden_NH, grad_weight_VH.to(weight_VH.dtype), None, None, None, None
 
 
@@ -137,9 +132,10 @@ def _chunks(num_tokens: int, width: int) -> Iterator[slice]:
     return (slice(number * even, (number + 1) * even) for number in range(count))
 
 
-def _logits(hidden_CH: Tensor, weight32_VH: Tensor, temperature: float) -> Tensor:
-    logits_CV = hidden_CH.float() @ weight32_VH.T
-    return logits_CV if temperature == 1.0 else logits_CV.div_(temperature)
+def _scaled(hidden_NH: Tensor, temperature_N: Tensor, chunk: slice) -> Tensor:
+    """The chunk's hidden states over its temperatures, [C, H] float32; the logits would be V / H as much
+    to divide."""
+    return hidden_NH[chunk].float() / temperature_N[chunk, None]
 
 
 def _own(local_targets_C: Tensor, width: int) -> tuple[Tensor, Tensor]:

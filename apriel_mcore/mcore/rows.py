@@ -35,6 +35,8 @@ class PackedRow:
     """int64, position in tokens_S whose hidden state predicts a response token."""
     targets_M: Tensor
     """int64, that response token."""
+    temperature_M: Tensor
+    """float32, of the distribution that it was sampled from."""
     place_M: Tensor
     """int64, its place among the response tokens of the row."""
     behaviour_T: Tensor
@@ -81,6 +83,7 @@ def pack(
     tokens += [PAD_TOKEN] * (bounds[-1] - len(tokens))
 
     targets_T = _long([token for sample in samples for token in sample.response_T])
+    temperature_T = _floats([sample.temperature for sample in samples for _ in sample.response_T])
     positions_S = zigzag(bounds, ranks.sizes.context, ranks.context)
     source_M, place_M = _local(_long(sources), positions_S)
     return PackedRow(
@@ -88,6 +91,7 @@ def pack(
         packing=_packing(bounds, device),
         source_M=source_M.to(device),
         targets_M=targets_T[place_M].to(device),
+        temperature_M=temperature_T[place_M].to(device),
         place_M=place_M.to(device),
         behaviour_T=_floats([value for sample in samples for value in sample.logprobs_T]).to(device),
         sample_T=torch.arange(len(samples))

@@ -74,7 +74,6 @@ def accumulate_gradients(
     rows: Sequence[PackedRow],
     *,
     settings: Loss,
-    temperature: float,
     num_rollouts: int,
     num_tokens: int,
 ) -> StepSums:
@@ -95,7 +94,7 @@ def accumulate_gradients(
 
     for chunk in model.wrapped:
         chunk.zero_grad_buffer()
-    kept = _run(model, rows, loss_of, temperature=temperature, forward_only=False)
+    kept = _run(model, rows, loss_of, forward_only=False)
     return _over_ranks(kept, rows[0].tokens_S.device)
 
 
@@ -109,7 +108,7 @@ def score(model: Model, rows: Sequence[PackedRow]) -> Tensor:
         return found.logprobs_N.sum(), found.logprobs_N.detach()
 
     with torch.no_grad():
-        kept = _run(model, rows, keep, temperature=1.0, forward_only=True)
+        kept = _run(model, rows, keep, forward_only=True)
     logprobs_T = kept[0] if kept else torch.zeros_like(rows[0].behaviour_T)
     dist.all_reduce(logprobs_T, group=parallel.group("pipeline"))
     return logprobs_T
@@ -128,11 +127,10 @@ def _run(
     rows: Sequence[PackedRow],
     loss_of: RowLossFunction,
     *,
-    temperature: float,
     forward_only: bool,
 ) -> list[Tensor]:
     """All rows through the pipeline; what `loss_of` keeps, on ranks of the last stage only."""
-    head = partial(_response_scores, vocab_size=model.shape.vocab_size, temperature=temperature)
+    head = partial(_response_scores, vocab_size=model.shape.vocab_size)
 
     def forward_step(
         row_iterator: Iterator[PackedRow], chunk: DistributedDataParallel
@@ -172,7 +170,6 @@ def _response_scores(
     config: TransformerConfig,
     context: PackedRow,
     vocab_size: int,
-    temperature: float,
     **_rest: Any,
 ) -> TokenScores:
     """Megatron's output hook of the last stage: the head at the scored positions only.
@@ -194,7 +191,7 @@ def _response_scores(
         weight if num_real == weight.shape[0] else weight[:num_real],
         context.targets_M,
         first_token=first_token,
-        temperature=temperature,
+        temperature_N=context.temperature_M,
         group=group,
     )
 

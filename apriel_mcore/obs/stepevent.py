@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from apriel_mcore.data.packing import balance
+from apriel_mcore.loss.reference import mean_probability
 from apriel_mcore.types import Batch, Group, ShapedReward, StepStats
 
 Shaped = Sequence[Sequence[ShapedReward]]
@@ -87,6 +88,10 @@ def _per_domain(
         fields[f"overlong_success.{name}"] = fmean(
             rollout.truncated and rollout.verdict.success for rollout in rollouts
         )
+        if any(rollout.reference_logprobs_T for rollout in rollouts):
+            fields[f"reference_probability.{name}"] = fmean(
+                mean_probability(rollout.reference_logprobs_T) for rollout in rollouts
+            )
         lengths = sorted(len(rollout.tokens_T) for rollout in rollouts)
         fields[f"tokens_mean.{name}"] = fmean(lengths)
         fields[f"tokens_p10.{name}"] = lengths[len(lengths) // 10]

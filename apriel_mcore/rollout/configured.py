@@ -1,12 +1,13 @@
-"""Which pool does a recipe ask for: servers of its own on this host, or addresses of somebody else's?"""
+"""Which pool does a recipe ask for, servers of its own or somebody else's, and who scores groups?"""
 
 from pathlib import Path
 
 import msgspec
 
-from apriel_mcore.config.schema import LocalServers, RunConfig
+from apriel_mcore.config.schema import LocalServers, NoReferenceReward, RunConfig
 from apriel_mcore.rollout.keeper import Patience
 from apriel_mcore.rollout.pool import ServerPool
+from apriel_mcore.rollout.reference import NoScorer, ReferenceScorer, Scorer, Tokenizer
 from apriel_mcore.rollout.server import (
     SPARE_SEQS,
     RemoteServer,
@@ -81,3 +82,11 @@ def server_specs(config: RunConfig, share: Share, *, model: Path, run: str) -> l
         )
         for position, number in enumerate(share.numbers)
     ]
+
+
+def group_scorer(config: RunConfig, pool: ServerPool, tokenizer: Tokenizer) -> Scorer:
+    """What asks the servers for more than answers, where a domain's reward needs it."""
+    wanted = any(
+        not isinstance(domain.reference_reward, NoReferenceReward) for domain in config.domains.values()
+    )
+    return ReferenceScorer(pool, tokenizer) if wanted else NoScorer()

@@ -169,6 +169,7 @@ class RolloutFeed:
         self._settled = state["settled"]
         self._ready = {group.id: group for group in msgspec.convert(state["ready"], list[Group])}
         self._recorded.extend(msgspec.convert(state["recorded"], list[TakenBatch]))
+        self._set_bounds()
         for record in records_since(self._journal.folder, state["segment"]):
             self._replay(record)
         self._scheduler.requeue_in_flight()
@@ -257,10 +258,11 @@ class RolloutFeed:
 
     def _keeps(self, group: Group) -> bool:
         shaped_G, domain = shape_group(group, self._recipe), group.problem.domain
+        advantage = self._recipe.advantage
         self._signals[f"completed.{domain}"] += 1
-        self._signals[f"task.{domain}"] += keeps(shaped_G, "task_reward")
-        self._signals[f"shaped.{domain}"] += keeps(shaped_G, "shaped_reward")
-        return keeps(shaped_G, self._recipe.advantage.filter_on)
+        self._signals[f"task.{domain}"] += keeps(shaped_G, "task_reward", min_std=advantage.min_std)
+        self._signals[f"shaped.{domain}"] += keeps(shaped_G, "shaped_reward", min_std=advantage.min_std)
+        return keeps(shaped_G, advantage.filter_on, min_std=advantage.min_std)
 
     async def _take(self) -> TakenBatch:
         if self._stop_requested():
@@ -327,6 +329,12 @@ class RolloutFeed:
         if self._controller.aim != self._aim:
             self._aim = self._controller.aim
             self._scheduler.set_ratios(self._aim.ratios)
+            self._set_bounds()
+
+    def _set_bounds(self) -> None:
+        """How far generation may run ahead is the stage's to say."""
+        rollout = self._recipe.rollout
+        self._scheduler.set_bounds(max_lag=rollout.max_lag, max_group_age=rollout.oldest_group)
 
     async def _snapshot(self) -> dict[str, Any]:
         self._segments.append(self._journal.rotate())

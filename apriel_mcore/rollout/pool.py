@@ -153,6 +153,15 @@ class ServerPool:
             await asyncio.sleep(self._patience.backoff_s)
         raise PoolError(f"no server scored a text in {self._patience.request_attempts} attempts")
 
+    async def logprobs(self, tokens_T: Sequence[int]) -> list[float]:
+        """Log-prob of each token after the first, by one server; PoolError as `generate`."""
+        for _ in range(self._patience.request_attempts):
+            async with self._router.place(tuple(tokens_T)) as server:
+                await self._until_open()
+                if not server.ended.is_set() and (scores_T := await self._score(server, tokens_T)):
+                    return scores_T
+        raise PoolError(f"no server scored a text in {self._patience.request_attempts} attempts")
+
     async def muster(self) -> list[str]:
         """The servers that the next offer will reach, in order, a name for each life; waits for one."""
         while not (members := self._members()):

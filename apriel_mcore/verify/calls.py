@@ -21,6 +21,7 @@ from apriel_mcore.data.wheels import wheel_path
 from apriel_mcore.errors import InputError
 from apriel_mcore.types import Verdict
 from apriel_mcore.verify.answer import calls_text, final_answer
+from apriel_mcore.verify.literals import literal
 from apriel_mcore.verify.outcome import CORRECT, NO_ANSWER, failed, read_reference, share
 
 MAX_CHARS = 20_000
@@ -201,7 +202,10 @@ def _example(gold: Reference, answer: dict[str, dict[str, list[Any]]]) -> Call:
         if any(value != "" for value in values) and (
             "" not in values or argument in function.parameters.required
         ):
-            arguments[argument] = _first(values, schema)
+            value = _first(values, schema)
+            arguments[argument] = (
+                value if gold.language == "PYTHON" else literal(value, schema, gold.language)
+            )
     return Call(name.replace(".", "_"), arguments)
 
 

@@ -41,9 +41,7 @@ def verify(reference: dict[str, Any], text: str) -> Verdict:
     An answer that takes more than SOFT_LIMIT_S of CPU to parse or compare is unparsable.
     """
     gold = read_reference(reference, Reference)
-    answer = final_answer(text)
-    if gold.format == "boxed":
-        answer = last_boxed(answer)
+    answer = written_answer(gold, text)
     if not answer:
         return NO_ANSWER
     if len(answer) > MAX_CHARS:
@@ -51,6 +49,12 @@ def verify(reference: dict[str, Any], text: str) -> Verdict:
     if gold.format == "number" and not _BARE_NUMBER.fullmatch(answer):
         return failed("unparsable", "not only a number")
     return _compare(gold.answer, answer)
+
+
+def written_answer(gold: Reference, text: str) -> str:
+    """The part of a model's text that is compared."""
+    answer = final_answer(text)
+    return last_boxed(answer) if gold.format == "boxed" else answer
 
 
 def self_check(reference: dict[str, Any]) -> None:

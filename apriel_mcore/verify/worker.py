@@ -110,8 +110,15 @@ def _choice(config: Verify) -> Judge:
     return Judge(choice.verify, choice.self_check, lambda: None)
 
 
+def _text(config: Verify) -> Judge:
+    from apriel_mcore.verify import text
+
+    return Judge(text.verify, text.self_check, lambda: None)
+
+
 JUDGES: Judges = {
     "math": _math,
+    "text": _text,
     "code": _code,
     "instruction": _instruction,
     "logic": _logic,

@@ -33,7 +33,6 @@ from apriel_mcore.seams import Ack, Offer
 from tests.mcore.llama import (
     LOSS,
     SHAPE,
-    TEMPERATURE,
     batch_of,
     hf_model,
     reference_logprobs,
@@ -90,7 +89,7 @@ def publish_twice(
 
     section = train_section(**layout)
     ranks = parallel.start(section, seed=3, timeout_s=60)
-    learner = MegatronLearner(shape, section, LOSS, ranks=ranks, temperature=TEMPERATURE)
+    learner = MegatronLearner(shape, section, LOSS, ranks=ranks)
     learner.load_hf(folder)
     scales = scales_for(shape, weights)
     plan = with_scales(make_plan(shape, section.parallel, learner.spec), scales)

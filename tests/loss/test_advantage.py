@@ -75,16 +75,16 @@ def test_a_constant_added_to_all_rewards_changes_nothing(
 @given(rewards)
 def test_signal_means_that_some_advantage_is_not_zero(rewards_G: list[float]) -> None:
     largest = max(map(abs, advantages(rewards_G, baseline="leave_one_out", divide_by_std=False)))
-    assert has_signal(rewards_G) == (largest > 1e-6)
+    assert has_signal(rewards_G, min_std=0.0) == (largest > 1e-6)
 
 
 @pytest.mark.parametrize(("spread", "expected"), [(0.0, False), (0.9e-6, False), (1.1e-6, True), (1.0, True)])
 def test_the_threshold_of_signal(spread: float, expected: bool) -> None:
-    assert has_signal((0.0, spread, 0.0)) is expected
+    assert has_signal((0.0, spread, 0.0), min_std=0.0) is expected
 
 
 def test_rounding_noise_is_no_signal() -> None:
-    assert not has_signal((0.1 + 0.2, 0.3, 0.3))
+    assert not has_signal((0.1 + 0.2, 0.3, 0.3), min_std=0.0)
 
 
 def test_the_filter_on_shaped_keeps_what_the_filter_on_task_drops() -> None:
@@ -92,8 +92,8 @@ def test_the_filter_on_shaped_keeps_what_the_filter_on_task_drops() -> None:
         ShapedReward(task=1.0, length=-0.5, factor=1.0),
         ShapedReward(task=1.0, length=0.0, factor=1.0),
     ]
-    assert keeps(all_correct_G, "shaped_reward")
-    assert not keeps(all_correct_G, "task_reward")
+    assert keeps(all_correct_G, "shaped_reward", min_std=0.0)
+    assert not keeps(all_correct_G, "task_reward", min_std=0.0)
 
 
 def test_the_filter_on_task_keeps_what_the_penalty_evens_out() -> None:
@@ -101,12 +101,12 @@ def test_the_filter_on_task_keeps_what_the_penalty_evens_out() -> None:
         ShapedReward(task=1.0, length=-1.0, factor=1.0),
         ShapedReward(task=0.0, length=0.0, factor=1.0),
     ]
-    assert not keeps(evened_out_G, "shaped_reward")
-    assert keeps(evened_out_G, "task_reward")
+    assert not keeps(evened_out_G, "shaped_reward", min_std=0.0)
+    assert keeps(evened_out_G, "task_reward", min_std=0.0)
 
 
 def test_the_filter_switched_off_keeps_every_group() -> None:
-    assert keeps([ShapedReward(task=0.0, length=0.0, factor=1.0)] * 2, "off")
+    assert keeps([ShapedReward(task=0.0, length=0.0, factor=1.0)] * 2, "off", min_std=0.0)
 
 
 # --- samples ---------------------------------------------------------------------------------------
@@ -174,3 +174,10 @@ def test_the_settings_reach_the_advantage() -> None:
     settings = Advantage(baseline="group_mean", divide_by_std=True)
     samples = to_samples(group("stop", "stop"), shaped(1.0, 0.0), settings)
     assert samples[0].advantage == pytest.approx(0.5 / (0.5**0.5 + 1e-4))
+
+
+def test_graded_rewards_need_a_spread_where_the_recipe_asks_for_one() -> None:
+    close_G = [ShapedReward(task=task, length=0.0, factor=1.0) for task in (0.50, 0.52, 0.54)]
+    assert keeps(close_G, "task_reward", min_std=0.01)
+    assert not keeps(close_G, "shaped_reward", min_std=0.02)
+    assert keeps(close_G, "off", min_std=0.02)

@@ -13,6 +13,7 @@ from apriel_mcore.config.schema import (
     DifficultyAwareLengthPenalty,
     LengthPenalty,
     NoLengthPenalty,
+    NoReferenceReward,
     Reward,
     RunConfig,
     StandardLengthPenalty,
@@ -61,7 +62,9 @@ def group(*rollouts_G: Rollout) -> Group:
 
 
 def totals(length: LengthPenalty, *rollouts_G: Rollout, table: str = "success_and_format") -> list[float]:
-    shaped_G = shape(group(*rollouts_G), table=table, length=length, budget=BUDGET)
+    shaped_G = shape(
+        group(*rollouts_G), table=table, reference=NoReferenceReward(), length=length, budget=BUDGET
+    )
     return [shaped.total for shaped in shaped_G]
 
 
@@ -123,6 +126,7 @@ def test_parts_are_kept_apart_and_add_up() -> None:
         group(rollout("correct", 150), rollout("wrong", 150), rollout("correct", 160, "length")),
         table="success_and_format",
         length=DifficultyAwareLengthPenalty(buffer=BUFFER, gamma=2.0, failure_scale=0.5),
+        reference=NoReferenceReward(),
         budget=BUDGET,
     )
     assert [(shaped.task, shaped.length, shaped.factor) for shaped in shaped_G] == [

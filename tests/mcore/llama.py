@@ -32,7 +32,8 @@ OPTIMIZER = Optimizer(
     lr=1e-3, weight_decay=0.1, clip_grad=0.3, warmup_steps=2, schedule="cosine", min_lr=1e-4
 )
 LOSS = Loss(kind="gspo", clip_low=0.2, clip_high=0.28)
-TEMPERATURE = 0.9
+TEMPERATURES = (0.9, 1.1)
+"""Of the samples in turn: a batch may hold answers of two stages."""
 
 
 def train_section(precision: Literal["fp32", "bf16"] = "fp32", **parallel: Any) -> Train:
@@ -141,8 +142,9 @@ def samples_of(seed: int, count: int = 6, vocab: int = SHAPE.vocab_size) -> tupl
             logprobs_T=tuple((-4.6 + rng.normal(0, 0.3, length)).tolist()),
             advantage=float(rng.normal()),
             version=0,
+            temperature=TEMPERATURES[number % 2],
         )
-        for _ in range(count)
+        for number in range(count)
     )
 
 
@@ -194,7 +196,7 @@ def reference_logprobs(model: Any, tokens_T: list[int], temperature: float = 1.0
 def sample_loss(model: Any, sample: Sample, batch: Batch) -> torch.Tensor:
     """GSPO with token weight: - |y| / Bs * min(rho A, clip(rho) A)."""
     tokens = [*sample.prompt_T, *sample.response_T]
-    logprobs_T = reference_logprobs(model, tokens, TEMPERATURE)[len(sample.prompt_T) - 1 :]
+    logprobs_T = reference_logprobs(model, tokens, sample.temperature)[len(sample.prompt_T) - 1 :]
     ratio = (logprobs_T - torch.tensor(sample.logprobs_T)).mean().exp()
     clipped = ratio.clamp(1 - LOSS.clip_low, 1 + LOSS.clip_high)
     objective = torch.minimum(ratio * sample.advantage, clipped * sample.advantage)

@@ -22,7 +22,6 @@ from apriel_mcore.types import StepStats
 from tests.mcore.llama import (
     LOSS,
     SHAPE,
-    TEMPERATURE,
     batch_of,
     hf_model,
     load_by_hand,
@@ -65,7 +64,7 @@ def learner_at(precision: Precision, layout: dict[str, Any], shape: ModelShape =
 
     section = train_section(precision, **layout)
     ranks = parallel.start(section, seed=3, timeout_s=60)
-    return MegatronLearner(shape, section, LOSS, ranks=ranks, temperature=TEMPERATURE)
+    return MegatronLearner(shape, section, LOSS, ranks=ranks)
 
 
 def step(learner: Any, number: int) -> StepStats:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from apriel_mcore.bench.ranks import run_ranks
 from apriel_mcore.config.schema import EmulatedFp8, Fp8, NoFp8
-from tests.mcore.llama import LOSS, SHAPE, TEMPERATURE, batch_of, hf_model, samples_of, train_section
+from tests.mcore.llama import LOSS, SHAPE, batch_of, hf_model, samples_of, train_section
 
 SIZES = st.integers(1, 300)
 TEXT = [5, 9, 3, 77, 100, 4, 2, 50, 51]
@@ -69,7 +69,7 @@ def losses_and_logprobs(folder: Path, parallel: dict[str, Any], fp8: Fp8) -> lis
 
     section = msgspec.structs.replace(train_section(**parallel), fp8=fp8)
     ranks = ranks_of.start(section, seed=3, timeout_s=60)
-    learner = MegatronLearner(SHAPE, section, LOSS, ranks=ranks, temperature=TEMPERATURE)
+    learner = MegatronLearner(SHAPE, section, LOSS, ranks=ranks)
     learner.load_hf(folder)
     found = learner.logprobs(TEXT)
     for step in range(2):

@@ -31,7 +31,6 @@ from apriel_mcore.config.schema import (
 from tests.mcore.llama import (
     LOSS,
     SHAPE,
-    TEMPERATURE,
     batch_of,
     hf_model,
     reference_logprobs,
@@ -84,7 +83,7 @@ def train_on_device(folder: Path, shape: Any, section: Train) -> Found | str:
 
     ranks = parallel.start(section, seed=3, timeout_s=60)
     try:
-        learner = MegatronLearner(shape, section, LOSS, ranks=ranks, temperature=TEMPERATURE)
+        learner = MegatronLearner(shape, section, LOSS, ranks=ranks)
     except ConfigError as error:
         return str(error)
     learner.load_hf(folder / "hf")
@@ -131,7 +130,6 @@ def gradients_of(learner: Any) -> list[dict[str, torch.Tensor]]:
         learner.model,
         learner._pack(rows, batch.pad_multiple),
         settings=LOSS,
-        temperature=TEMPERATURE,
         num_rollouts=batch.num_rollouts,
         num_tokens=batch.num_response_tokens,
     )
@@ -331,7 +329,7 @@ def new_learner(section: Train) -> Any:
     from apriel_mcore.mcore.learner import MegatronLearner
 
     ranks = parallel.start(section, seed=3, timeout_s=60)
-    return MegatronLearner(FP8_SHAPE, section, LOSS, ranks=ranks, temperature=TEMPERATURE)
+    return MegatronLearner(FP8_SHAPE, section, LOSS, ranks=ranks)
 
 
 def save_and_go_on(folder: Path, section: Train) -> Standing:

@@ -32,7 +32,7 @@ def learner_at(layout: dict[str, Any], **section: Any) -> Any:
 
     train = msgspec.structs.replace(train_section(**layout), **section)
     ranks = parallel.start(train, seed=3, timeout_s=60)
-    return MegatronLearner(SHAPE, train, LOSS, ranks=ranks, temperature=1.0)
+    return MegatronLearner(SHAPE, train, LOSS, ranks=ranks)
 
 
 def load_and_score(layout: dict[str, Any], folder: Path) -> list[list[float]]:
@@ -71,7 +71,7 @@ def recompute_changes_nothing() -> None:
 
         train = msgspec.structs.replace(train_section(), recompute=recompute)
         torch.manual_seed(5)
-        learner = MegatronLearner(SHAPE, train, LOSS, ranks=plain.ranks, temperature=1.0)
+        learner = MegatronLearner(SHAPE, train, LOSS, ranks=plain.ranks)
         batch = batch_of(samples_of(1), num_data_ranks=1, pad_multiple=1)
         learner.train_step(batch)
         stats = learner.train_step(batch)

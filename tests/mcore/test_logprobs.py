@@ -23,13 +23,13 @@ def inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     return hidden_NH, weight_VH, targets_N, torch.randn(NUM_TOKENS, generator=generator)
 
 
-def reference(temperature: float) -> list[torch.Tensor]:
+def reference(temperature_N: torch.Tensor) -> list[torch.Tensor]:
     """Full logits, in float64."""
     hidden_NH, weight_VH, targets_N, pull_N = inputs()
     hidden_NH, weight_VH = hidden_NH.double(), weight_VH.double()
     for leaf in (hidden_NH, weight_VH):
         leaf.requires_grad_()
-    logprobs_NV = torch.log_softmax(hidden_NH @ weight_VH.T / temperature, dim=1)
+    logprobs_NV = torch.log_softmax(hidden_NH @ weight_VH.T / temperature_N[:, None], dim=1)
     chosen_N = logprobs_NV.gather(1, targets_N[:, None]).squeeze(1)
     (chosen_N * pull_N).sum().backward()
     entropy_N = -(logprobs_NV.exp() * logprobs_NV).sum(dim=1)
@@ -39,7 +39,7 @@ def reference(temperature: float) -> list[torch.Tensor]:
     ]
 
 
-def chunked(temperature: float, chunk_tokens: int, keep: bool) -> list[torch.Tensor]:
+def chunked(temperature_N: torch.Tensor, chunk_tokens: int, keep: bool) -> list[torch.Tensor]:
     """On each of the tensor ranks: its slice of the vocabulary, uneven so that the padding is cut off."""
     import torch.distributed as dist
 
@@ -59,7 +59,7 @@ def chunked(temperature: float, chunk_tokens: int, keep: bool) -> list[torch.Ten
         own_VH,
         targets_N,
         first_token=ranks.tensor * width,
-        temperature=temperature,
+        temperature_N=temperature_N,
         group=parallel.group("tensor"),
     )
     (scores.logprobs_N * pull_N).sum().backward()
@@ -71,13 +71,14 @@ def chunked(temperature: float, chunk_tokens: int, keep: bool) -> list[torch.Ten
 
 @pytest.mark.parametrize("world", [1, 2])
 @pytest.mark.parametrize(("chunk_tokens", "keep"), [(1000, True), (7, True), (7, False), (1, False)])
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("temperatures", [(1.0, 1.0), (0.7, 1.2)])
 def test_equals_log_softmax(
-    world: int, chunk_tokens: int, keep: bool, temperature: float, tmp_path: Path
+    world: int, chunk_tokens: int, keep: bool, temperatures: tuple[float, float], tmp_path: Path
 ) -> None:
     torch.set_num_threads(1)
-    logprobs_N, entropy_N, grad_hidden_NH, grad_weight_VH = reference(temperature)
-    found_R = run_ranks(world, chunked, temperature, chunk_tokens, keep, folder=tmp_path)
+    temperature_N = torch.tensor(temperatures).repeat(NUM_TOKENS)[:NUM_TOKENS]
+    logprobs_N, entropy_N, grad_hidden_NH, grad_weight_VH = reference(temperature_N)
+    found_R = run_ranks(world, chunked, temperature_N, chunk_tokens, keep, folder=tmp_path)
     for found in found_R:
         torch.testing.assert_close(found[0], logprobs_N)
         torch.testing.assert_close(found[1], entropy_N)
@@ -116,7 +117,7 @@ def largest_tensors(chunks: list[int]) -> list[int]:
                 weight_VH,
                 torch.arange(500) % VOCAB,
                 first_token=0,
-                temperature=1.0,
+                temperature_N=torch.ones(500),
                 group=parallel.group("tensor"),
             )
             scores.logprobs_N.sum().backward()
@@ -142,7 +143,7 @@ def no_tokens() -> None:
         weight_VH,
         torch.zeros(0, dtype=torch.int64),
         first_token=0,
-        temperature=1.0,
+        temperature_N=torch.zeros(0),
         group=parallel.group("tensor"),
     )
     scores.logprobs_N.sum().backward()

@@ -32,7 +32,7 @@ def learner_of(train: Train, shape: ModelShape = SHAPE) -> Any:
     from apriel_mcore.mcore.learner import MegatronLearner
 
     ranks = parallel.start(train, seed=3, timeout_s=60)
-    return MegatronLearner(shape, train, LOSS, ranks=ranks, temperature=1.0)
+    return MegatronLearner(shape, train, LOSS, ranks=ranks)
 
 
 def num_bytes(tensors: list[torch.Tensor]) -> int:
@@ -102,7 +102,7 @@ def kept_for_backward(train: Train, shape: ModelShape) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         rows = learner._pack([[text]], learner.pad_multiple)
-        step._run(learner.model, rows, loss_of, temperature=1.0, forward_only=False)
+        step._run(learner.model, rows, loss_of, forward_only=False)
     parallel.stop()
     return sizes[0]
 

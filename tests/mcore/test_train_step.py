@@ -14,7 +14,6 @@ from apriel_mcore.types import StepStats
 from tests.mcore.llama import (
     LOSS,
     SHAPE,
-    TEMPERATURE,
     batch_of,
     hf_model,
     load_by_hand,
@@ -99,7 +98,7 @@ def train(reference: Reference, layout: dict[str, Any], precision: Literal["fp32
 
     section = train_section(precision, **layout)
     ranks = parallel.start(section, seed=3, timeout_s=60)
-    learner = MegatronLearner(reference.shape, section, LOSS, ranks=ranks, temperature=TEMPERATURE)
+    learner = MegatronLearner(reference.shape, section, LOSS, ranks=ranks)
     load_by_hand(learner, reference.before)
     stats = []
     for step in range(NUM_STEPS):

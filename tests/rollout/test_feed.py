@@ -17,6 +17,7 @@ from apriel_mcore.rollout.ask import Asker
 from apriel_mcore.rollout.event_loop import EventLoopThread
 from apriel_mcore.rollout.feed import RolloutFeed, StopRequested, WeightsWanted
 from apriel_mcore.rollout.journal import Journal
+from apriel_mcore.rollout.reference import NoScorer
 from apriel_mcore.types import Message, Problem
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
@@ -61,17 +62,14 @@ class Harness:
     def build(self) -> RolloutFeed:
         config = self.config
         problems = problems_of(config)
-        age = config.rollout.max_group_age
-        lag = config.rollout.max_lag
-        assert lag != "unbounded"
         scheduler = DomainScheduler(
             config.ratios,
             {d: [p.id for p in problems.values() if p.domain == d] for d in config.domains},
             groups_per_step=config.train.groups_per_step,
             group_size=config.rollout.group_size,
             settings=config.sampler,
-            max_lag=lag,
-            max_group_age=lag + 1 if age == "auto" else age,
+            max_lag=config.rollout.max_lag,
+            max_group_age=config.rollout.oldest_group,
             seed=config.seed,
         )
         return RolloutFeed(
@@ -79,7 +77,7 @@ class Harness:
             scheduler=scheduler,
             controller=controller_of(config),
             problems=problems,
-            asker=Asker(self.pool, self.judge),
+            asker=Asker(self.pool, self.judge, NoScorer()),
             journal=Journal(self.folder),
             loop=self.loop.loop,
             stop_requested=lambda: self.stop,
@@ -101,6 +99,7 @@ class Harness:
         """Lose the process; continue from the checkpoint of `step` and the journal."""
         self.feed.stop()
         self.pool = FakePool(seed=1, mean_delay_s=0.001)
+        self.pool._version = step
         self.feed = self.build()
         self.feed.restore(json.loads(self.snapshots[step]))
         self.feed.settle(step)
@@ -364,3 +363,34 @@ def test_the_next_stage_has_its_own_mixture_and_budget(tmp_path: Path, loop: Eve
     assert domains[1]["math"] == 8
     assert domains[2] == domains[3] == {"code": 10, "logic": 10}
     assert harness.pool.asked[-1].max_tokens == 40
+
+
+def test_a_stage_has_its_own_temperature_and_lag_also_after_a_crash(
+    tmp_path: Path, loop: EventLoopThread
+) -> None:
+    staged = recipe(
+        "rollout.temperature=0.8",
+        "rollout.max_lag=2.0",
+        "mixture.kind=stages",
+        "mixture.stages.hot.steps=2",
+        "mixture.stages.hot.settings.rollout.temperature=1.2",
+        "mixture.stages.strict.steps=9",
+        "mixture.stages.strict.settings.rollout.max_lag=0",
+    )
+    harness = Harness(staged, tmp_path, loop)
+    harness.feed.settle(0)
+    temperatures, lags = [], []
+    for version in range(5):
+        if version == 3:
+            harness.checkpoint(version)
+            harness.crash_and_restore(version)
+        batch = harness.feed.take()
+        temperatures.append({group.temperature for group in batch.groups})
+        lags.append(max(version - group.version for group in batch.groups))
+        harness.pool._version = version + 1
+        harness.feed.settle(version + 1)
+    harness.feed.stop()
+    assert temperatures[:2] == [{1.2}, {1.2}]
+    assert temperatures[2:] == [{0.8}] * 3  # what was ready at 1.2 was older than the strict stage allows
+    assert lags[2:] == [0, 0, 0]
+    assert max(lags) <= 2

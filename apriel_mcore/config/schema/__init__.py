@@ -58,12 +58,16 @@ from apriel_mcore.config.schema.mixture import (
     StagedMixture,
 )
 from apriel_mcore.config.schema.model import FolderModel, WheelModel
+from apriel_mcore.config.schema.model_judge import EndpointJudge, NoModelJudge
 from apriel_mcore.config.schema.objective import (
     Advantage,
     DifficultyAwareLengthPenalty,
     LengthPenalty,
     Loss,
     NoLengthPenalty,
+    NoReferenceReward,
+    ReferenceProbability,
+    ReferenceReward,
     Reward,
     StandardLengthPenalty,
 )
@@ -99,6 +103,7 @@ __all__ = [
     "DifficultyAwareLengthPenalty",
     "Domain",
     "EmulatedFp8",
+    "EndpointJudge",
     "EngineFp8",
     "EurusMath",
     "Eval",
@@ -126,10 +131,14 @@ __all__ = [
     "NoCurriculum",
     "NoFp8",
     "NoLengthPenalty",
+    "NoModelJudge",
+    "NoReferenceReward",
     "OpenReasonerZero",
     "Optimizer",
     "Parallel",
     "PuzzleSource",
+    "ReferenceProbability",
+    "ReferenceReward",
     "RemoteServers",
     "RemoteVerify",
     "Reward",

@@ -7,6 +7,7 @@ from msgspec import Meta
 
 from apriel_mcore.config.schema.fields import Fraction, Natural, NonNegative, Positive, PositiveFloat, Section
 from apriel_mcore.config.schema.layouts import Layout
+from apriel_mcore.config.schema.objective import NoReferenceReward, ReferenceReward
 
 Part = Literal["split", "train", "held_out"]
 """split: by content hash; else the whole source goes into one part."""
@@ -117,6 +118,9 @@ class Domain(Section, frozen=True, kw_only=True):
     """Exponent of this domain's difficulty-aware factor."""
     length_failure_scale: Fraction | Literal["inherit"] = "inherit"
     """Factor of this domain's finished failures."""
+
+    reference_reward: ReferenceReward = NoReferenceReward()
+    """Instead of the verdict's reward, or beside it: for answers that no judge can compare."""
 
     def __post_init__(self) -> None:
         if self.ratio > 0 and not self.sources:

@@ -25,6 +25,8 @@ class MathColumns(Section, frozen=True, kw_only=True, tag_field="kind", tag="mat
     """Only rows whose column contains this text: AIMO's year is in its `url`."""
     level: str = ""
     """Column with the difficulty or subject, for reports. Empty: none."""
+    verifier: Literal["math", "text"] = "math"
+    """text: answers are words, which only a model judge can compare with others (WebInstruct-verified)."""
     any_true: str = ""
     """Only rows that have a true value in this list: OpenR1's `correctness_math_verify`. Empty: all rows."""
 

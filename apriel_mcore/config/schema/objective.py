@@ -1,8 +1,10 @@
 """From verdict to reward, advantage and loss."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from apriel_mcore.config.schema.fields import Fraction, NonNegative, Positive, Section
+from msgspec import Meta
+
+from apriel_mcore.config.schema.fields import Fraction, NonNegative, Positive, PositiveFloat, Section
 
 
 class NoLengthPenalty(Section, frozen=True, kw_only=True, tag_field="kind", tag="none"):
@@ -25,6 +27,27 @@ class DifficultyAwareLengthPenalty(
     failure_scale: Fraction = 1.0
 
 
+class NoReferenceReward(Section, frozen=True, kw_only=True, tag_field="kind", tag="none"):
+    """The verdict alone."""
+
+
+class ReferenceProbability(Section, frozen=True, kw_only=True, tag_field="kind", tag="probability"):
+    """How likely the policy finds the reference answer after its own reasoning (RLPR, arXiv 2506.18254).
+
+    It costs one prefill of prompt, reasoning and reference a rollout, on the rollout servers.
+    """
+
+    after: Annotated[str, Meta(min_length=1)] = "\\boxed{"
+    """Where in a rollout its answer begins: after the last place where this stands. Without it: reward 0."""
+    weight: PositiveFloat = 1.0
+    verdict_weight: NonNegative = 0.0
+    """Of the reward for the verdict, which is added; 0: no verifier has a say."""
+    debias: bool = True
+    """Take off what the reference has without any reasoning, and what is below 0."""
+
+
+ReferenceReward = NoReferenceReward | ReferenceProbability
+
 LengthPenalty = NoLengthPenalty | StandardLengthPenalty | DifficultyAwareLengthPenalty
 
 
@@ -42,6 +65,9 @@ class Advantage(Section, frozen=True, kw_only=True):
     divide_by_std: bool = False
     filter_on: Literal["shaped_reward", "task_reward", "off"] = "shaped_reward"
     """A group whose rewards of this kind are all equal carries no signal and is filtered."""
+    min_std: NonNegative = 0.0
+    """A group whose looked-at rewards have a smaller standard deviation is filtered too: for graded rewards,
+    where all equal is rare (RLPR's filter, with a threshold that stays)."""
     mask_truncated: bool = False
     """Overlong filtering: truncated rollouts shift the baseline but give no gradient."""
 

@@ -72,6 +72,13 @@ class RolloutSection(Section, frozen=True, kw_only=True):
             raise ValueError(f"min_group = {self.min_group} exceeds group_size = {self.group_size}")
 
     @property
+    def oldest_group(self) -> float | Literal["off"]:
+        """Versions after which a ready group is dropped."""
+        if self.max_group_age != "auto":
+            return self.max_group_age
+        return "off" if self.max_lag == "unbounded" else self.max_lag + 1
+
+    @property
     def fewest_survivors(self) -> int:
         """Rollouts of the smallest group that counts."""
         return max(2, -(-self.group_size // 2)) if self.min_group == "half" else self.min_group

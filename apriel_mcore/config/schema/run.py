@@ -11,6 +11,7 @@ from apriel_mcore.config.schema.fields import Natural, NonNegative, Positive, Se
 from apriel_mcore.config.schema.fp8 import keeps_params
 from apriel_mcore.config.schema.mixture import ConstantMixture, MixtureTargets, StagedMixture
 from apriel_mcore.config.schema.model import FolderModel, WheelModel
+from apriel_mcore.config.schema.model_judge import EndpointJudge, NoModelJudge
 from apriel_mcore.config.schema.objective import (
     Advantage,
     DifficultyAwareLengthPenalty,
@@ -47,7 +48,7 @@ class Track(Section, frozen=True, kw_only=True):
 
 STAGE_KEYS = re.compile(
     r"domains\.\w+\.(ratio|max_output_tokens|length_\w+)"
-    r"|rollout\.(max_output_tokens|stop|group_deadline_s|min_group)"
+    r"|rollout\.(max_output_tokens|stop|group_deadline_s|min_group|temperature|max_lag|max_group_age)"
     r"|(reward|advantage)\..+"
 )
 """What a stage of a staged mixture may change; everything else is fixed when the engines start."""
@@ -74,6 +75,8 @@ class RunConfig(Section, frozen=True, kw_only=True):
     checkpoint: Checkpoint = Checkpoint()
     eval: Eval = Eval()
     verify: Verify | RemoteVerify = Verify()
+    model_judge: NoModelJudge | EndpointJudge = NoModelJudge()
+    """Who is asked where the rules of `verify` do not accept an answer."""
     track: Track = Track()
     watch: Watch = Watch()
 
@@ -82,6 +85,7 @@ class RunConfig(Section, frozen=True, kw_only=True):
         self._check_lengths()
         self._check_devices()
         self._check_fp8()
+        self._check_model_judge()
         self.stages()
 
     def _check_mixture(self) -> None:
@@ -186,6 +190,14 @@ class RunConfig(Section, frozen=True, kw_only=True):
             raise ValueError(
                 'publish.weights = "fp8_tensor": vLLM\'s CPU build cannot fuse projections that have a scale '
                 'each; use "fp8_block", or train.device = "cuda"'
+            )
+
+    def _check_model_judge(self) -> None:
+        if not isinstance(self.model_judge, EndpointJudge):
+            return
+        if unknown := [name for name in self.model_judge.domains if name not in self.domains]:
+            raise ValueError(
+                f"model_judge.domains names {unknown[0]!r}; the recipe has {', '.join(self.domains)}"
             )
 
     @property

@@ -2,7 +2,7 @@
 
 import ast
 import json
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -11,7 +11,7 @@ from apriel_mcore.data.item import Item, Unusable
 from apriel_mcore.data.layouts.packed import unpack_tests
 from apriel_mcore.errors import InputError
 from apriel_mcore.types import Message
-from apriel_mcore.verify.asserts import StatedTests, read_asserts
+from apriel_mcore.verify.asserts import NotPlain, StatedTests, read_asserts
 from apriel_mcore.verify.values import ValueNotPlain, decode, encode
 
 
@@ -79,6 +79,7 @@ def taco(layout: Taco, row: Any) -> Item:
         _with_starter(found.question, found.starter_code or ""),
         stated,
         _entry_point(tests.fn_name, found.starter_code or ""),
+        sequences="lenient",
     )
 
 
@@ -101,16 +102,21 @@ def _live_item(layout: LiveCodeBench, found: _LiveRow) -> Item:
     stated = [
         _call([_value(line) for line in test.input.splitlines()], _value(test.output)) for test in tests
     ]
-    return _item(question, stated, _entry_point(str(name), found.starter_code))
+    return _item(question, stated, _entry_point(str(name), found.starter_code), sequences="lenient")
 
 
 def human_eval(layout: HumanEval, row: Any) -> Item:
-    """The function's head as prompt, head and canonical body as gold."""
+    """The head as prompt, head and canonical body as gold; asserts that are no plain calls run as written."""
     found = msgspec.convert(row, _HumanEvalRow)
-    stated = _asserts(found.test)
     question = f"Complete this function. Give all of it in one code block.\n```python\n{found.prompt}```"
     gold = f"{found.prompt}{found.canonical_solution}"
-    return _item(question, list(stated.tests), found.entry_point, gold=gold)
+    try:
+        return _item(question, list(read_asserts(found.test).tests), found.entry_point, gold=gold)
+    except NotPlain:
+        asserts = f"{_helpers(found.prompt, found.entry_point)}\n\n{found.test}"
+        return _item(question, [], found.entry_point, gold=gold, asserts=asserts)
+    except InputError as error:
+        raise Unusable("no_answer", str(error)) from None
 
 
 def mbpp(layout: Mbpp, row: Any) -> Item:
@@ -140,7 +146,16 @@ def cruxeval(layout: CruxEval, row: Any) -> Item:
     return _item(question, [{"args": [], "expected": expected}], "answer", gold=gold)
 
 
-def _item(question: str, tests: list[dict[str, Any]], entry_point: str = "", *, gold: str = "") -> Item:
+def _item(
+    question: str,
+    tests: list[dict[str, Any]],
+    entry_point: str = "",
+    *,
+    gold: str = "",
+    asserts: str = "",
+    sequences: Literal["strict", "lenient"] = "strict",
+) -> Item:
+    """`lenient` for expected values that went through JSON, which has no tuples."""
     if not question.strip():
         raise Unusable("no_question", "the question is empty")
     return Item(
@@ -148,7 +163,9 @@ def _item(question: str, tests: list[dict[str, Any]], entry_point: str = "", *, 
         verifier="code",
         reference={
             "tests": tests,
+            "asserts": asserts,
             "entry_point": entry_point,
+            "sequences": sequences,
             "gold": f"```python\n{gold}\n```" if gold else "",
         },
         split_key=" ".join(question.split()),
@@ -199,6 +216,18 @@ def _asserts(source: str) -> StatedTests:
         return read_asserts(source)
     except InputError as error:
         raise Unusable("tests_not_plain", str(error)) from None
+
+
+def _helpers(prompt: str, entry_point: str) -> str:
+    """What a prompt defines beside the function that is asked for: its tests may use it."""
+    try:
+        tree = ast.parse(prompt)
+    except SyntaxError as error:
+        raise Unusable("no_answer", f"the prompt is not Python: {error}") from None
+    body = [
+        node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name == entry_point)
+    ]
+    return ast.unparse(ast.Module(body, type_ignores=[]))
 
 
 def _table(stated: StatedTests) -> str:

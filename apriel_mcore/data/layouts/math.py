@@ -48,7 +48,7 @@ def columns(layout: MathColumns, row: Any) -> Item:
         answer = str(answer)
     if not isinstance(question, str) or not isinstance(answer, str):
         raise Unusable("no_answer" if answer is None else "other_columns", "question or answer is not a text")
-    item = _item(question, _cut(answer, layout))
+    item = _item(question, _cut(answer, layout), verifier=layout.verifier)
     level = str(_column(row, layout.level)) if layout.level else ""
     return msgspec.structs.replace(item, level=level)
 
@@ -76,7 +76,7 @@ def _cut(answer: str, layout: MathColumns) -> str:
     return last_boxed(answer) if layout.answer_in == "boxed" else answer
 
 
-def _item(question: str, answer: str) -> Item:
+def _item(question: str, answer: str, *, verifier: str = "math") -> Item:
     question, answer = question.strip(), answer.strip()
     if "\\boxed" in answer:
         answer = last_boxed(answer)
@@ -87,7 +87,7 @@ def _item(question: str, answer: str) -> Item:
         raise Unusable("no_answer", "the answer is empty")
     return Item(
         messages=(Message("user", question),),
-        verifier="math",
+        verifier=verifier,
         reference={"answer": answer, "format": "boxed", "gold": f"\\boxed{{{answer}}}"},
         split_key=" ".join(question.split()),
     )

@@ -118,6 +118,7 @@ def test_taco_functions() -> None:
     tests = {"fn_name": "add", "inputs": [[1, 2]], "outputs": [[3]]}
     plain = taco(input_output=json.dumps(tests), starter_code=None)
     assert reference(kinds.Taco(), plain)["tests"] == [{"args": [1, 2], "expected": 3}]
+    assert reference(kinds.Taco(), plain)["sequences"] == "lenient"  # JSON has no tuples
     assert reference(kinds.Taco(), plain)["entry_point"] == "add"
     method = taco(input_output=json.dumps(tests), starter_code="class Solution:\n    def add(self, a, b):")
     assert reference(kinds.Taco(), method)["entry_point"] == "Solution.add"
@@ -175,7 +176,23 @@ def test_human_eval_mbpp_and_cruxeval() -> None:
     assert found["tests"] == [{"args": [1], "expected": 2, "compare": "value"}]
     assert found["entry_point"] == "f"
     assert "return x + 1" in found["gold"] and "return" not in question(kinds.HumanEval(), row)
-    assert reason(kinds.HumanEval(), row | {"test": "assert g(1) < h(2)"}) == "tests_not_plain"
+    assert reason(kinds.HumanEval(), row | {"test": "x = 1"}) == "no_answer"
+
+
+def test_human_evals_other_asserts_run_as_they_are_with_the_prompts_helpers() -> None:
+    prompt = 'def double(x):\n    return 2 * x\n\ndef halve(x):\n    """Half."""\n'
+    test = "def check(candidate):\n    assert candidate(double(3)) > 2"
+    row = {
+        "prompt": prompt,
+        "entry_point": "halve",
+        "canonical_solution": "    return x // 2",
+        "test": test,
+    }
+    found = reference(kinds.HumanEval(), row)
+    assert (found["tests"], found["entry_point"]) == ([], "halve")
+    assert found["asserts"].startswith("def double(x)") and found["asserts"].endswith(test)
+    assert "def halve" not in found["asserts"]
+    assert reason(kinds.HumanEval(), row | {"prompt": "def double("}) == "no_answer"
 
     row = {"prompt": "Add one.", "test": "assert f(1) == 2\nassert f((1,)) == [float('nan')]"}
     assert reason(kinds.Mbpp(), row) == "tests_not_plain"
