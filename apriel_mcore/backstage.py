@@ -13,8 +13,9 @@ from apriel_mcore.data import gold_check, problems
 from apriel_mcore.data.problems import Dataset
 from apriel_mcore.obs.runlog import EventWriter, JsonlWriter, RunLog, WandbWriter
 from apriel_mcore.rollout.ask import Asker
-from apriel_mcore.rollout.configured import server_pool
+from apriel_mcore.rollout.configured import local_server_maker, remote_token, server_pool
 from apriel_mcore.rollout.event_loop import EventLoopThread
+from apriel_mcore.rollout.orders import OrderDesk
 from apriel_mcore.rollout.pool import ServerPool
 from apriel_mcore.rundir import RunDir
 from apriel_mcore.seams import Ack, Offer
@@ -30,6 +31,9 @@ class Backstage:
         self.log = run_log(config, run_dir)
         self.judge = judges(config.verify)
         self.pool: ServerPool = server_pool(config, model=model, logs=run_dir.logs, run=run_dir.digest)
+        self._make_local = local_server_maker(config, model=model, logs=run_dir.logs, run=run_dir.digest)
+        self._orders = run_dir.pool
+        self._desk: asyncio.Task[None] | None = None
         self.asker = Asker(self.pool, self.judge)
         self._open = AsyncExitStack()
         self.run(self._open.enter_async_context(self.judge))
@@ -47,8 +51,10 @@ class Backstage:
         return asyncio.create_task(self._open.enter_async_context(self.pool))
 
     async def _end(self) -> None:
-        self._starting.cancel()
-        await asyncio.gather(self._starting, return_exceptions=True)
+        tasks = [self._starting, *([self._desk] if self._desk else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._open.aclose()
 
     def run[T](self, work: Coroutine[Any, Any, T]) -> T:
@@ -65,6 +71,13 @@ class Backstage:
 
     async def _started(self) -> None:
         await self._starting
+        desk = OrderDesk(
+            self._orders,
+            self.pool,
+            make_local=self._make_local,
+            remote_token=lambda: remote_token(self._config),
+        )
+        self._desk = asyncio.create_task(desk.serve())
 
     def muster(self) -> list[str]:
         """The servers that the next update will reach (bridge/publish.py's ServerSide)."""

@@ -13,6 +13,7 @@ from apriel_mcore.cli import (
     data,
     evaluation,
     planning,
+    pool,
     recipes,
     serving,
     training,
@@ -20,7 +21,7 @@ from apriel_mcore.cli import (
 )
 from apriel_mcore.errors import AprielError
 
-SUBJECTS = (training, recipes, data, serving, evaluation, views, convert, planning, bench)
+SUBJECTS = (training, recipes, data, serving, evaluation, views, convert, planning, pool, bench)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

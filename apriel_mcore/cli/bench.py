@@ -16,6 +16,8 @@ BENCHES = (
     "convert",
     "checkpoint",
     "fp8_training",
+    "load",
+    "chaos",
 )
 
 

@@ -5,9 +5,12 @@ dropped by `read_events`, so that each step counts once.
 """
 
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any, Protocol
+
+from apriel_mcore.disk import AppendOnly, is_disk_full
 
 Event = dict[str, Any]
 
@@ -21,15 +24,24 @@ class EventWriter(Protocol):
 
 
 class JsonlWriter:
-    """events.jsonl: one object a line, flushed as written."""
+    """events.jsonl: one object a line, written at once from any thread; on a full disk, with a later one."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8")
+        self._file = AppendOnly(path)
+        self._waiting: list[str] = []
+        self._lock = threading.Lock()
 
     def write(self, event: Event) -> None:
         """Append one line."""
-        self._file.write(json.dumps(event) + "\n")
-        self._file.flush()
+        with self._lock:
+            self._waiting.append(json.dumps(event) + "\n")
+            try:
+                self._file.append("".join(self._waiting).encode(), sync=False)
+            except OSError as error:
+                if not is_disk_full(error):
+                    raise
+            else:
+                self._waiting.clear()
 
 
 class WandbWriter:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import zstandard
 
+from apriel_mcore.disk import patiently
 from apriel_mcore.obs import spans
 from apriel_mcore.obs.runlog import Event, RunLog
 from apriel_mcore.obs.stepevent import Shaped, step_event
@@ -93,8 +94,13 @@ def write_groups(path: Path, groups: Sequence[Group]) -> None:
     """Trained groups as zstd-compressed JSON lines, in training order; replaces the file whole."""
     lines = b"".join(msgspec.json.encode(group) + b"\n" for group in groups)
     partial = path.with_suffix(".partial")
-    partial.write_bytes(zstandard.compress(lines, level=3))
-    partial.replace(path)
+    compressed = zstandard.compress(lines, level=3)
+
+    def write() -> None:
+        partial.write_bytes(compressed)
+        partial.replace(path)
+
+    patiently(write, where=path)
 
 
 def read_groups(path: Path) -> list[Group]:

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "apriel_mcore"
 
 # One line a floor, lowest first; a folder stands for all of its files, in any order among themselves.
 FLOORS: list[list[str]] = [
-    ["__init__", "errors", "types", "processes", "config", "obs.runlog", "obs.spans"],
+    ["__init__", "errors", "types", "processes", "disk", "secret", "config", "obs.runlog", "obs.spans"],
     [
         "loss",
         "bridge.rope",
@@ -55,6 +55,7 @@ FLOORS: list[list[str]] = [
         "data_views",
         "gold_replay",
         "launcher",
+        "pool_door",
         "eval_checkpoint",
         "convert",
         "bench",

@@ -137,7 +137,7 @@ def test_a_server_that_dies_at_its_start_is_reported_with_its_log(
     monkeypatch.setattr(server, "server_command", lambda spec, port, seed: command)
 
     async def scenario() -> None:
-        process = ServerProcess(_spec(), tmp_path)
+        process = ServerProcess(_spec(), tmp_path, token="t")
         for attempt in range(2):
             process.start()
             with pytest.raises(PoolError, match=r"ended before it was ready(.|\n)*no such model"):
@@ -155,7 +155,7 @@ def test_a_server_that_never_answers_is_reported_and_can_be_stopped(
     monkeypatch.setattr(server, "server_command", lambda spec, port, seed: command)
 
     async def scenario() -> None:
-        process = ServerProcess(_spec(), tmp_path)
+        process = ServerProcess(_spec(), tmp_path, token="t")
         await process.stop()  # nothing to stop yet
         process.start()
         with pytest.raises(PoolError, match="start_timeout_s"):
@@ -170,7 +170,7 @@ def test_a_server_that_never_answers_is_reported_and_can_be_stopped(
 
 
 def test_a_remote_server_that_is_not_there() -> None:
-    remote = RemoteServer("http://127.0.0.1:9/")
+    remote = RemoteServer("http://127.0.0.1:9/", token="t")
     assert remote.name == "127.0.0.1:9"
     with pytest.raises(PoolError, match="is it running"):
         asyncio.run(remote.wait_ready(0.3))
