@@ -4,7 +4,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.tools/uv/bin/uv)
 PYTHON := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: quickstart test fuzz check bench docs launcher slurm-test clean
+.PHONY: quickstart test fuzz check bench soak docs launcher slurm-test clean
 quickstart: $(READY)
 	.venv/bin/apriel fetch recipes/quickstart.toml
 	.venv/bin/apriel train recipes/quickstart.toml
@@ -38,6 +38,10 @@ slurm-test: $(READY) .venv-launch/.ready
 docs: .venv-docs/.ready
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
 	@echo "site/ is written; to read it: python3 -m http.server --bind 127.0.0.1 --directory site"
+
+# 200 faults of every kind on real runs of a small model: an hour or two on idle cores.
+soak: $(READY)
+	.venv/bin/apriel bench chaos --faults 200 --seed $(or $(SEED),0) --json bench-results/chaos.json
 
 clean:
 	rm -rf site .venv-docs .venv-launch .venv .tools .pytest_cache .ruff_cache .hypothesis bench-results

@@ -17,8 +17,14 @@ from apriel_mcore.errors import Preempted
 from apriel_mcore.obs.runlog import EventWriter, JsonlWriter, RunLog, read_events
 from apriel_mcore.obs.wandb_writer import WandbWriter
 from apriel_mcore.rollout.ask import Asker
-from apriel_mcore.rollout.configured import group_scorer, server_pool
+from apriel_mcore.rollout.configured import (
+    group_scorer,
+    local_server_maker,
+    remote_token,
+    server_pool,
+)
 from apriel_mcore.rollout.event_loop import EventLoopThread
+from apriel_mcore.rollout.orders import OrderDesk
 from apriel_mcore.rollout.pool import ServerPool
 from apriel_mcore.rundir import RunDir
 from apriel_mcore.seams import Ack, Offer
@@ -34,6 +40,9 @@ class Backstage:
         self.log = run_log(config, run_dir)
         self.judge = judges(config)
         self.pool: ServerPool = server_pool(config, model=model, logs=run_dir.logs, run=run_dir.digest)
+        self._make_local = local_server_maker(config, model=model, logs=run_dir.logs, run=run_dir.digest)
+        self._orders = run_dir.pool
+        self._desk: asyncio.Task[None] | None = None
         self.asker = Asker(self.pool, self.judge, group_scorer(config, self.pool, renderer))
         self._open = AsyncExitStack()
         self.run(self._open.enter_async_context(self.judge))
@@ -54,8 +63,10 @@ class Backstage:
         return asyncio.create_task(self._open.enter_async_context(self.pool))
 
     async def _end(self) -> None:
-        self._starting.cancel()
-        await asyncio.gather(self._starting, return_exceptions=True)
+        tasks = [self._starting, *([self._desk] if self._desk else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._open.aclose()
 
     def run[T](self, work: Coroutine[Any, Any, T]) -> T:
@@ -74,7 +85,17 @@ class Backstage:
         done, _ = await asyncio.wait([self._starting], timeout=within_s)
         for starting in done:
             starting.result()
+            self._take_orders()
         return bool(done)
+
+    def _take_orders(self) -> None:
+        desk = OrderDesk(
+            self._orders,
+            self.pool,
+            make_local=self._make_local,
+            remote_token=lambda: remote_token(self._config),
+        )
+        self._desk = asyncio.create_task(desk.serve())
 
     def server_states(self) -> Mapping[str, str]:
         """State of each server, by name."""

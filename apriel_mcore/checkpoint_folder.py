@@ -7,7 +7,6 @@ The folder gets its name when it is complete. `integrity.json` is the manifest t
 loader verifies (SHA-256 of each file), with each file's size beside it.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -126,15 +125,6 @@ def set_aside(folder: Path) -> Path:
     shutil.rmtree(aside, ignore_errors=True)
     folder.rename(aside)
     return aside
-
-
-def is_disk_full(error: BaseException | None) -> bool:
-    """Was this, or what caused it, a write without room? Libraries wrap the system's error."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _defect(path: Path, wanted: FileSum) -> str:

@@ -103,6 +103,11 @@ class RunDir(msgspec.Struct, frozen=True):
         return self.root / "outcome.json"
 
     @property
+    def pool(self) -> Path:
+        """Orders to the servers of a running run, and their list."""
+        return self.root / "pool"
+
+    @property
     def lock(self) -> Path:
         """Locked by the command that works on the run."""
         return self.root / "lock"

@@ -12,7 +12,7 @@ from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.types import Batch, Finish, Group, Problem, StepStats, Verdict
 
 
-class Completion(msgspec.Struct, frozen=True, kw_only=True):
+class Completion(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """What a server returns for one sampled answer (see types.Rollout for the fields)."""
 
     tokens_T: tuple[int, ...]
@@ -59,6 +59,8 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """Asks whether all of it is there, or nothing more will come."""
     members: tuple[str, ...] = ()
     """The lives of the servers that receive it, as the pool named them; others never see it arrive."""
+    sent_R: tuple[Sent, ...] = ()
+    """What each tensor rank of a server must read, or one entry for all; empty: as the first server did."""
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,9 +73,9 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-def arena_offer(path: str, version: int) -> Offer:
+def arena_offer(path: str, version: int, *, sent_R: tuple[Sent, ...] = ()) -> Offer:
     """A safetensors file that stays as it is until the next version is published."""
-    return Offer(version=version, take="take_weights", arguments={"path": path})
+    return Offer(version=version, take="take_weights", arguments={"path": path}, sent_R=sent_R)
 
 
 class Pool(Protocol):

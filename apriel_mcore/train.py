@@ -4,6 +4,7 @@ torchrun starts this once per rank. The first rank also owns the rollout servers
 files; whatever ends it, they end with it.
 """
 
+import gc
 import json
 import os
 import signal
@@ -50,6 +51,9 @@ def _work(run_dir: RunDir, attempt: int, recipe: Path) -> None:
     config = load(recipe)
     with ExitStack() as resources:
         parts = build(config, run_dir, attempt=attempt, resources=resources)
+        # The libraries and problems of now stay to the end: full collections, which stop the feed for a tenth
+        # of a second, need not visit them.
+        gc.freeze()
         try:
             loop.run(
                 config,

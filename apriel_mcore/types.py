@@ -15,14 +15,14 @@ Finish = Literal["stop", "length"]
 Outcome = Literal["kept", "filtered", "failed"]
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, gc=False, frozen=True):
     """One turn of a chat."""
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str
 
 
-class Problem(msgspec.Struct, frozen=True, kw_only=True):
+class Problem(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """A question with a judge.
 
     `id` is a hash of source and content, never a row position. `reference` is what the verifier
@@ -43,7 +43,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """Token ids of the rendered messages, filled in once by data/prompts.py."""
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class Verdict(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """What a judge says of one answer. A judge that breaks raises VerifierError instead."""
 
     score: float
@@ -53,7 +53,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
-class Rollout(msgspec.Struct, frozen=True, kw_only=True):
+class Rollout(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """One sampled answer: the exact ids the server produced, never re-tokenised text."""
 
     tokens_T: tuple[int, ...]
@@ -77,7 +77,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
         return self.finish == "length"
 
 
-class Group(msgspec.Struct, frozen=True, kw_only=True):
+class Group(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """The finished siblings of one problem, with at least two rollouts."""
 
     id: int
@@ -97,7 +97,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
         return sum(rollout.verdict.success for rollout in self.rollouts_G) / len(self.rollouts_G)
 
 
-class ShapedReward(msgspec.Struct, frozen=True, kw_only=True):
+class ShapedReward(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """The reward of one rollout, its parts kept apart."""
 
     task: float
@@ -113,7 +113,7 @@ class ShapedReward(msgspec.Struct, frozen=True, kw_only=True):
         return self.task + self.factor * self.length
 
 
-class Sample(msgspec.Struct, frozen=True, kw_only=True):
+class Sample(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """One trainable sequence: a prompt, an answer, and what to make of it."""
 
     domain: str

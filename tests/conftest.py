@@ -1,9 +1,13 @@
 """Fixtures that several test folders share: a tiny Llama folder, and one real vLLM server per session."""
 
 import asyncio
+import errno
 import json
+import os
+import sys
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -73,8 +77,40 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests first, so that parallel workers end together."""
+class FullDisk:
+    """A disk with room for so many more bytes, as far as apriel_mcore/disk.py sees it."""
+
+    def __init__(self) -> None:
+        self._room = sys.maxsize
+
+    def after(self, num_bytes: int) -> None:
+        self._room = num_bytes
+
+    def never(self) -> None:
+        self._room = sys.maxsize
+
+    def write(self, descriptor: int, content: bytes) -> int:
+        """As os.write: what fits, and an error when nothing does."""
+        if self._room == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = os.write(descriptor, content[: self._room])
+        self._room -= written
+        return written
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> FullDisk:
+    """Full when it is told to be."""
+    disk = FullDisk()
+    os_of_disk = SimpleNamespace(**{**vars(os), "write": disk.write})
+    monkeypatch.setattr("apriel_mcore.disk.os", os_of_disk)
+    return disk
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The longest tests first, so that parallel workers end together; chaos only when it is asked for."""
+    if "chaos" not in config.getoption("markexpr"):
+        items[:] = [item for item in items if item.get_closest_marker("chaos") is None]
     items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
 
 
@@ -109,7 +145,7 @@ def live_pool(
         weights="as_trained",
         copies=tmp_path_factory.mktemp("copies"),
     )
-    process = ServerProcess(spec, tmp_path_factory.mktemp("server-logs"))
+    process = ServerProcess(spec, tmp_path_factory.mktemp("server-logs"), token="t" * 16)
     patience = Patience(start_timeout_s=500.0, backoff_s=0.1)
     pool = ServerPool([process], places=settings.max_num_seqs, recompute_kv=False, patience=patience)
     with asyncio.Runner() as runner:

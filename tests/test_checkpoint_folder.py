@@ -1,6 +1,5 @@
 """A sealed folder vouches for every bit of its files; pruning keeps the latest and the best."""
 
-import errno
 import os
 from pathlib import Path
 
@@ -69,12 +68,3 @@ def test_the_latest_and_the_best_stay(tmp_path: Path) -> None:
     (tmp_path / "step_000011").mkdir()  # no manifest: not ours
     folders.prune(tmp_path, keep=2, best={4, 10})
     assert sorted(os.listdir(tmp_path)) == ["step_000004", "step_000008", "step_000010", "step_000011"]
-
-
-def test_a_full_disk_is_told_from_other_failures_through_wrappers() -> None:
-    full = RuntimeError("unexpected pos")
-    full.__context__ = OSError(errno.ENOSPC, "No space left on device")
-    assert folders.is_disk_full(full)
-    assert folders.is_disk_full(OSError(errno.EDQUOT, "Disk quota exceeded"))
-    assert not folders.is_disk_full(OSError(errno.EIO, "Input/output error"))
-    assert not folders.is_disk_full(RuntimeError("no"))

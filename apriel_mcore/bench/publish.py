@@ -24,6 +24,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from apriel_mcore import secret
 from apriel_mcore.bench.door import Numbers
 from apriel_mcore.bridge import shape
 from apriel_mcore.bridge.arena import ArenaPair
@@ -159,7 +160,8 @@ async def _publish_under_load(
 ) -> Round:
     await asyncio.to_thread(trainer.step)
     began = time.perf_counter()
-    async with aiohttp.ClientSession() as http:
+    token = pool.fleet.keepers[0].endpoint.token
+    async with aiohttp.ClientSession(headers={"Authorization": secret.header(token)}) as http:
         answers = [Stream(http, pool.urls[0], salt=f"{version}.{i}") for i in range(args.answers)]
         tasks = [asyncio.create_task(answer.run(args.tokens)) for answer in answers]
         while min(len(answer.times) for answer in answers) < min(WARM_TOKENS, args.tokens // 2):

@@ -5,6 +5,7 @@
 The arena that is written is never the one that was offered last.
 """
 
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -17,7 +18,13 @@ from apriel_mcore.bridge.publish import Delivery, Ranks, ServerSide, check_same_
 from apriel_mcore.bridge.receipt import summarize
 from apriel_mcore.bridge.reshard import Chunks, ShardExport
 from apriel_mcore.bridge.tensorfile import Dtypes
+from apriel_mcore.errors import AprielError
 from apriel_mcore.seams import Ack, Sent, arena_offer
+
+_log = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+"""Of one version; servers that refused it have to come back in between."""
 
 
 class ArenaTransport:
@@ -35,7 +42,17 @@ class ArenaTransport:
         self._arenas = arenas
 
     def deliver(self, version: int, chunks: Chunks) -> Delivery:
-        """See Transport."""
+        """See Transport. What every server refused is written anew: the bytes may have changed since."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self._deliver(version, chunks)
+            except AprielError as error:  # on every rank alike
+                if attempt == ATTEMPTS:
+                    raise
+                _log.warning("version %d, attempt %d of %d: %s", version, attempt, ATTEMPTS, error)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _deliver(self, version: int, chunks: Chunks) -> Delivery:
         start = time.perf_counter()
         arena = self._arenas.writable
         self._exports[arena.path].run(chunks)
@@ -46,7 +63,8 @@ class ArenaTransport:
 
         def hand_over() -> None:
             sent.append(summarize(arena.mapping, where=str(arena.path), threads=_spare_threads()))
-            acks.extend(self._servers.update(arena_offer(str(arena.path), version)).result())
+            offer = arena_offer(str(arena.path), version, sent_R=tuple(sent))
+            acks.extend(self._servers.update(offer).result())
 
         on_first_rank(self._ranks, hand_over)
         self._arenas.swap()

@@ -23,8 +23,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from apriel_mcore.bridge.acks import differences
 from apriel_mcore.bridge.scales import by_layers
 from apriel_mcore.bridge.tensorfile import contents
+from apriel_mcore.disk import AppendOnly, patiently
 from apriel_mcore.errors import BridgeError
 from apriel_mcore.seams import Ack, Sent
 
@@ -154,20 +156,7 @@ def check_acks(acks: Sequence[Ack], sent_R: Sequence[Sent], version: int) -> Non
     """
     if not acks:
         raise BridgeError(f"version {version}: no server took the weights")
-    problems: list[str] = []
-    for ack in acks:
-        if ack.version != version:
-            problems.append(f"{ack.server} has version {ack.version}, sent was {version}")
-        expected_R = [*sent_R] * (len(ack.read_R) if len(sent_R) == 1 else 1)
-        if len(ack.read_R) != len(expected_R):
-            problems.append(f"{ack.server} has {len(ack.read_R)} tensor ranks, sent was to {len(expected_R)}")
-            continue
-        problems += [
-            f"{ack.server}{f' rank {rank}' if rank else ''} has {key} {found}, sent was {value}"
-            for rank, (read, sent) in enumerate(zip(ack.read_R, expected_R, strict=True))
-            for key, value in msgspec.structs.asdict(sent).items()
-            if (found := getattr(read, key)) != value
-        ]
+    problems = [problem for ack in acks for problem in differences(ack, sent_R, version)]
     if problems:
         raise BridgeError(f"version {version} did not arrive as it was sent: {'; '.join(problems)}")
 
@@ -186,9 +175,11 @@ def together(sent_R: Sequence[Sent]) -> Sent:
 
 
 def append(receipt: Receipt, path: Path) -> None:
-    """Add a line to receipts.jsonl."""
-    with path.open("ab") as file:
-        file.write(msgspec.json.encode(receipt) + b"\n")
+    """Add a line to receipts.jsonl; waits while the disk is full."""
+    line = msgspec.json.encode(receipt) + b"\n"
+    file = AppendOnly(path)
+    patiently(lambda: file.append(line, sync=False), where=path)
+    file.close()
 
 
 def read(path: Path) -> list[Receipt]:

@@ -168,8 +168,12 @@ class StreamTransport:
         failure = "; ".join(sorted({one.failure for one in parts if one.failure}))
         acks: tuple[Ack, ...] = ()
         if self._ranks.is_first:
+            offer = self._offer(version, self._meeting)
+            if not failure:
+                digests = {number: text for one in parts for number, text in one.digests.items()}
+                offer = msgspec.structs.replace(offer, sent_R=sent_to(self._plan, digests))
             try:
-                acks = tuple(self._servers.update(self._offer(version, self._meeting)).result())
+                acks = tuple(self._servers.update(offer).result())
             except AprielError as error:
                 failure = failure or str(error)
         return acks, self._ranks.broadcast(failure.encode()).decode()

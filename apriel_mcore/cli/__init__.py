@@ -14,6 +14,7 @@ from apriel_mcore.cli import (
     data,
     evaluation,
     planning,
+    pool,
     recipes,
     serving,
     training,
@@ -21,7 +22,19 @@ from apriel_mcore.cli import (
 )
 from apriel_mcore.errors import AprielError
 
-SUBJECTS = (training, cluster, recipes, data, serving, evaluation, views, convert, planning, bench)
+SUBJECTS = (
+    training,
+    cluster,
+    pool,
+    recipes,
+    data,
+    serving,
+    evaluation,
+    views,
+    convert,
+    planning,
+    bench,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

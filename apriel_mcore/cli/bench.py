@@ -18,6 +18,8 @@ BENCHES = (
     "checkpoint",
     "fp8_training",
     "page",
+    "load",
+    "chaos",
 )
 
 

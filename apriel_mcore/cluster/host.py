@@ -9,10 +9,11 @@ answers nobody until the pool has given it the current weights.
 import asyncio
 import logging
 
+from apriel_mcore import secret
 from apriel_mcore.cluster.place import POLL_S, Place
 from apriel_mcore.data import model_files
 from apriel_mcore.errors import AprielError
-from apriel_mcore.rollout.configured import Share, server_specs
+from apriel_mcore.rollout.configured import Share, server_spec
 from apriel_mcore.rollout.keeper import Keeper, Life, Patience
 from apriel_mcore.rollout.server import ServerProcess
 
@@ -39,6 +40,9 @@ class _Doorstep:
         life.ended.set()
         _log.warning("%s: %s", life.endpoint.name, reason)
 
+    async def run_dry(self, life: Life) -> None:
+        """What it was asked, the pool on the leading node knows: there it is drained."""
+
 
 def host(place: Place) -> None:
     """Servers until the run ends, which raises Ended; PoolError when one does not start."""
@@ -55,8 +59,11 @@ async def _host(place: Place) -> None:
         first_device=0,
     )
     model = model_files.model_folder(config.model)
-    specs = server_specs(config, share, model=model, run=place.run_dir.digest)
-    servers = [ServerProcess(spec, place.run_dir.logs) for spec in specs]
+    token = secret.read(place.attempt.token, secret.SERVER_VARIABLE)
+    specs = [
+        server_spec(config, share, number, model=model, run=place.run_dir.digest) for number in share.numbers
+    ]
+    servers = [ServerProcess(spec, place.run_dir.logs, token=token) for spec in specs]
     home = _Doorstep()
     patience = Patience(start_timeout_s=specs[0].settings.start_timeout_s)
     keeping = [asyncio.create_task(_keep(Keeper(server, home, patience))) for server in servers]

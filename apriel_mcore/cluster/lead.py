@@ -1,14 +1,13 @@
 """The first trainer node: gathers the others, writes down where they are, trains, and says how it ended."""
 
-import secrets
 import time
 import urllib.error
 import urllib.request
 
 import msgspec
 
-from apriel_mcore import launcher, preflight, rundir
-from apriel_mcore.cluster.folders import Orders, put, put_secret
+from apriel_mcore import launcher, preflight, rundir, secret
+from apriel_mcore.cluster.folders import Orders, put
 from apriel_mcore.cluster.place import Place
 from apriel_mcore.config.load import dump
 from apriel_mcore.config.schema import ArenaPublish, LocalServers, RemoteServers, RemoteVerify, RunConfig
@@ -33,7 +32,7 @@ def lead(place: Place) -> None:
     preflight.check(placed, run_dir, tell=print)
     with rundir.held(run_dir):
         rundir.prepare(run_dir, config)
-        put_secret(place.attempt.token, secrets.token_hex(32).encode())
+        secret.write(place.attempt.token, secret.new())
         put(place.attempt.recipe, dump(placed).encode())
         put(place.attempt.orders, msgspec.json.encode(Orders(attempt=run_dir.attempts() + 1)))
         _wait_for_judges(place, placed)
@@ -75,6 +74,7 @@ def with_addresses(place: Place, addresses: list[str]) -> RunConfig:
             f"http://{addresses[nodes.node_of(server)]}:{nodes.server_port(server)}"
             for server in range(nodes.servers)
         ],
+        token_file=str(place.attempt.token),
         max_num_seqs=local.max_num_seqs + SPARE_SEQS,
         max_model_len=local.max_model_len,
         tensor=local.tensor,
@@ -101,7 +101,7 @@ def _muster(place: Place) -> list[str]:
 def _wait_for_judges(place: Place, placed: RunConfig) -> None:
     if not isinstance(placed.verify, RemoteVerify):
         return
-    urls, token = placed.verify.urls, place.attempt.token.read_text(encoding="utf-8")
+    urls, token = placed.verify.urls, secret.read(place.attempt.token, secret.SERVER_VARIABLE)
 
     def missing() -> list[str]:
         return [url for url in urls if not answers(url, token)]
@@ -110,7 +110,7 @@ def _wait_for_judges(place: Place, placed: RunConfig) -> None:
 
 
 def answers(url: str, token: str) -> bool:
-    request = urllib.request.Request(f"{url}/health", headers={"Authorization": f"Bearer {token}"})
+    request = urllib.request.Request(f"{url}/health", headers={"Authorization": secret.header(token)})
     try:
         with urllib.request.urlopen(request, timeout=5.0):
             return True

@@ -21,7 +21,8 @@ import msgspec
 import torch.distributed as dist
 
 from apriel_mcore import checkpoint_folder
-from apriel_mcore.checkpoint_folder import STATE_FILE, is_disk_full
+from apriel_mcore.checkpoint_folder import STATE_FILE
+from apriel_mcore.disk import is_disk_full
 from apriel_mcore.errors import CheckpointError
 from apriel_mcore.mcore import checkpoint
 from apriel_mcore.mcore.learner import MegatronLearner

@@ -1,6 +1,7 @@
 """What is the run doing right now? A terminal view that reads nothing but events.jsonl."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,9 @@ from apriel_mcore.config.schema import RunConfig
 
 Event = dict[str, Any]
 
+_NOTHING_LEFT = 1 << 16
+"""Bytes."""
+
 
 class LiveView:
     """A table that follows the run on a terminal; one line per event where there is none."""
@@ -25,6 +29,7 @@ class LiveView:
         self._offset = events.stat().st_size if events.exists() else 0
         self._rest = b""
         self._last: dict[str, Event] = {}
+        self._disk_is_full = False
         self._console = Console()
         self._stderr = Console(stderr=True)
         self._live = Live(console=self._console, refresh_per_second=2) if sys.stdout.isatty() else None
@@ -52,6 +57,16 @@ class LiveView:
                 line = one_line(event, self._config.train.num_steps)
                 if line:
                     self._console.print(line, highlight=False, soft_wrap=True)
+
+        self._look_at_disk()
+
+    def _look_at_disk(self) -> None:
+        """Say that it is full: what the run itself says of it has to wait for space, as events do."""
+        is_full = shutil.disk_usage(self._events.parent).free < _NOTHING_LEFT
+        if is_full != self._disk_is_full:
+            verb = "is full: the run stands still until there is space" if is_full else "has space again"
+            self._alarm({"event": "alarm", "message": f"the disk of {self._events.parent} {verb}"})
+        self._disk_is_full = is_full
 
     def _alarm(self, event: Event) -> None:
         """Above the table where there is one, else on stderr."""

@@ -5,10 +5,12 @@ dropped by `read_events`, so that each step counts once.
 """
 
 import json
-import os
+import threading
 import time
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
+
+from apriel_mcore.disk import AppendOnly, is_disk_full
 
 Event = dict[str, Any]
 
@@ -25,26 +27,25 @@ class EventWriter(Protocol):
         ...
 
 
-def open_lines(path: Path) -> BinaryIO:
-    """A file of lines to append to; a line that a killed attempt tore is ended first."""
-    file = path.open("ab+")
-    if file.tell():
-        file.seek(-1, os.SEEK_END)
-        if file.read(1) != b"\n":
-            file.write(b"\n")
-    return file
-
-
 class JsonlWriter:
-    """events.jsonl: one object a line, flushed as written."""
+    """events.jsonl: one object a line, written at once from any thread; on a full disk, with a later one."""
 
     def __init__(self, path: Path) -> None:
-        self._file = open_lines(path)
+        self._file = AppendOnly(path)
+        self._waiting: list[str] = []
+        self._lock = threading.Lock()
 
     def write(self, event: Event) -> None:
         """Append one line."""
-        self._file.write(json.dumps(event).encode() + b"\n")
-        self._file.flush()
+        with self._lock:
+            self._waiting.append(json.dumps(event) + "\n")
+            try:
+                self._file.append("".join(self._waiting).encode(), sync=False)
+            except OSError as error:
+                if not is_disk_full(error):
+                    raise
+            else:
+                self._waiting.clear()
 
     def close(self, *, failed: bool) -> None:
         """Close the file."""

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from apriel_mcore.disk import AppendOnly, patiently
 from apriel_mcore.obs import spans
-from apriel_mcore.obs.runlog import Event, RunLog, open_lines
+from apriel_mcore.obs.runlog import Event, RunLog
 from apriel_mcore.obs.spans import Span
 from apriel_mcore.obs.stepevent import Shaped, step_event
 from apriel_mcore.obs.stragglers import Stragglers
@@ -20,7 +21,8 @@ class StepFiles:
 
     def __init__(self, rollouts: Path, timeline: Timeline) -> None:
         self._rollouts = rollouts
-        self._index = open_lines(rollouts / "trained.jsonl")
+        self._index_path = rollouts / "trained.jsonl"
+        self._index = AppendOnly(self._index_path)
         self._timeline = timeline
 
     def write(
@@ -28,8 +30,8 @@ class StepFiles:
     ) -> None:
         """Texts first: the index names nothing that is not there."""
         places = write_groups(step_file(self._rollouts, step), groups)
-        self._index.write(index_line(step, groups, shaped_P_G, batch, places))
-        self._index.flush()
+        line = index_line(step, groups, shaped_P_G, batch, places)
+        patiently(lambda: self._index.append(line, sync=False), where=self._index_path)
         self._timeline.write(step, done)
 
 

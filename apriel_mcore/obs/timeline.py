@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from apriel_mcore.obs.runlog import open_lines
+from apriel_mcore.disk import AppendOnly, patiently
 from apriel_mcore.obs.spans import Span
 
 
@@ -27,14 +27,14 @@ class Timeline:
 
     def __init__(self, folder: Path, *, rank: int, attempt: int) -> None:
         folder.mkdir(exist_ok=True)
-        self._file = open_lines(folder / f"rank{rank}.jsonl")
+        self._path = folder / f"rank{rank}.jsonl"
+        self._file = AppendOnly(self._path)
         self._who = {"rank": rank, "attempt": attempt, "host": platform.node(), "pid": os.getpid()}
 
     def write(self, step: int, spans: Sequence[Span]) -> None:
         """Append a line."""
-        line = {"step": step, **self._who, "spans": spans}
-        self._file.write(msgspec.json.encode(line) + b"\n")
-        self._file.flush()
+        line = msgspec.json.encode({"step": step, **self._who, "spans": spans}) + b"\n"
+        patiently(lambda: self._file.append(line, sync=False), where=self._path)
 
 
 def read(folder: Path) -> Iterator[TimelineStep]:

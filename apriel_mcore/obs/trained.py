@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import zstandard
 
+from apriel_mcore.disk import patiently
 from apriel_mcore.types import Batch, Group, ShapedReward
 
 HEAD_CHARS = 160
@@ -65,8 +66,12 @@ def write_groups(path: Path, groups: Sequence[Group]) -> list[tuple[int, int]]:
     compress = zstandard.ZstdCompressor(level=3).compress
     frames = [compress(msgspec.json.encode(group) + b"\n") for group in groups]
     partial = path.with_suffix(".partial")
-    partial.write_bytes(b"".join(frames))
-    partial.replace(path)
+
+    def write() -> None:
+        partial.write_bytes(b"".join(frames))
+        partial.replace(path)
+
+    patiently(write, where=path)
     places: list[tuple[int, int]] = []
     for frame in frames:
         places.append((sum(places[-1]) if places else 0, len(frame)))

@@ -12,6 +12,7 @@ from uuid import uuid4
 import aiohttp
 import msgspec
 
+from apriel_mcore import secret
 from apriel_mcore.errors import PoolError
 from apriel_mcore.seams import Ack, Offer, Sampling, Sent
 
@@ -20,6 +21,8 @@ _HEALTH_S = 10.0
 _UPDATE_S = 300.0
 _RECEIVE_S = 60.0
 """For a plan of what is to come; the receiving itself is waited for by asking."""
+_MAX_ANSWER = 256 << 20
+"""Log-probs of a text of a million tokens are 50 MiB of JSON."""
 _KEEPALIVE_S = 3.0
 """Below the 5 s after which uvicorn drops an idle connection: never send on one it is about to close."""
 
@@ -28,7 +31,7 @@ class ServerFailed(Exception):
     """The server did not do what it was asked, by no fault of the request: another one may."""
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class Answer(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """One sampled answer as the server reports it."""
 
     tokens_T: tuple[int, ...]
@@ -37,18 +40,18 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     finish: Literal["stop", "length", "abort"]
 
 
-class _Logprobs(msgspec.Struct, frozen=True):
+class _Logprobs(msgspec.Struct, gc=False, frozen=True):
     token_logprobs: tuple[float, ...]
 
 
-class _Choice(msgspec.Struct, frozen=True):
+class _Choice(msgspec.Struct, gc=False, frozen=True):
     text: str
     finish_reason: Literal["stop", "length", "abort"]
     token_ids: tuple[int, ...]
     logprobs: _Logprobs
 
 
-class _Completed(msgspec.Struct, frozen=True):
+class _Completed(msgspec.Struct, gc=False, frozen=True):
     choices: tuple[_Choice]
 
 
@@ -90,10 +93,11 @@ class _Reset(msgspec.Struct, frozen=True):
 class VllmClient:
     """The HTTP side of one server. `close` makes every call in progress raise ServerFailed."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, token: str) -> None:
         self.url = url
         self._http = aiohttp.ClientSession(
             base_url=url,
+            headers={"Authorization": secret.header(token)},
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
         )
@@ -182,14 +186,28 @@ class VllmClient:
             async with self._http.post(
                 path, data=msgspec.json.encode(body), headers=headers, timeout=timeout
             ) as response:
-                content = await response.read()
+                content = await _content(response)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ServerFailed(f"{self.url}{path}: {type(error).__name__}: {error}") from error
+        if response.status == 401:
+            raise PoolError(f"{self.url} refuses the token (rollout.servers.token_file)")
         if response.status >= 500:
             raise ServerFailed(f"{self.url}{path}: HTTP {response.status}: {_excerpt(content)}")
         if response.status >= 400:
             raise PoolError(f"{self.url}{path} refused: HTTP {response.status}: {_excerpt(content)}")
         return content
+
+
+async def _content(response: aiohttp.ClientResponse) -> bytes:
+    """All of an answer; ServerFailed when it is larger than any of a server that works."""
+    parts, size = list[bytes](), 0
+    async for part in response.content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > _MAX_ANSWER:
+            response.close()
+            raise ServerFailed(f"{response.url}: an answer of more than {_MAX_ANSWER >> 20} MiB")
+    return b"".join(parts)
 
 
 def _arguments(offer: Offer) -> dict[str, str]:

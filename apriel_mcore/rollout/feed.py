@@ -6,7 +6,8 @@
 
 Consumes tickets of the scheduler and places in the pool; produces groups, oldest first per domain.
 Waits: the dispatcher for a free place (bounded outstanding work: max_lag) or a free pool slot;
-`take` for the quotas of a batch. Unblocked by: a group that resolves, a settle. Everything that touches
+`take` for the quotas of a batch and for their groups' way to the disk. Unblocked by: a group that resolves, a
+settle, space on a full disk. Everything that touches
 the scheduler runs on one event loop, so there are no locks. Every decision goes to the journal first, and
 a restarted run replays it: recorded batches are trained again as they were, finished groups are not
 generated again, what was in flight is asked again.
@@ -214,7 +215,7 @@ class RolloutFeed:
     def _may_dispatch(self) -> bool:
         room = len(self._in_flight) < self._config.rollout.max_groups_in_flight
         replaying = bool(self._recorded) or self._version < self._settled
-        return room and not replaying
+        return room and not replaying and not self._journal.stalled
 
     def _send(self, ticket: Ticket) -> None:
         self._journal.append(
@@ -240,7 +241,8 @@ class RolloutFeed:
             group=group if group and outcome == "kept" else "dropped",
         )
         self._journal.append(record)
-        self._resolve(record)
+        self._resolve(record)  # in the order of the journal; trained only when it is on disk
+        await self._journal.durable()
         for message in self._scheduler.alarms():
             self._alarm(message)
 
@@ -277,6 +279,7 @@ class RolloutFeed:
                 raise StopRequested
             batch = self._compose(force=time.monotonic() > give_up)
             if batch is not None:
+                await self._journal.durable()
                 return batch
             if self._weights_wanted():
                 raise WeightsWanted
@@ -338,8 +341,13 @@ class RolloutFeed:
 
     async def _snapshot(self) -> dict[str, Any]:
         self._segments.append(self._journal.rotate())
+        state = self._state()
+        await self._journal.durable()  # a checkpoint before this one may need all of the segments before
         if len(self._segments) == self._segments.maxlen:
             self._journal.forget_before(self._segments[0])
+        return state
+
+    def _state(self) -> dict[str, Any]:
         return {
             "segment": self._journal.segment,
             "scheduler": self._scheduler.state(),

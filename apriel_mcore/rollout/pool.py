@@ -19,16 +19,18 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
-from typing import Any, Self
+from contextlib import suppress
+from typing import Self
 from uuid import uuid4
 
 import msgspec
 
+from apriel_mcore.bridge.acks import differences
 from apriel_mcore.errors import PoolError
 from apriel_mcore.obs.spans import timed
-from apriel_mcore.rollout.client import ServerFailed
-from apriel_mcore.rollout.keeper import Endpoint, Keeper, Life, Patience, State
+from apriel_mcore.rollout.client import Answer, ServerFailed
+from apriel_mcore.rollout.fleet import Fleet
+from apriel_mcore.rollout.keeper import Endpoint, Life, Patience, ServerRecord, State
 from apriel_mcore.rollout.router import Router
 from apriel_mcore.seams import Ack, Completion, Offer, Sampling, Sent
 
@@ -57,7 +59,7 @@ class ServerPool:
     def __init__(
         self, endpoints: Sequence[Endpoint], *, places: int, recompute_kv: bool, patience: Patience
     ) -> None:
-        self._keepers = [Keeper(endpoint, self, patience) for endpoint in endpoints]
+        self.fleet = Fleet(endpoints, self, patience, on_end=self._end)
         self._recompute_kv = recompute_kv
         self._patience = patience
         self._router: Router[Life] = Router(places)
@@ -69,7 +71,6 @@ class ServerPool:
         self._swap = asyncio.Lock()
         self._door = asyncio.Event()
         self._door.set()
-        self._keeping: list[asyncio.Task[None]] = []
         self._counts: Counter[str] = Counter()
 
     @property
@@ -80,7 +81,7 @@ class ServerPool:
     @property
     def states(self) -> dict[str, State]:
         """Of every server, by name."""
-        return {keeper.endpoint.name: keeper.state for keeper in self._keepers}
+        return {keeper.endpoint.name: keeper.state for keeper in self.fleet.keepers}
 
     @property
     def urls(self) -> list[str]:
@@ -89,22 +90,13 @@ class ServerPool:
 
     async def __aenter__(self) -> Self:
         """Start every server and wait for all; the first failure ends the others and is raised."""
-        async with AsyncExitStack() as undo:
-            undo.push_async_callback(self._stop_all)
-            lives = [asyncio.create_task(keeper.raise_up()) for keeper in self._keepers]
-            undo.push_async_callback(_cancel, lives)
-            servers = await asyncio.gather(*lives)
-            undo.pop_all()
-        for keeper, server in zip(self._keepers, servers, strict=True):
-            self._keeping.append(asyncio.create_task(keeper.keep(server)))
-            self._keeping[-1].add_done_callback(self._note_end)
+        await self.fleet.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stop every local server; requests still in flight fail."""
-        await _cancel(self._keeping)
-        await self._stop_all()
-        self._router.fail(PoolError("the rollout pool is closed"))
+        await self.fleet.stop()
+        self._end(PoolError("the rollout pool is closed"))
 
     async def generate(self, prompt_T: Sequence[int], sampling: Sampling) -> Completion:
         """One sampled answer; asked again when a server fails. PoolError when none is left."""
@@ -122,13 +114,14 @@ class ServerPool:
                 except ServerFailed as error:
                     reason = str(error)
                     self._counts["failed_requests"] += 1
+                    server.deeds.failures += 1
                     await self._suspect(server, reason)
                     continue
                 if answer.finish == "abort":
                     self._counts["aborted_requests"] += 1
                     continue
-                self._counts["requests"] += 1
-                self._counts["tokens"] += len(answer.tokens_T)
+                seconds = time.monotonic() - start
+                self._note(server, answer, seconds)
                 return Completion(
                     tokens_T=answer.tokens_T,
                     logprobs_T=answer.logprobs_T,
@@ -136,7 +129,7 @@ class ServerPool:
                     finish=answer.finish,
                     version_first=version,
                     version_last=server.version,
-                    seconds=time.monotonic() - start,
+                    seconds=seconds,
                     server=server.endpoint.name,
                 )
         raise PoolError(f"a request failed {self._patience.request_attempts} times; last: {reason}")
@@ -207,7 +200,8 @@ class ServerPool:
             raise PoolError(f"no server is left that received version {offer.version}")
         while not self._acks:
             await self._router.until_serving()
-        return list(self._acks.values())
+        order = [keeper.endpoint.name for keeper in self.fleet.keepers]
+        return [self._acks[name] for name in order if name in self._acks]
 
     @property
     def needs_weights(self) -> bool:
@@ -224,10 +218,33 @@ class ServerPool:
         }
         names = ("requests", "tokens", "failed_requests", "aborted_requests", "retired")
         counts = {f"pool.{name}": self._counts[name] for name in names}
-        counts["pool.restarts"] = sum(keeper.num_restarts for keeper in self._keepers)
-        return {name: float(value) for name, value in (levels | counts).items()}
+        counts["pool.restarts"] = sum(keeper.num_restarts for keeper in self.fleet.keepers)
+        numbers = {name: float(value) for name, value in (levels | counts).items()}
+        for server in self.roll():
+            for name in ("running", "requests", "tokens", "failures", "restarts", "version"):
+                numbers[f"pool.{server.name}.{name}"] = float(msgspec.structs.asdict(server)[name])
+            numbers[f"pool.{server.name}.seconds_mean"] = server.seconds_mean
+        return numbers
+
+    def roll(self) -> list[ServerRecord]:
+        """Every server, what it does and has done."""
+        return [
+            keeper.record(running=self._router.running_on(keeper.life) if keeper.life else 0)
+            for keeper in self.fleet.keepers
+        ]
 
     # --- one server ------------------------------------------------------------------------------
+
+    def _note(self, server: Life, answer: Answer, seconds: float) -> None:
+        self._counts["requests"] += 1
+        self._counts["tokens"] += len(answer.tokens_T)
+        server.deeds.requests += 1
+        server.deeds.tokens += len(answer.tokens_T)
+        server.deeds.seconds += seconds
+
+    def _end(self, error: PoolError) -> None:
+        """Nobody will ever answer: whoever waits is told."""
+        self._router.fail(error)
 
     async def _until_open(self) -> None:
         while not self._door.is_set():
@@ -260,15 +277,22 @@ class ServerPool:
     async def _until_arrived(self, offer: Offer, server: Life) -> None:
         """Requests go on meanwhile: the swap alone is what they wait for."""
         try:
-            while offer.arrived and not await server.client.has_arrived(offer):
-                await asyncio.sleep(_ARRIVAL_POLL_S)
+            async with asyncio.timeout(self._patience.publish_s):
+                while offer.arrived and not await server.client.has_arrived(offer):
+                    await asyncio.sleep(_ARRIVAL_POLL_S)
+        except TimeoutError:
+            self._part_with(server, self._too_slow("received", offer))
         except ServerFailed as error:
             self._part_with(server, str(error))
 
     async def _update(self, server: Life) -> str:
         """Swap a server's weights, or part with it; why, if it is healthy and refused."""
         try:
-            await self._load(server)
+            async with asyncio.timeout(self._patience.publish_s):
+                await self._load(server)
+        except TimeoutError:
+            self._part_with(server, self._too_slow("taken", self._weights.offers[-1]))
+            return ""
         except ServerFailed as error:
             refused = await server.client.is_healthy()
             self._part_with(server, str(error))
@@ -276,6 +300,9 @@ class ServerPool:
         if server in self._joiners:
             self._admit(server)
         return ""
+
+    def _too_slow(self, verb: str, offer: Offer) -> str:
+        return f"it has not {verb} version {offer.version} within {self._patience.publish_s:g} s"
 
     def _part_with(self, server: Life, reason: str) -> None:
         """A joiner's keeper hears of it from the future that it awaits, a serving one's from its end."""
@@ -294,9 +321,11 @@ class ServerPool:
 
     async def _load(self, server: Life) -> None:
         """Have a server take the current offer; only under the swap lock."""
-        name = server.endpoint.name
+        name, offer = server.endpoint.name, self._weights.offers[-1]
         with timed("take weights", lane=name):
-            ack = await server.client.take(self._weights.offers[-1], name=name)
+            ack = await server.client.take(offer, name=name)
+        if offer.sent_R and (wrong := differences(ack, offer.sent_R, offer.version)):
+            raise ServerFailed("; ".join(wrong))
         if self._read_R and ack.read_R != self._read_R:
             raise ServerFailed(f"{name} read other bytes of version {ack.version} than those before it")
         if self._recompute_kv:
@@ -321,6 +350,10 @@ class ServerPool:
         _log.warning("%s leaves the pool: %s", life.endpoint.name, reason)
 
     # --- the lives of a server -------------------------------------------------------------------
+
+    async def run_dry(self, life: Life) -> None:
+        """keeper.Home: nothing new is asked of the server; until it has answered all."""
+        await self._router.run_dry(life)
 
     async def welcome(self, life: Life) -> None:
         """keeper.Home: the server serves as soon as it has the current weights, maybe the next ones."""
@@ -354,25 +387,3 @@ class ServerPool:
             _log.warning("%s joins with the next version: %s", server.endpoint.name, error)
             return False
         return True
-
-    def _note_end(self, keeper: asyncio.Task[None]) -> None:
-        """A keeper ends when it gives its server up; the last one, or a broken one, ends the pool."""
-        if keeper.cancelled():
-            return
-        if error := keeper.exception():
-            self._router.fail(PoolError(f"the pool broke: {error!r}"))
-        elif all(other.done() for other in self._keeping):
-            self._router.fail(PoolError("no rollout server is left; see the servers' logs"))
-
-    async def _stop_all(self) -> None:
-        for server in self._router.servers:
-            await server.client.close()
-        await asyncio.gather(*(keeper.endpoint.stop() for keeper in self._keepers))
-        for keeper in self._keepers:
-            keeper.endpoint.forget()
-
-
-async def _cancel(tasks: "Sequence[asyncio.Task[Any]]") -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -19,6 +19,8 @@ class Router[Server: Hashable]:
     def __init__(self, places_per_server: int) -> None:
         self._places = places_per_server
         self._taken: dict[Server, int] = {}
+        self._leaving: set[Server] = set()
+        self._given_back = asyncio.Event()
         self._home: dict[Hashable, Server] = {}
         self._askers: Counter[Hashable] = Counter()
         self._line: deque[tuple[Hashable, asyncio.Future[Server]]] = deque()
@@ -46,9 +48,25 @@ class Router[Server: Hashable]:
         self._occupied.set()
         self._advance()
 
+    def running_on(self, server: Server) -> int:
+        """Places taken on it."""
+        return self._taken.get(server, 0)
+
+    async def run_dry(self, server: Server) -> None:
+        """Give no more of its places; returns when all have come back, or it was removed."""
+        if server not in self._taken:
+            return
+        self._leaving.add(server)
+        self._home = {key: home for key, home in self._home.items() if home != server}
+        while self._taken.get(server):
+            self._given_back.clear()
+            await self._given_back.wait()
+
     def remove(self, server: Server) -> None:
         """It serves no more; its places are gone, whoever holds them. Removing twice is harmless."""
         self._taken.pop(server, None)
+        self._leaving.discard(server)
+        self._given_back.set()
         self._home = {key: home for key, home in self._home.items() if home != server}
         if not self._taken and self._failure is None:
             self._occupied.clear()
@@ -100,6 +118,7 @@ class Router[Server: Hashable]:
     def _give_back(self, server: Server) -> None:
         if server in self._taken:
             self._taken[server] -= 1
+            self._given_back.set()
             self._advance()
 
     def _advance(self) -> None:
@@ -107,7 +126,11 @@ class Router[Server: Hashable]:
         while self._line:
             key, future = self._line[0]
             if not future.done():
-                free = [server for server, taken in self._taken.items() if taken < self._places]
+                free = [
+                    server
+                    for server, taken in self._taken.items()
+                    if taken < self._places and server not in self._leaving
+                ]
                 if not free:
                     return
                 server = self._choose(key, free)

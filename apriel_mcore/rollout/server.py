@@ -21,6 +21,7 @@ from typing import Literal
 import aiohttp
 import msgspec
 
+from apriel_mcore import secret
 from apriel_mcore.bridge.scales import BLOCK
 from apriel_mcore.config.schema import ArenaPublish, FilesPublish, LocalServers, RunConfig, StreamPublish
 from apriel_mcore.config.schema.publish import Weights
@@ -46,7 +47,7 @@ _RECEIVERS: dict[Transport, tuple[str, str]] = {
 }
 """Weight-transfer backend and worker extension of each transport."""
 _ENVIRONMENT = {
-    "VLLM_SERVER_DEV_MODE": "1",  # opens the weight and cache routes; they have no authentication
+    "VLLM_SERVER_DEV_MODE": "1",  # opens the weight and cache routes, which only the gate guards
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
@@ -88,8 +89,10 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True):
 class ServerProcess:
     """Starts, watches and ends one server. After `stop`, or when it died, `start` begins a new attempt."""
 
-    def __init__(self, spec: ServerSpec, logs: Path) -> None:
+    def __init__(self, spec: ServerSpec, logs: Path, *, token: str) -> None:
         self._spec = spec
+        self.token = token
+        """Without it, the server answers nothing."""
         self._logs = logs
         self._guard: subprocess.Popen[bytes] | None = None
         self.url = ""
@@ -127,7 +130,9 @@ class ServerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | server_environment(self._spec, cores=sorted(os.sched_getaffinity(0))),
+                env=os.environ
+                | server_environment(self._spec, cores=sorted(os.sched_getaffinity(0)))
+                | {secret.SERVER_VARIABLE: self.token},
                 start_new_session=True,  # a Ctrl-C in our terminal is ours to handle
             )
 
@@ -135,7 +140,7 @@ class ServerProcess:
         """Until the server answers; PoolError, with the end of its log, when it dies or takes too long."""
         try:
             async with asyncio.timeout(timeout_s):
-                await _until_answering(self.url, still_starting=lambda: self.alive)
+                await _until_answering(self, still_starting=lambda: self.alive)
         except TimeoutError:
             raise PoolError(
                 f"{self.name} was not ready after {timeout_s:.0f} s (rollout.servers.start_timeout_s): "
@@ -175,8 +180,9 @@ class RemoteServer:
 
     alive = True
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, token: str) -> None:
         self.url = url.rstrip("/")
+        self.token = token
         self.name = self.url.removeprefix("http://")
 
     def start(self) -> None:
@@ -186,7 +192,7 @@ class RemoteServer:
         """Until the server answers; PoolError when it takes too long."""
         try:
             async with asyncio.timeout(timeout_s):
-                await _until_answering(self.url, still_starting=lambda: True)
+                await _until_answering(self, still_starting=lambda: True)
         except TimeoutError:
             raise PoolError(
                 f"{self.url} (rollout.servers.urls) did not answer for {timeout_s:.0f} s: is it running?"
@@ -221,6 +227,7 @@ def server_command(spec: ServerSpec, *, port: int, seed: int) -> list[str]:
         "--seed": seed,
         "--weight-transfer-config": f'{{"backend": "{backend}"}}',
         "--worker-extension-cls": receiver,
+        "--middleware": f"{_INSIDE}.gate.Gate",
     }
     # The `vllm` command looks for a distribution of that name, which the CPU wheel does not have.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--disable-uvicorn-access-log"]
@@ -339,8 +346,22 @@ def serve(config: RunConfig) -> None:
         weights=config.publish.weights,
         copies=copies_of(config, f"serve-{os.getpid()}", 0),
     )
-    process = ServerProcess(spec, Path("runs") / f"{config.name}-serve" / "logs")
+    folder = Path("runs") / f"{config.name}-serve"
+    process = ServerProcess(spec, folder / "logs", token=_serving_token(folder))
     asyncio.run(_serve(process, config.rollout.servers.start_timeout_s))
+
+
+def _serving_token(folder: Path) -> str:
+    """From the environment, or a new one, in a file that only this user can read."""
+    if os.environ.get(secret.SERVER_VARIABLE):
+        return secret.read(None, secret.SERVER_VARIABLE)
+    folder.mkdir(parents=True, exist_ok=True)
+    token = secret.new()
+    secret.write(folder / "token", token)
+    print(
+        f"token: {folder / 'token'} (rollout.servers.token_file of the run that uses the server)", flush=True
+    )
+    return token
 
 
 async def _serve(process: ServerProcess, timeout_s: float) -> None:
@@ -355,14 +376,25 @@ async def _serve(process: ServerProcess, timeout_s: float) -> None:
         process.forget()
 
 
-async def _until_answering(url: str, *, still_starting: Callable[[], bool]) -> None:
-    """Poll the health route until it says 200, or until there is nobody to wait for."""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5.0)) as session:
+async def _until_answering(
+    server: ServerProcess | RemoteServer, *, still_starting: Callable[[], bool]
+) -> None:
+    """Poll the health route until it says 200, or until there is nobody to wait for.
+
+    InputError when it refuses the token.
+    """
+    headers, timeout = {"Authorization": secret.header(server.token)}, aiohttp.ClientTimeout(total=5.0)
+    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
         while still_starting():
             try:
-                async with session.get(f"{url}/health") as response:
+                async with session.get(f"{server.url}/health") as response:
                     if response.status == 200:
                         return
+                    if response.status == 401:
+                        raise InputError(
+                            f"{server.url} refuses the token; rollout.servers.token_file, or "
+                            f"${secret.SERVER_VARIABLE}, must hold what the server started with"
+                        )
             except (aiohttp.ClientError, TimeoutError):
                 pass
             await asyncio.sleep(_POLL_S)

@@ -163,9 +163,11 @@ class _Slot:
         self._nice = nice
         self._program = program
         self._worker: WorkerProcess | None = None
+        self._successor: asyncio.Task[WorkerProcess] | None = None
 
     async def ask(self, request: wire.Request) -> wire.Reply:
         """As WorkerProcess.ask, on a worker that is up and has the verifier loaded."""
+        self._hand_over()
         if self._worker is None or not self._worker.is_alive:
             self.stop()
             self._worker = await WorkerProcess.start(self._config, self._program, nice=self._nice)
@@ -181,15 +183,38 @@ class _Slot:
         return await worker.ask(request, self._config.deadline_s)
 
     def recycle(self) -> None:
-        """Ends a worker that has done its share."""
-        if self._worker is not None and self._worker.num_jobs >= self._config.jobs_per_worker:
-            self.stop()
+        """Has a worker that has done its share replaced, as soon as another one is up."""
+        worker = self._worker
+        if worker and worker.num_jobs >= self._config.jobs_per_worker and not self._successor:
+            self._successor = asyncio.create_task(self._raise_successor(set(worker.loaded)))
 
     def stop(self) -> None:
         """Nothing of it stays."""
+        successor, self._successor = self._successor, None
+        if successor and not successor.cancel() and successor.exception() is None:
+            successor.result().kill()
         if self._worker is not None:
             self._worker.kill()
             self._worker = None
+
+    def _hand_over(self) -> None:
+        """The successor, if it is up, takes the place of the worker; if it broke, nobody does for now."""
+        if self._successor is None or not self._successor.done():
+            return
+        successor, self._successor = self._successor, None
+        self.stop()
+        self._worker = successor.result() if successor.exception() is None else None
+
+    async def _raise_successor(self, verifiers: set[str]) -> WorkerProcess:
+        """A worker with these verifiers loaded; importing their libraries takes longer than many jobs."""
+        worker = await WorkerProcess.start(self._config, self._program, nice=self._nice)
+        with contextlib.ExitStack() as undo:
+            undo.callback(worker.kill)
+            for verifier in sorted(verifiers):
+                _or_raise(await worker.ask(wire.Load(verifier), LOAD_TIMEOUT_S), f"verifier {verifier}")
+                worker.loaded.add(verifier)
+            undo.pop_all()
+        return worker
 
 
 def _name(problem: Problem) -> str:

@@ -64,6 +64,8 @@ class WorkerProcess:
                 self._writer.write(wire.encode(request))
                 await self._writer.drain()
                 (size,) = wire.HEADER.unpack(await self._reader.readexactly(wire.HEADER.size))
+                if size > wire.MAX_REPLY:
+                    raise WorkerDied(f"worker said something larger than {wire.MAX_REPLY >> 20} MiB")
                 reply = wire.decode_reply(await self._reader.readexactly(size))
             answered = True
             return reply

@@ -7,8 +7,6 @@ A request is decoded into typed records and nothing else; larger ones than MAX_B
 """
 
 import asyncio
-import hmac
-import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -17,6 +15,7 @@ from pathlib import Path
 import msgspec
 from aiohttp import web
 
+from apriel_mcore import secret
 from apriel_mcore.config.schema import RemoteVerify, RunConfig, Verify
 from apriel_mcore.errors import ConfigError, InputError, Starved, VerifierError
 from apriel_mcore.types import Problem
@@ -29,7 +28,6 @@ MAX_BODY = 8 << 20
 QUEUE_PER_WORKER = 64
 """More than this waiting for each worker: the asker had better ask elsewhere."""
 TOKEN_VARIABLE = "APRIEL_VERIFIER_TOKEN"
-_MIN_TOKEN = 16
 
 
 type _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -40,7 +38,7 @@ class Service:
 
     def __init__(self, pool: VerifierPool, *, token: str, max_waiting: int) -> None:
         self._pool = pool
-        self._authorization = f"Bearer {token}".encode()
+        self._token = token
         self._max_waiting = max_waiting
 
     def application(self) -> web.Application:
@@ -52,8 +50,7 @@ class Service:
 
     @web.middleware
     async def _only_with_token(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        given = request.headers.get("Authorization", "").encode()
-        if not hmac.compare_digest(given, self._authorization):
+        if not secret.opens(request.headers.get("Authorization", "").encode(errors="replace"), self._token):
             return web.Response(status=401, text="the token is missing or wrong")
         return await handler(request)
 
@@ -99,18 +96,8 @@ def _problem(asked: wire.Asked) -> Problem:
 
 
 def read_token(path: Path | None) -> str:
-    """The secret in a file, or in the environment where no file is named; InputError when it is too short."""
-    where = str(path) if path else f"${TOKEN_VARIABLE}"
-    try:
-        token = path.read_text(encoding="utf-8").strip() if path else os.environ.get(TOKEN_VARIABLE, "")
-    except OSError as error:
-        raise InputError(f"{where}: cannot read the token: {error.strerror}") from error
-    if len(token) < _MIN_TOKEN or not token.isascii() or not token.isprintable():
-        raise InputError(
-            f"{where}: a token needs at least {_MIN_TOKEN} printable ASCII characters; "
-            "make one with `openssl rand -hex 32`"
-        )
-    return token
+    """As secret.read."""
+    return secret.read(path, TOKEN_VARIABLE)
 
 
 def serve(config: RunConfig, *, host: str, port: int, token: str) -> None:

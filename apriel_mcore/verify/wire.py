@@ -14,6 +14,8 @@ import msgspec
 from apriel_mcore.types import Verdict
 
 HEADER = struct.Struct(">I")
+MAX_REPLY = 8 << 20
+"""Bytes; a verdict with its details is a few hundred."""
 
 
 class Load(msgspec.Struct, frozen=True, tag=True):

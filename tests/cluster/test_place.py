@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from apriel_mcore.cluster import site as sites
-from apriel_mcore.cluster.folders import AttemptFolder, Launch, LaunchFolder, put, put_secret
+from apriel_mcore.cluster.folders import AttemptFolder, Launch, LaunchFolder, put
 from apriel_mcore.cluster.lead import crew, with_addresses
 from apriel_mcore.cluster.place import Ended, Place, find, own_address, read_variables
 from apriel_mcore.config.load import dump, load
@@ -119,7 +119,8 @@ def test_the_others_end_when_the_leading_node_says_how(
 
 def test_secrets_are_read_from_a_closed_file_only(tmp_path: Path) -> None:
     secret = tmp_path / "secrets"
-    put_secret(secret, b"# of the project\nWANDB_API_KEY=a=b\n\n")
+    secret.touch(0o600)
+    secret.write_text("# of the project\nWANDB_API_KEY=a=b\n\n")
     site = mini_site(f"secrets={secret}", 'variables={NCCL_DEBUG="WARN"}')
     assert secret.stat().st_mode & 0o777 == 0o600
     assert read_variables(site) == {"NCCL_DEBUG": "WARN", "WANDB_API_KEY": "a=b"}

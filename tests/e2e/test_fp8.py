@@ -61,7 +61,7 @@ def served(
         weights=scheme,
         copies=tmp_path / "copies",
     )
-    process = ServerProcess(spec, tmp_path / "logs")
+    process = ServerProcess(spec, tmp_path / "logs", token="t" * 16)
     thread = EventLoopThread()
     patience = Patience(start_timeout_s=500.0, backoff_s=0.1)
     pool = ServerPool([process], places=16, recompute_kv=False, patience=patience)
@@ -138,7 +138,7 @@ def test_a_server_computes_with_the_fp8_weights_of_every_version(
 
     async def offer_unquantised() -> None:
         before = await pool.score(TEXT_T)
-        client = VllmClient(process.url)
+        client = VllmClient(process.url, token=process.token)
         with pytest.raises(ServerFailed, match=r"differ from the served checkpoint.*precision"):
             await client.take(arena_offer(str(tiny_llama / "model.safetensors"), 9), name="server-0")
         await client.close()

@@ -83,7 +83,7 @@ def test_half_a_fused_matrix_is_refused_and_leaves_the_model_untouched(
 ) -> None:
     async def scenario() -> None:
         (before_T,) = await live_pool.pool.score(TEXT_T)
-        client = VllmClient(live_pool.process.url)
+        client = VllmClient(live_pool.process.url, token=live_pool.process.token)
         with pytest.raises(ServerFailed, match=r"1 tensors differ.*layers\.1\.mlp\.up_proj"):
             await client.take(arena_offer(arenas["half"], 9), name="server-0")
         await client.close()
@@ -97,7 +97,7 @@ def test_a_prompt_asked_again_after_an_update_never_reads_old_kv(
 ) -> None:
     async def scenario() -> None:
         pool, one = live_pool.pool, Sampling(max_tokens=1, temperature=1.0)
-        client = VllmClient(live_pool.process.url)
+        client = VllmClient(live_pool.process.url, token=live_pool.process.token)
         await pool.update_weights(arena_offer(arenas["old"], 3))
         await pool.generate(LONG_T, one)
         await client.complete(LONG_T, one, salt="shared")
@@ -118,7 +118,7 @@ def test_requests_in_flight_survive_updates_with_and_without_their_kv(
 ) -> None:
     async def scenario() -> None:
         pool = live_pool.pool
-        client = VllmClient(live_pool.process.url)
+        client = VllmClient(live_pool.process.url, token=live_pool.process.token)
         sampling = Sampling(max_tokens=800, temperature=1.0)
         version = pool.version
         tasks = [asyncio.create_task(pool.generate(TEXT_T, sampling)) for _ in range(16)]

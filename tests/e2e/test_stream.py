@@ -120,7 +120,7 @@ def pool(tiny_llama: Path, tmp_path: Path) -> Iterator[tuple[ServerPool, ServerP
         weights="as_trained",
         copies=tmp_path / "copies",
     )
-    process = ServerProcess(spec, tmp_path / "logs")
+    process = ServerProcess(spec, tmp_path / "logs", token="t" * 16)
     patience = Patience(start_timeout_s=500.0, backoff_s=0.1)
     thread = EventLoopThread()
     servers = ServerPool([process], places=16, recompute_kv=False, patience=patience)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,3 +21,18 @@ def test_alarms_go_to_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         view.refresh()
     said = capsys.readouterr()
     assert "a phase" in said.out and "a alarm" in said.err and "a alarm" not in said.out
+
+
+def test_a_full_disk_is_said_once_and_its_end_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    free = [10, 10, 10**9, 10**9]
+    monkeypatch.setattr(
+        "apriel_mcore.obs.live.shutil.disk_usage", lambda path: SimpleNamespace(free=free.pop(0))
+    )
+    with LiveView(load(QUICKSTART), tmp_path / "events.jsonl") as view:
+        for _ in range(4):
+            view.refresh()
+    said = capsys.readouterr().err
+    assert said.count("stands still until there is space") == 1
+    assert said.count("has space again") == 1

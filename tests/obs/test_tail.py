@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apriel_mcore.obs.runlog import open_lines
+from apriel_mcore.disk import AppendOnly
 from apriel_mcore.obs.tail import Tail
 
 
@@ -44,6 +44,7 @@ def test_a_torn_line_is_ended_before_the_next_one(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(b'{"whole": 1}\n{"torn": ')
     for _ in range(2):
-        with open_lines(path) as file:
-            file.write(b"{}\n")
+        file = AppendOnly(path)
+        file.append(b"{}\n", sync=False)
+        file.close()
     assert path.read_bytes() == b'{"whole": 1}\n{"torn": \n{}\n{}\n'

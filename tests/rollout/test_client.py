@@ -25,7 +25,7 @@ async def _ask(path: str, answer: Any, *, status: int = 200) -> VllmClient:
     runner = web.AppRunner(app, shutdown_timeout=0.01)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    return VllmClient(f"http://127.0.0.1:{runner.addresses[0][1]}")
+    return VllmClient(f"http://127.0.0.1:{runner.addresses[0][1]}", token="t")
 
 
 def _choice(**changes: Any) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def test_the_status_says_whose_fault_it_is() -> None:
 
 def test_nobody_there_and_a_closed_client_are_failures_of_the_server() -> None:
     async def scenario() -> None:
-        client = VllmClient("http://127.0.0.1:9")
+        client = VllmClient("http://127.0.0.1:9", token="t")
         with pytest.raises(ServerFailed, match="ClientConnectorError"):
             await client.complete((1,), SAMPLING, salt="s")
         assert not await client.is_healthy()
@@ -112,7 +112,7 @@ def test_closing_ends_a_call_in_progress() -> None:
         runner = web.AppRunner(app, shutdown_timeout=0.01)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        client = VllmClient(f"http://127.0.0.1:{runner.addresses[0][1]}")
+        client = VllmClient(f"http://127.0.0.1:{runner.addresses[0][1]}", token="t")
         call = asyncio.create_task(client.complete((1,), SAMPLING, salt="s"))
         await started.wait()
         await client.close()

@@ -78,7 +78,7 @@ class Harness:
             controller=controller_of(config),
             problems=problems,
             asker=Asker(self.pool, self.judge, NoScorer()),
-            journal=Journal(self.folder),
+            journal=Journal(self.folder, tell=lambda message: None),
             loop=self.loop.loop,
             stop_requested=lambda: self.stop,
             weights_wanted=lambda: self.weights_wanted,

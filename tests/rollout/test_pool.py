@@ -22,6 +22,7 @@ class FakeServer:
     """An endpoint of the pool and the vLLM behind it in one."""
 
     url = ""
+    token = "t"
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -62,7 +62,7 @@ def problem(verifier: str = "math", **reference: Any) -> Problem:
 
 
 def rollout(text: str, tokens_T: tuple[int, ...] | None = None) -> Rollout:
-    tokens_T = (*Pairs().encode(text)[0], 0) if tokens_T is None else tokens_T
+    tokens_T = (*Pairs().encode_with_ends(text)[0], 0) if tokens_T is None else tokens_T
     return Rollout(
         tokens_T=tokens_T,
         logprobs_T=(-0.5,) * len(tokens_T),
@@ -86,7 +86,7 @@ def rollout(text: str, tokens_T: tuple[int, ...] | None = None) -> Rollout:
     ],
 )
 def test_the_answer_begins_after_the_last_mark(text: str, kept: int | None, lead: str | None) -> None:
-    tokens_T, _ = Pairs().encode(text)
+    tokens_T, _ = Pairs().encode_with_ends(text)
     found = cut((*tokens_T, 0), text, "\\boxed{", Pairs().decode)
     if found is None:
         assert kept is None
@@ -97,7 +97,7 @@ def test_the_answer_begins_after_the_last_mark(text: str, kept: int | None, lead
 @given(st.text(st.characters(max_codepoint=255, min_codepoint=1), max_size=40))
 def test_reasoning_and_lead_are_the_text_before_the_answer(before: str) -> None:
     text = f"{before}|| 7"
-    found = cut(Pairs().encode(text)[0], text, "||", Pairs().decode)
+    found = cut(Pairs().encode_with_ends(text)[0], text, "||", Pairs().decode)
     assert found is not None
     assert Pairs().decode(found.reasoning_T) + found.lead == f"{before}|| "
 
@@ -121,13 +121,13 @@ def test_siblings_share_requests_and_the_reference_is_scored_alone_once() -> Non
     group = Group(id=0, problem=problem(), rollouts_G=tuple(map(rollout, texts)), version=0)
     scored = asyncio.run(ReferenceScorer(pool, Pairs()).scored(group, recipe))
     assert len(pool.scored_T) == 3  # alone, "so", "yes"
-    ids_T, _ = Pairs().encode("12")
+    ids_T, _ = Pairs().encode_with_ends("12")
     assert scored.rollouts_G[0].reference_logprobs_T == tuple(-float(token) for token in ids_T)
     assert scored.rollouts_G[1].reference_logprobs_T == scored.rollouts_G[0].reference_logprobs_T
     assert len(scored.rollouts_G[2].reference_logprobs_T) == 2  # "{1" and "2": both hold a part of it
     assert scored.rollouts_G[3].reference_logprobs_T == ()
     assert len(scored.alone_logprobs_T) == 2  # after "\boxed{", whose last brace shares a token with the 1
-    so_T = (901, 902, *Pairs().encode(r"so \boxed{12")[0])
+    so_T = (901, 902, *Pairs().encode_with_ends(r"so \boxed{12")[0])
     assert so_T in pool.scored_T
     assert [r.tokens_T for r in scored.rollouts_G] == [r.tokens_T for r in group.rollouts_G]
 

@@ -15,7 +15,7 @@ from apriel_mcore.config.load import load
 from apriel_mcore.config.schema import LocalServers
 from apriel_mcore.errors import InputError, PoolError
 from apriel_mcore.rollout import server
-from apriel_mcore.rollout.configured import Share, server_specs
+from apriel_mcore.rollout.configured import Share, server_spec
 from apriel_mcore.rollout.server import (
     RemoteServer,
     Seat,
@@ -126,15 +126,14 @@ def test_a_server_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 def test_servers_of_two_hosts_share_nothing() -> None:
     """Numbers, ports, seeds and in-memory folders are the run's; seats are the host's."""
     config = load(RECIPES / "quickstart.toml", ["rollout.servers.count=4", "publish.kind=stream"])
-    specs = [
-        spec
+    shares = [
+        Share(numbers=numbers, host=host, first_port=9000, first_device=0)
         for numbers, host in ((range(2), "a"), (range(2, 4), "b"))
-        for spec in server_specs(
-            config,
-            Share(numbers=numbers, host=host, first_port=9000, first_device=0),
-            model=Path("model"),
-            run="r",
-        )
+    ]
+    specs = [
+        server_spec(config, share, number, model=Path("model"), run="r")
+        for share in shares
+        for number in share.numbers
     ]
     assert [spec.index for spec in specs] == [0, 1, 2, 3]
     assert [spec.seat.number for spec in specs] == [0, 1, 0, 1]
@@ -187,7 +186,7 @@ def test_a_server_that_dies_at_its_start_is_reported_with_its_log(
     monkeypatch.setattr(server, "server_command", lambda spec, port, seed: command)
 
     async def scenario() -> None:
-        process = ServerProcess(_spec(), tmp_path)
+        process = ServerProcess(_spec(), tmp_path, token="t")
         for attempt in range(2):
             process.start()
             with pytest.raises(PoolError, match=r"ended before it was ready(.|\n)*no such model"):
@@ -205,7 +204,7 @@ def test_a_server_that_never_answers_is_reported_and_can_be_stopped(
     monkeypatch.setattr(server, "server_command", lambda spec, port, seed: command)
 
     async def scenario() -> None:
-        process = ServerProcess(_spec(), tmp_path)
+        process = ServerProcess(_spec(), tmp_path, token="t")
         await process.stop()  # nothing to stop yet
         process.start()
         with pytest.raises(PoolError, match="start_timeout_s"):
@@ -220,7 +219,7 @@ def test_a_server_that_never_answers_is_reported_and_can_be_stopped(
 
 
 def test_a_remote_server_that_is_not_there() -> None:
-    remote = RemoteServer("http://127.0.0.1:9/")
+    remote = RemoteServer("http://127.0.0.1:9/", token="t")
     assert remote.name == "127.0.0.1:9"
     with pytest.raises(PoolError, match="is it running"):
         asyncio.run(remote.wait_ready(0.3))

@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from apriel_mcore.cluster.folders import Orders, put, put_secret
+from apriel_mcore import secret
+from apriel_mcore.cluster.folders import Orders, put
 from apriel_mcore.cluster.follow import judge
 from apriel_mcore.cluster.lead import answers
 from apriel_mcore.cluster.place import Ended, Place
@@ -25,7 +26,7 @@ def test_it_judges_from_the_orders_to_the_end(tmp_path: Path, monkeypatch: pytes
     place.run_dir.logs.mkdir(parents=True)
     ended = threading.Thread(target=expect_end, args=(place,))
     ended.start()
-    put_secret(place.attempt.token, TOKEN.encode())
+    secret.write(place.attempt.token, TOKEN)
     put(place.attempt.orders, msgspec.json.encode(Orders(attempt=1)))
 
     url = f"http://127.0.0.1:{place.nodes.verifier_port(node)}"

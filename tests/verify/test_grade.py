@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 
 from apriel_mcore.config.schema import Verify
@@ -207,13 +208,30 @@ def test_secrets_stay_in_the_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     assert in_pool(lambda pool: pool.grade(hostile("environ"), "")).detail == "unknown"
 
 
-def test_workers_are_recycled() -> None:
+def test_workers_are_recycled_and_nobody_waits_for_their_successors() -> None:
     async def story(pool: VerifierPool) -> list[int]:
-        return [await pid_of(pool) for _ in range(5)]
+        pids: list[int] = []
+        while len(set(pids)) < 3:
+            pids.append(await asyncio.wait_for(pid_of(pool), 30.0))
+            await asyncio.sleep(0.01)
+        assert not any(is_running(pid) for pid in set(pids) - {pids[-1]})
+        return pids
 
-    first, second, third, fourth, fifth = in_pool(story, jobs_per_worker=2)
-    assert first == second and third == fourth
-    assert len({first, third, fifth}) == 3
+    first, second, *_ = pids = in_pool(story, jobs_per_worker=2)
+    assert first == second
+    assert pids == sorted(pids, key=[*dict.fromkeys(pids)].index), "none comes back"
+
+
+def test_a_pool_that_ends_takes_successors_with_it() -> None:
+    async def story(pool: VerifierPool) -> set[int]:
+        for _ in range(2):
+            await pid_of(pool)
+        await asyncio.sleep(0.05)
+        children = {child.pid for child in psutil.Process().children()}
+        assert len(children) == 2
+        return children
+
+    assert not any(is_running(pid) for pid in in_pool(story, jobs_per_worker=2))
 
 
 def test_cancelled_jobs_leave_no_stale_reply() -> None:

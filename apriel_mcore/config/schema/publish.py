@@ -20,6 +20,8 @@ class ArenaPublish(Section, frozen=True, kw_only=True, tag_field="kind", tag="ar
     """Mean |log-prob difference| of the probe text, trainer against server, that stops the run; auto: 0.06,
     and 0.2 where weights are quantised (docs/decisions/008-fp8-weights.md)."""
     running_requests: Literal["keep_kv", "recompute_kv"] = "keep_kv"
+    server_deadline_s: PositiveFloat = 120.0
+    """A server that takes longer over a version leaves the pool until it has it; the others go on."""
 
 
 class StreamPublish(Section, frozen=True, kw_only=True, tag_field="kind", tag="stream"):
@@ -39,6 +41,8 @@ class StreamPublish(Section, frozen=True, kw_only=True, tag_field="kind", tag="s
     weights: Weights = "as_trained"
     probe_bound: PositiveFloat | Literal["auto"] = "auto"
     running_requests: Literal["keep_kv", "recompute_kv"] = "keep_kv"
+    server_deadline_s: PositiveFloat = 120.0
+    """As above; it begins when the trainer has sent everything."""
 
 
 class FilesPublish(Section, frozen=True, kw_only=True, tag_field="kind", tag="files"):
@@ -52,6 +56,8 @@ class FilesPublish(Section, frozen=True, kw_only=True, tag_field="kind", tag="fi
     weights: Weights = "as_trained"
     probe_bound: PositiveFloat | Literal["auto"] = "auto"
     running_requests: Literal["keep_kv", "recompute_kv"] = "keep_kv"
+    server_deadline_s: PositiveFloat = 120.0
+    """How long a server may take to read a version that it sees; it leaves the pool until it has it."""
 
 
 Publish = ArenaPublish | FilesPublish | StreamPublish

@@ -38,6 +38,8 @@ class RemoteServers(Section, frozen=True, kw_only=True, tag_field="kind", tag="u
     """vLLM servers that somebody else started."""
 
     urls: Annotated[list[str], Meta(min_length=1)]
+    token_file: str = ""
+    """Holds the token that the servers started with; empty: the variable APRIEL_SERVER_TOKEN does."""
     max_num_seqs: Positive = 64
     max_model_len: Positive = 2048
     tensor: Positive = 1
