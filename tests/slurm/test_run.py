@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from apriel_mcore.obs.runlog import read_events
-from apriel_mcore.obs.steplog import read_groups
+from apriel_mcore.obs.trained import read_groups
 from apriel_mcore.rundir import RunDir
 from tests.slurm.conftest import NUM_NODES, ROOT, Cluster, Launched
 
