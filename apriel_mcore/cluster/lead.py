@@ -10,7 +10,14 @@ from apriel_mcore import launcher, preflight, rundir, secret
 from apriel_mcore.cluster.folders import Orders, put
 from apriel_mcore.cluster.place import Place
 from apriel_mcore.config.load import dump
-from apriel_mcore.config.schema import ArenaPublish, LocalServers, RemoteServers, RemoteVerify, RunConfig
+from apriel_mcore.config.schema import (
+    ArenaPublish,
+    LocalServers,
+    RemoteServers,
+    RemoteVerify,
+    RunConfig,
+    StreamPublish,
+)
 from apriel_mcore.launcher import Crew
 from apriel_mcore.obs import report, summary
 from apriel_mcore.rollout.server import SPARE_SEQS
@@ -80,11 +87,11 @@ def with_addresses(place: Place, addresses: list[str]) -> RunConfig:
         tensor=local.tensor,
         start_timeout_s=local.start_timeout_s,
     )
-    return msgspec.structs.replace(
-        config,
-        rollout=msgspec.structs.replace(config.rollout, servers=servers),
-        publish=msgspec.structs.replace(config.publish, host=addresses[0]),
-    )
+    if isinstance(config.publish, StreamPublish):
+        met = msgspec.structs.replace(config.publish, host=addresses[0])
+        config = msgspec.structs.replace(config, publish=met)
+    rollout = msgspec.structs.replace(config.rollout, servers=servers)
+    return msgspec.structs.replace(config, rollout=rollout)
 
 
 def _muster(place: Place) -> list[str]:

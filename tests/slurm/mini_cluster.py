@@ -174,9 +174,11 @@ def _search_path() -> str:
 
 def main() -> None:
     folder, nodes = Path(sys.argv[1]).resolve(), int(sys.argv[2]) if len(sys.argv) > 2 else 4
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))  # the daemons end with us
+    signal.signal(signal.SIGINT, lambda _number, _frame: sys.exit(0))
     with mini_cluster(folder, nodes=nodes) as environment:
         print(f"export SLURM_CONF={environment['SLURM_CONF']}", flush=True)
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        signal.pause()
 
 
 if __name__ == "__main__":

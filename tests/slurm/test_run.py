@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from apriel_mcore.obs.runlog import read_events
-from apriel_mcore.obs.steplog import read_groups
+from apriel_mcore.obs.trained import read_groups
 from apriel_mcore.rundir import RunDir
 from tests.slurm.conftest import NUM_NODES, ROOT, Cluster, Launched
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800), pytest.mark.xdist_group("slurm-run")]
 PYTHON = ROOT / ".venv" / "bin" / "python"
-NUM_STEPS = 4
+NUM_STEPS = 12
 SHORT = [
     f"train.num_steps={NUM_STEPS}",
     "train.groups_per_step=4",
@@ -46,7 +46,7 @@ def processes_of(job: str) -> list[str]:
 
 
 def test_preempted_and_out_of_time_a_run_comes_to_its_end(cluster: Cluster) -> None:
-    run = cluster.launch("real", *SHORT, python=PYTHON)
+    run = cluster.launch("real", *SHORT, "--on=batch.save_before_s=120", python=PYTHON)
     run_dir = run_dir_of(cluster, "real")
     run.wait(lambda: 1 in steps_of(run_dir), "the first step", timeout_s=START_S)
 
@@ -103,7 +103,7 @@ def test_a_recipe_that_cannot_run_ends_with_2_on_the_first_node(cluster: Cluster
 
 
 def set_limit(cluster: Cluster, run: Launched, *, minutes_from_now: int) -> None:
-    """SLURM's limits are whole minutes from the start."""
+    """SLURM's limits are whole minutes from the start; it signals `batch.save_before_s` before, or now."""
     elapsed = cluster.slurm("squeue", "--noheader", f"--jobs={run.job}", "--format=%M").strip().split(":")
     minutes = int(elapsed[-2]) + 60 * (int(elapsed[-3]) if len(elapsed) > 2 else 0)
     cluster.slurm("scontrol", "update", f"jobid={run.job}", f"timelimit={minutes + minutes_from_now}")
