@@ -117,16 +117,16 @@ def test_an_interrupted_call_goes_on(
     convert: Convert, tmp_path: Path, like: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = train(tmp_path, like, convert)
-    put, count = with_images.put, 0
+    put, count = with_images.GrowingFile.put, 0
 
-    def stop_later(path: Path, start: int, tensor: torch.Tensor) -> None:
+    def stop_later(file: with_images.GrowingFile, start: int, tensor: torch.Tensor) -> None:
         nonlocal count
         count += 1
         if count > 20:
             raise KeyboardInterrupt
-        put(path, start, tensor)
+        put(file, start, tensor)
 
-    monkeypatch.setattr(with_images, "put", stop_later)
+    monkeypatch.setattr(with_images.GrowingFile, "put", stop_later)
     with pytest.raises(KeyboardInterrupt):
         with_images.convert(trained, like, tmp_path / "whole")
     assert not (tmp_path / "whole").exists()

@@ -51,7 +51,7 @@ def test_rows_of_both_forms(tmp_path: Path) -> None:
             without("prompt", messages=[{"role": "boss", "content": "?"}]),
             r"Invalid enum value 'boss'.*messages",
         ),
-        (without("", verifier="maths"), "verifier 'maths' is unknown; use one of math, code"),
+        (without("", verifier="maths"), "verifier 'maths' is unknown; use one of math, text, code"),
         (without("", reference={}), "no answer: `reference` of a math row needs `answer`"),
         (without("", reference={"answer": ""}), "no answer"),
         (without("", verifier="code"), "a code row needs `tests`"),

@@ -41,7 +41,7 @@ def pool(tiny_llama: Path, tmp_path: Path) -> Iterator[Live]:
         weights="as_trained",
         copies=tmp_path / "copies",
     )
-    process = ServerProcess(spec, tmp_path / "logs")
+    process = ServerProcess(spec, tmp_path / "logs", token="t" * 16)
     thread = EventLoopThread()
     patience = Patience(start_timeout_s=500.0, backoff_s=0.1)
     servers = ServerPool([process], places=16, recompute_kv=False, patience=patience)

@@ -22,7 +22,9 @@ def judge(live_pool: Any, **settings: Any) -> EndpointJudge:
 def test_a_model_of_random_weights_still_decides_in_json(live_pool: Any) -> None:
     async def scenario() -> None:
         # A schema allows white space without end, which greedy random weights may love.
-        async with Endpoint(judge(live_pool, reply="json", temperature=1.0), token="") as endpoint:
+        async with Endpoint(
+            judge(live_pool, reply="json", temperature=1.0), token=live_pool.process.token
+        ) as endpoint:
             for _ in range(20):
                 first = await endpoint.decide(ASKED)
                 if first != "unclear":
@@ -37,7 +39,7 @@ def test_a_model_of_random_weights_still_decides_in_json(live_pool: Any) -> None
 
 def test_its_free_words_decide_nothing(live_pool: Any) -> None:
     async def scenario() -> None:
-        async with Endpoint(judge(live_pool), token="") as endpoint:
+        async with Endpoint(judge(live_pool), token=live_pool.process.token) as endpoint:
             assert await endpoint.decide(ASKED) == "unclear"  # cut off at 64 tokens, and no decision in them
 
     live_pool.run(scenario())
@@ -45,10 +47,10 @@ def test_its_free_words_decide_nothing(live_pool: Any) -> None:
 
 def test_the_servers_own_refusals(live_pool: Any) -> None:
     async def scenario() -> None:
-        async with Endpoint(judge(live_pool, model="another"), token="") as endpoint:
+        async with Endpoint(judge(live_pool, model="another"), token=live_pool.process.token) as endpoint:
             with pytest.raises(InputError, match=r"HTTP 404.*model_judge\.model"):
                 await endpoint.probe()
-        async with Endpoint(judge(live_pool), token="") as endpoint:
+        async with Endpoint(judge(live_pool), token=live_pool.process.token) as endpoint:
             with pytest.raises(NoOpinion, match="HTTP 400"):
                 await endpoint.decide(Dispute("why? " * 2000, "12", "a dozen"))
 

@@ -20,7 +20,7 @@ RECIPE = ["domains.math.reference_reward.kind=probability", "reward.length.kind=
 
 
 def rollout(renderer: Renderer, text: str) -> Rollout:
-    tokens_T, _ = renderer.encode(text)
+    tokens_T, _ = renderer.encode_with_ends(text)
     return Rollout(
         tokens_T=tokens_T,
         logprobs_T=(-0.5,) * len(tokens_T),
@@ -65,7 +65,7 @@ def test_a_group_is_scored_by_its_reasoning(live_pool: Any, tiny_llama: Path) ->
     recipe = load(QUICKSTART, RECIPE)
     scored = live_pool.run(ReferenceScorer(live_pool.pool, renderer).scored(group, recipe))
     first, bare, twin, none = (r.reference_logprobs_T for r in scored.rollouts_G)
-    whole_T = (*problem.prompt_T, *renderer.encode(r"a dozen, so \boxed{12")[0])
+    whole_T = (*problem.prompt_T, *renderer.encode_with_ends(r"a dozen, so \boxed{12")[0])
     (expected_T,) = live_pool.run(live_pool.pool.score(whole_T))
     assert first == pytest.approx(expected_T[-2:], abs=0.02)
     assert (len(first), twin, none) == (2, first, ())

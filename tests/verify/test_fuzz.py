@@ -25,16 +25,19 @@ from apriel_mcore.errors import InputError
 from apriel_mcore.types import Verdict
 from apriel_mcore.verify import answer, calls, opinion, wire
 from apriel_mcore.verify.worker import JUDGES
+from tests.verify.puzzles.cases import CASES
 
 INPUTS = int(os.environ.get("APRIEL_FUZZ_INPUTS", "1000"))
 SHARES = {
     "extraction": 0.25,
     "opinion": 0.05,
     "references": 0.10,
-    "math": 0.15,
+    "math": 0.12,
     "text": 0.05,
-    "instruction": 0.15,
-    "logic": 0.12,
+    "instruction": 0.13,
+    "logic": 0.08,
+    "puzzles": 0.05,
+    "choice": 0.04,
     "calls": 0.10,
     "code": 0.03,
 }
@@ -106,6 +109,10 @@ def references(verifier: str) -> list[tuple[dict[str, Any], str]]:
             return [({"tests": tests, "entry_point": "double"}, program), (lines, program)]
         case "logic":
             return _puzzles()
+        case "puzzles":
+            return [({"task": task, "facts": facts}, right[0]) for task, facts, right, _ in CASES if right]
+        case "choice":
+            return [({"answer": "B", "num_options": 4}, text) for text in (r"\boxed{B}", "The answer is (B)")]
         case "instruction":
             return _constraints()
     raise AssertionError(f"no references for {verifier}: add some, and a share")
