@@ -102,7 +102,9 @@ async def _refuses(
     async def take(folder: Path, version: int) -> None:
         arguments = {"folder": str(folder), "digest": digest, "wait_s": "1"}
         offer = Offer(version=version, take="take_files", arguments=arguments)
-        client = VllmClient(process.url)  # of its own: after an error the server hangs up
+        client = VllmClient(
+            process.url, token=process.token
+        )  # of its own: after an error the server hangs up
         try:
             await client.take(offer, name="server-0")
         finally:
