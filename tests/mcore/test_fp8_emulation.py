@@ -95,6 +95,8 @@ def test_a_model_computes_a_little_differently(tmp_path: Path) -> None:
     for found in (tensorwise, run(EmulatedFp8(scaling="blockwise"))):
         gap = (found - exact).abs()
         assert (gap > 0).all() and (gap / exact.abs().clamp(min=1)).max() < 0.2, (exact, found)
-    # All four layers but by name in float32, and layers counted over the stages.
+    # All four layers but by name in float32, and layers counted over the stages: counted within a stage, none
+    # would be in FP8. A last bit that differs can become a step of e4m3, hence the wide comparison.
     assert torch.equal(run(EmulatedFp8(bf16_first=2, bf16_last=2)), exact)
-    assert torch.allclose(run(EmulatedFp8(), pipeline=2), tensorwise, rtol=1e-5)
+    pipelined = run(EmulatedFp8(), pipeline=2)
+    assert (pipelined - tensorwise).abs().max() < 0.05 * (exact - tensorwise).abs().max()
