@@ -26,9 +26,9 @@ import msgspec
 
 from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.errors import AprielError, Preempted
-from apriel_mcore.obs.live import LiveView
 from apriel_mcore.processes import streaming_copies
 from apriel_mcore.rundir import RunDir
+from apriel_mcore.views.live import LiveView
 
 _GRACE_S = 30.0
 

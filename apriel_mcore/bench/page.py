@@ -21,11 +21,11 @@ from aiohttp import web
 from apriel_mcore.bench.chromium import BINARY, Chromium
 from apriel_mcore.bench.made_run import DOMAINS, append_step, make_run
 from apriel_mcore.errors import InputError
-from apriel_mcore.obs import report
-from apriel_mcore.obs.dash import HOST, Dash
-from apriel_mcore.obs.runview import RunView
-from apriel_mcore.obs.shelf import Query
 from apriel_mcore.rundir import RunDir
+from apriel_mcore.views import report
+from apriel_mcore.views.dash import HOST, Dash
+from apriel_mcore.views.runview import RunView
+from apriel_mcore.views.shelf import Query
 
 Numbers = dict[str, float | str]
 _QUERIES = 40

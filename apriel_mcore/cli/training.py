@@ -36,7 +36,7 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _finish(run_dir: RunDir) -> None:
-    from apriel_mcore.obs import report, summary
+    from apriel_mcore.views import report, summary
 
     report.write(run_dir.root)
     summary.show(run_dir)

@@ -27,24 +27,24 @@ def add(commands: Commands) -> None:
 
 
 def _dash(args: argparse.Namespace) -> None:
-    from apriel_mcore.obs import dash
+    from apriel_mcore.views import dash
 
     dash.serve(args.run_dirs, port=args.port, token=dash.read_token(args.token_file))
 
 
 def _report(args: argparse.Namespace) -> None:
-    from apriel_mcore.obs import report
+    from apriel_mcore.views import report
 
     print(report.write(args.run_dir))
 
 
 def _compare(args: argparse.Namespace) -> None:
-    from apriel_mcore.obs import compare
+    from apriel_mcore.views import compare
 
     print(compare.table(args.run_dirs))
 
 
 def _trace(args: argparse.Namespace) -> None:
-    from apriel_mcore.obs import trace
+    from apriel_mcore.views import trace
 
     print(trace.write(args.run_dir, steps=args.steps, out=args.out))

@@ -19,8 +19,8 @@ from apriel_mcore.config.schema import (
     StreamPublish,
 )
 from apriel_mcore.launcher import Crew
-from apriel_mcore.obs import report, summary
 from apriel_mcore.rollout.server import SPARE_SEQS
+from apriel_mcore.views import report, summary
 
 _MUSTER_S = 600.0
 """Nodes of a job start together; images may have to be unpacked."""

@@ -12,7 +12,7 @@ from apriel_mcore.evaluation import compare, published, result, table
 from apriel_mcore.evaluation.compare import Bucket, Change
 from apriel_mcore.evaluation.estimates import Interval
 from apriel_mcore.evaluation.result import Point, Result
-from apriel_mcore.obs.frontier import COLORS, PUBLISHED, Curve, Mark, svg
+from apriel_mcore.views.frontier import COLORS, PUBLISHED, Curve, Mark, svg
 
 _PAGE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:860px;margin:2rem auto;padding:0 1rem;color:#222}"

@@ -1,1 +1,1 @@
-"""What a run tells about itself."""
+"""What a run writes down about itself: events, spans, the timeline, and who is late."""

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
-from apriel_mcore.obs.charts import Series
-from apriel_mcore.obs.charts import lines as chart
 from apriel_mcore.planning.search import Outcome, Question
+from apriel_mcore.views.charts import Series
+from apriel_mcore.views.charts import lines as chart
 
 _BLUE = "#3b7dd8"
 _HEAD = (

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from apriel_mcore.bench.made_run import make_run
-from apriel_mcore.obs.shapes import MAX_BUCKETS, servers, shapes
-from apriel_mcore.obs.shelf import Shelf
+from apriel_mcore.views.shapes import MAX_BUCKETS, servers, shapes
+from apriel_mcore.views.shelf import Shelf
 
 
 def shelf_of(folder: Path, steps: int) -> Shelf:

@@ -13,7 +13,7 @@ import pytest
 
 from apriel_mcore.bench.chromium import BINARY, Chromium
 from apriel_mcore.bench.made_run import append_step, make_events, make_run
-from apriel_mcore.obs import report
+from apriel_mcore.views import report
 
 pytestmark = [
     pytest.mark.browser,

@@ -16,13 +16,13 @@ from typing import Any
 import msgspec
 
 from apriel_mcore.config.tree import leaves
-from apriel_mcore.obs.columns import Columns, Frame
 from apriel_mcore.obs.runlog import Event
-from apriel_mcore.obs.shapes import Shapes, servers, shapes
-from apriel_mcore.obs.shelf import Shelf
-from apriel_mcore.obs.tail import Tail
 from apriel_mcore.obs.watch import read_pulses
 from apriel_mcore.rundir import RunDir
+from apriel_mcore.views.columns import Columns, Frame
+from apriel_mcore.views.shapes import Shapes, servers, shapes
+from apriel_mcore.views.shelf import Shelf
+from apriel_mcore.views.tail import Tail
 
 SHOWN_MESSAGES = 200
 _EXITS = {0: "done", 2: "refused", 75: "stopped on request"}

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from apriel_mcore.config.load import load
-from apriel_mcore.obs.live import LiveView
+from apriel_mcore.views.live import LiveView
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
 
@@ -28,7 +28,7 @@ def test_a_full_disk_is_said_once_and_its_end_too(
 ) -> None:
     free = [10, 10, 10**9, 10**9]
     monkeypatch.setattr(
-        "apriel_mcore.obs.live.shutil.disk_usage", lambda path: SimpleNamespace(free=free.pop(0))
+        "apriel_mcore.views.live.shutil.disk_usage", lambda path: SimpleNamespace(free=free.pop(0))
     )
     with LiveView(load(QUICKSTART), tmp_path / "events.jsonl") as view:
         for _ in range(4):

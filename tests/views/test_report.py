@@ -10,10 +10,10 @@ import pytest
 
 from apriel_mcore.bench.made_run import make_run
 from apriel_mcore.errors import InputError
-from apriel_mcore.obs import compare, report
-from apriel_mcore.obs.assets import ASSETS, MODULES, asset, bundle
 from apriel_mcore.obs.runlog import read_events
 from apriel_mcore.obs.trained import step_file
+from apriel_mcore.views import compare, report
+from apriel_mcore.views.assets import ASSETS, MODULES, asset, bundle
 
 DOMAINS = ("math", "code")
 

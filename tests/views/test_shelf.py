@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apriel_mcore.bench.made_run import append_step, make_run
-from apriel_mcore.obs.shelf import PAGE_ROWS, Query, Shelf
 from apriel_mcore.obs.trained import read_groups, step_file
+from apriel_mcore.views.shelf import PAGE_ROWS, Query, Shelf
 
 
 @pytest.fixture(scope="module")

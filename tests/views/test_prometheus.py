@@ -2,7 +2,7 @@
 
 import math
 
-from apriel_mcore.obs.prometheus import Metric, exposition
+from apriel_mcore.views.prometheus import Metric, exposition
 
 
 def test_labels_are_escaped_and_samples_of_a_name_stand_together() -> None:

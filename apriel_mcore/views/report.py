@@ -11,10 +11,10 @@ import msgspec
 import numpy as np
 
 from apriel_mcore.errors import InputError
-from apriel_mcore.obs.assets import whole_page
-from apriel_mcore.obs.runview import RunView
-from apriel_mcore.obs.shelf import Shelf
 from apriel_mcore.rundir import RunDir
+from apriel_mcore.views.assets import whole_page
+from apriel_mcore.views.runview import RunView
+from apriel_mcore.views.shelf import Shelf
 
 MAX_BUCKETS = 320
 GROUPS_PER_DOMAIN = 12

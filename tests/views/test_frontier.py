@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apriel_mcore.obs.frontier import HEIGHT, WIDTH, Curve, Mark, best, svg
+from apriel_mcore.views.frontier import HEIGHT, WIDTH, Curve, Mark, best, svg
 
 
 def mark(tokens: float, accuracy: float) -> Mark:

@@ -2,7 +2,7 @@
 
 import re
 
-from apriel_mcore.obs.charts import Series, lines
+from apriel_mcore.views.charts import Series, lines
 
 
 def test_a_line_stays_inside_its_picture() -> None:

@@ -17,9 +17,9 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from apriel_mcore.obs.growing import Growing
-from apriel_mcore.obs.tail import Tail
 from apriel_mcore.obs.trained import TrainedGroup, TrainedStep, step_file
+from apriel_mcore.views.growing import Growing
+from apriel_mcore.views.tail import Tail
 
 PAGE_ROWS = 50
 END_CHARS = 64

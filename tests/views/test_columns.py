@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apriel_mcore.obs.columns import Columns
+from apriel_mcore.views.columns import Columns
 
 NUMBERS = st.floats(-1e6, 1e6) | st.just(math.nan)
 

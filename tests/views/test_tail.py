@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apriel_mcore.disk import AppendOnly
-from apriel_mcore.obs.tail import Tail
+from apriel_mcore.views.tail import Tail
 
 
 @given(st.lists(st.text("ab", max_size=5), max_size=20), st.lists(st.integers(1, 9), max_size=30))
@@ -28,7 +28,7 @@ def test_lines_come_once_however_the_file_grows(words: list[str], cuts: list[int
 
 
 def test_a_long_file_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("apriel_mcore.obs.tail._CHUNK", 8)
+    monkeypatch.setattr("apriel_mcore.views.tail._CHUNK", 8)
     path = tmp_path / "lines"
     path.write_bytes(b"one\ntwo\na line longer than a piece\nfour\n")
     tail, pieces = Tail(path), [b""]

@@ -19,7 +19,7 @@ from yarl import URL
 
 from apriel_mcore.bench.made_run import append_step, make_run
 from apriel_mcore.errors import InputError
-from apriel_mcore.obs.dash import Dash, read_token, runs_of
+from apriel_mcore.views.dash import Dash, read_token, runs_of
 
 TOKEN = "a-token-for-this-test-alone"
 type Client = TestClient[web.Request, web.Application]

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from apriel_mcore.obs.shelf import Shelf
+from apriel_mcore.views.shelf import Shelf
 
 MAX_BUCKETS = 48
 LENGTH_BINS = 24

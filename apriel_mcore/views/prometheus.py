@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from apriel_mcore.obs.runview import RunView
 from apriel_mcore.obs.watch import read_pulses
+from apriel_mcore.views.runview import RunView
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _OF_SERVER = re.compile(r"feed\.pool\.(?P<name>.+)\.(?P<field>\w+)")

@@ -10,7 +10,7 @@ import re
 from functools import cache
 from importlib.resources import files
 
-_PAGE = files("apriel_mcore.obs") / "page"
+_PAGE = files("apriel_mcore.views") / "page"
 MODULES = (
     "dom.js",
     "format.js",

@@ -31,11 +31,11 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from apriel_mcore.errors import InputError
-from apriel_mcore.obs import prometheus
-from apriel_mcore.obs.assets import ASSETS, asset, index_page
-from apriel_mcore.obs.runview import RunView
-from apriel_mcore.obs.shelf import Query
 from apriel_mcore.rundir import RunDir
+from apriel_mcore.views import prometheus
+from apriel_mcore.views.assets import ASSETS, asset, index_page
+from apriel_mcore.views.runview import RunView
+from apriel_mcore.views.shelf import Query
 
 HOST = "127.0.0.1"
 MAX_BUCKETS = 400

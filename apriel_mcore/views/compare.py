@@ -6,8 +6,8 @@ from statistics import fmean
 
 from apriel_mcore.errors import InputError
 from apriel_mcore.obs.runlog import Event, read_events
-from apriel_mcore.obs.summary import FIRST_STEPS, LAST_STEPS
 from apriel_mcore.rundir import RunDir
+from apriel_mcore.views.summary import FIRST_STEPS, LAST_STEPS
 
 
 def table(run_dirs: Sequence[Path]) -> str:

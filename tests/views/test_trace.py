@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apriel_mcore.errors import InputError
-from apriel_mcore.obs import trace
 from apriel_mcore.obs.spans import STORY, Span
 from apriel_mcore.obs.timeline import Timeline
+from apriel_mcore.views import trace
 
 SPANS = st.builds(
     Span,
