@@ -1,6 +1,6 @@
 """Where the story meets the engines: the protocols that loop.py and the feed are written against.
 
-Real ones are chosen in build.py; fakes.py holds the same for unit tests.
+Real ones are chosen in build/; fakes.py holds the same for unit tests.
 """
 
 from collections.abc import Sequence

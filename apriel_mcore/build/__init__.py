@@ -17,19 +17,11 @@ import msgspec
 from apriel_mcore import checkpoint_folder
 from apriel_mcore.backstage import Backstage, open_backstage
 from apriel_mcore.bridge import shape as model_shape
-from apriel_mcore.bridge.arena import torch_dtype
-from apriel_mcore.bridge.arena_transport import ArenaTransport, share_arenas
-from apriel_mcore.bridge.files_transport import FilesTransport
-from apriel_mcore.bridge.plan import Plan, make_plan
-from apriel_mcore.bridge.publish import Probe, ServerSide, Transport, VersionPublisher
-from apriel_mcore.bridge.quantise import QuantisedTrainer
-from apriel_mcore.bridge.scales import scales_for, with_scales
-from apriel_mcore.bridge.stream import Route
-from apriel_mcore.bridge.stream_transport import Place, StreamTransport
-from apriel_mcore.bridge.tensorfile import Dtype
+from apriel_mcore.bridge.publish import VersionPublisher
+from apriel_mcore.build.publisher import NoServers, publisher_of
+from apriel_mcore.build.rank import Rank
 from apriel_mcore.checkpoints import Checkpoints, best_steps, newest_healthy
-from apriel_mcore.config.schema import ArenaPublish, FilesPublish, RunConfig, StreamPublish
-from apriel_mcore.config.schema.publish import Publish, Weights
+from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.data import constant, model_files, problems
 from apriel_mcore.data.controllers import controller_of
 from apriel_mcore.data.problems import Dataset
@@ -40,7 +32,6 @@ from apriel_mcore.fp8 import kind_of
 from apriel_mcore.mcore import checkpoint, parallel
 from apriel_mcore.mcore.background_save import BackgroundSave
 from apriel_mcore.mcore.learner import MegatronLearner
-from apriel_mcore.mcore.parallel import Ranks
 from apriel_mcore.obs.runlog import Event, read_events
 from apriel_mcore.obs.steplog import SilentStepLog, StepFiles, StepLog
 from apriel_mcore.obs.stragglers import Stragglers
@@ -52,18 +43,6 @@ from apriel_mcore.rollout.reference import require_references
 from apriel_mcore.rollout.shared_feed import FirstRankFeed, ListeningFeed
 from apriel_mcore.rollout.shared_start import listen_for_servers, wait_for_servers
 from apriel_mcore.rundir import RunDir
-from apriel_mcore.types import Message
-
-PROBE_TEXT = (
-    "Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday. January, February, March, April, May, "
-    "June, July, August, September, October, November, December. One, two, three, four, five, six, seven, "
-    "eight, nine, ten, eleven, twelve. 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, "
-    "20. def add(a, b): return a + b. def sub(a, b): return a - b. def mul(a, b): return a * b. Seven times "
-    "eight is fifty-six, and three primes are 2, 3 and 5. What is 4 + 3?"
-)
-"""Long and predictable: rounding averages out over many tokens, while wrong weights lose the thread."""
-PROBE_BOUNDS: dict[Weights, float] = {"as_trained": 0.06, "fp8_block": 0.2, "fp8_tensor": 0.2}
-"""What publish.probe_bound = "auto" stands for, nats a token (docs/decisions/008-fp8-weights.md)."""
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,23 +56,12 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     checkpoints: Checkpoints
 
 
-class _Rank(msgspec.Struct, frozen=True, kw_only=True):
-    """What both kinds of rank are built from."""
-
-    config: RunConfig
-    run_dir: RunDir
-    model: Path
-    ranks: Ranks
-    renderer: Renderer
-    resources: ExitStack
-
-
 def build(config: RunConfig, run_dir: RunDir, *, attempt: int, resources: ExitStack) -> Parts:
     """Everything one rank needs, started; `resources` ends it in reverse order."""
     model = model_files.model_folder(config.model)
     ranks = parallel.start(config.train, seed=config.seed)
     resources.callback(parallel.stop)
-    rank = _Rank(
+    rank = Rank(
         config=config,
         run_dir=run_dir,
         model=model,
@@ -104,11 +72,11 @@ def build(config: RunConfig, run_dir: RunDir, *, attempt: int, resources: ExitSt
     return _first_rank(rank, attempt) if ranks.is_first else _other_rank(rank, attempt)
 
 
-def _other_rank(rank: _Rank, attempt: int) -> Parts:
+def _other_rank(rank: Rank, attempt: int) -> Parts:
     _watch(rank, alarm=None)
     learner, state = _learner(rank, _silent)
     listen_for_servers(rank.ranks)
-    publisher = _publisher(rank, learner, NoServers())
+    publisher = publisher_of(rank, learner, NoServers())
     feed = ListeningFeed(rank.config.stages(), rank.ranks, lambda: publisher.publish(learner.step))
     return Parts(
         learner=learner,
@@ -120,7 +88,7 @@ def _other_rank(rank: _Rank, attempt: int) -> Parts:
     )
 
 
-def _first_rank(rank: _Rank, attempt: int) -> Parts:
+def _first_rank(rank: Rank, attempt: int) -> Parts:
     config, run_dir = rank.config, rank.run_dir
     past = read_events(run_dir.events)
     backstage = open_backstage(config, run_dir, rank.model, rank.renderer, rank.resources)
@@ -143,7 +111,7 @@ def _first_rank(rank: _Rank, attempt: int) -> Parts:
         stop_requested=run_dir.stop_request.exists,
         tell=lambda message: log.event("phase", message=message),
     )
-    publisher = _publisher(rank, learner, backstage)
+    publisher = publisher_of(rank, learner, backstage)
     log.event("phase", message="publishing the first weights")
     own_feed = _feed(rank, dataset, backstage, state)
     feed = FirstRankFeed(own_feed, config.stages(), rank.ranks, lambda: publisher.publish(learner.step))
@@ -172,37 +140,17 @@ def _first_rank(rank: _Rank, attempt: int) -> Parts:
     )
 
 
-def _timeline(rank: _Rank, attempt: int) -> Timeline:
+def _timeline(rank: Rank, attempt: int) -> Timeline:
     return Timeline(rank.run_dir.timeline, rank=rank.ranks.world, attempt=attempt)
 
 
-def _watch(rank: _Rank, *, alarm: Callable[[str], None] | None) -> None:
+def _watch(rank: Rank, *, alarm: Callable[[str], None] | None) -> None:
     """Signs of life of this rank, until it ends."""
     watchman = Watchman(rank.config.watch, rank.run_dir.pulse, rank=rank.ranks.world, alarm=alarm)
     rank.resources.enter_context(watchman)
 
 
-class NoServers:
-    """bridge/publish.py's ServerSide on the ranks that own no pool, which never call it."""
-
-    def muster(self) -> list[str]:
-        """Only the first rank knows servers."""
-        raise AssertionError("only the first rank talks to servers")
-
-    def receive(self, offer: Any) -> None:
-        """Only the first rank talks to servers."""
-        raise AssertionError("only the first rank talks to servers")
-
-    def update(self, offer: Any) -> Any:
-        """Only the first rank updates servers."""
-        raise AssertionError("only the first rank talks to servers")
-
-    def score(self, tokens_T: Any) -> list[list[float]]:
-        """Only the first rank asks servers."""
-        raise AssertionError("only the first rank talks to servers")
-
-
-def _learner(rank: _Rank, alarm: Callable[[str], None]) -> tuple[MegatronLearner, dict[str, Any]]:
+def _learner(rank: Rank, alarm: Callable[[str], None]) -> tuple[MegatronLearner, dict[str, Any]]:
     """The trainer with the weights of the newest healthy checkpoint, or of the model folder; and the loop's
     state."""
     config = rank.config
@@ -219,85 +167,14 @@ def _learner(rank: _Rank, alarm: Callable[[str], None]) -> tuple[MegatronLearner
     return learner, checkpoint.load(newest, learner)
 
 
-def _publisher(rank: _Rank, learner: MegatronLearner, servers: ServerSide) -> VersionPublisher:
-    config = rank.config
-    scales = scales_for(learner.model.shape, config.publish.weights)
-    plan = with_scales(make_plan(learner.model.shape, config.train.parallel, learner.spec), scales)
-    transport = _transport(rank, learner, plan, servers)
-    rank.resources.callback(transport.close)
-    return VersionPublisher(
-        trainer=QuantisedTrainer(learner, plan, scales, rank.ranks) if scales else learner,
-        plan=plan,
-        transport=transport,
-        servers=servers,
-        ranks=rank.ranks,
-        probe=Probe(
-            tokens_T=rank.renderer.render([Message(role="user", content=PROBE_TEXT)]),
-            bound=_probe_bound(config.publish),
-        ),
-        log=rank.run_dir.receipts,
-    )
-
-
-def _transport(rank: _Rank, learner: MegatronLearner, plan: Plan, servers: ServerSide) -> Transport:
-    config, publish = rank.config, rank.config.publish
-    dtype: Dtype = "bfloat16" if config.train.precision == "bf16" else "float32"
-    match publish:
-        case ArenaPublish():
-            name = f"apriel-{rank.run_dir.digest}"
-            arenas = share_arenas(rank.ranks, Path(publish.directory), name, plan.tensors, plan.dtypes(dtype))
-            return ArenaTransport(
-                plan=plan, rank=learner.coordinates, servers=servers, ranks=rank.ranks, arenas=arenas
-            )
-        case FilesPublish():
-            return FilesTransport(
-                plan=plan,
-                dtype=dtype,
-                rank=learner.coordinates,
-                servers=servers,
-                ranks=rank.ranks,
-                folder=Path(publish.folder) / f"apriel-{rank.run_dir.digest}",
-                arrival_timeout_s=publish.arrival_timeout_s,
-            )
-        case StreamPublish():
-            route = Route(
-                parallel=config.train.parallel,
-                spec=learner.spec,
-                num_targets=config.rollout.servers.tensor,
-                dtype=dtype,
-                weights=publish.weights,
-                message_elements=publish.message_mib * 2**20 // torch_dtype(dtype).itemsize,
-            )
-            return StreamTransport(
-                shape=learner.model.shape,
-                route=route,
-                place=Place(
-                    host=publish.host,
-                    port=publish.port,
-                    backend="nccl" if config.train.device == "cuda" else "gloo",
-                    timeout_s=publish.timeout_s,
-                ),
-                rank=learner.coordinates,
-                servers=servers,
-                ranks=rank.ranks,
-                device=parallel.device(),
-            )
-
-
-def _saver(rank: _Rank, learner: MegatronLearner, alarm: Callable[[str], None]) -> BackgroundSave:
+def _saver(rank: Rank, learner: MegatronLearner, alarm: Callable[[str], None]) -> BackgroundSave:
     saver = BackgroundSave(rank.run_dir.checkpoints, learner, ranks=rank.ranks, tell=alarm)
     rank.resources.callback(saver.close)
     return saver
 
 
-def _probe_bound(publish: Publish) -> float:
-    if publish.probe_bound == "auto":
-        return PROBE_BOUNDS[publish.weights]
-    return publish.probe_bound
-
-
 def _checkpoints(
-    rank: _Rank,
+    rank: Rank,
     feed: FirstRankFeed | ListeningFeed,
     saver: BackgroundSave,
     state: dict[str, Any],
@@ -327,7 +204,7 @@ def _silent(message: str) -> None:
     """The first rank speaks for all."""
 
 
-def _feed(rank: _Rank, dataset: Dataset, backstage: Backstage, state: dict[str, Any]) -> RolloutFeed:
+def _feed(rank: Rank, dataset: Dataset, backstage: Backstage, state: dict[str, Any]) -> RolloutFeed:
     """The feed, with everything that earlier attempts finished."""
     config, run_dir = rank.config, rank.run_dir
     feed = RolloutFeed(
