@@ -1,6 +1,7 @@
 """How good is the model on problems it never trained on? Accuracy and tokens per domain, unshaped."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from statistics import fmean
 from typing import Any, Protocol
@@ -13,6 +14,8 @@ from apriel_mcore.seams import Sampling
 from apriel_mcore.types import Problem, Rollout
 
 Answer = tuple[Problem, Rollout]
+_LOOK_S = 0.5
+"""Between two looks for a stop request."""
 
 
 class Evaluator(Protocol):
@@ -20,6 +23,11 @@ class Evaluator(Protocol):
 
     def run_if_due(self, step: int) -> None:
         """Evaluate before the first step, after the last, and every `eval.every` steps."""
+        ...
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether a stop request ended an evaluation, which the next attempt has to repeat."""
         ...
 
 
@@ -34,7 +42,8 @@ class HeldOutEvaluator:
         constant: Mapping[str, float],
         asker: Asker,
         log: RunLog,
-        run_async: Callable[[Coroutine[Any, Any, list[Answer]]], list[Answer]],
+        run_async: Callable[[Coroutine[Any, Any, list[Answer] | None]], list[Answer] | None],
+        stop_requested: Callable[[], bool],
         accuracy: dict[int, float],
     ) -> None:
         self._config = config
@@ -48,6 +57,8 @@ class HeldOutEvaluator:
         self._asker = asker
         self._log = log
         self._run_async = run_async
+        self._stop_requested = stop_requested
+        self.gave_up = False
         self.accuracy = accuracy
         """Mean over domains, by step evaluated, in earlier attempts too."""
 
@@ -58,13 +69,27 @@ class HeldOutEvaluator:
         if not due or step in self.accuracy:
             return
         self._log.event("phase", message=f"evaluating on held-out problems, step {step}")
-        event = self._event(self._run_async(self._answers()))
+        answers = self._run_async(self._answers())
+        if answers is None:
+            self.gave_up = True
+            self._log.event(
+                "phase", message=f"stopping: the evaluation of step {step} is left to the next start"
+            )
+            return
+        event = self._event(answers)
         self.accuracy[step] = event["accuracy_mean"]
         self._log.event("eval", step=step, **event)
 
-    async def _answers(self) -> list[Answer]:
-        answers = await asyncio.gather(*(self._answer(problem) for problem in self._problems))
-        return [answer for answer in answers if answer]
+    async def _answers(self) -> list[Answer] | None:
+        """None when a stop was requested meanwhile: an evaluation may outlast the notice of a preemption."""
+        asked = asyncio.gather(*(self._answer(problem) for problem in self._problems))
+        while not (await asyncio.wait([asked], timeout=_LOOK_S))[0]:
+            if self._stop_requested():
+                asked.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asked
+                return None
+        return [answer for answer in asked.result() if answer]
 
     async def _answer(self, problem: Problem) -> Answer | None:
         settings = self._config.eval
@@ -107,6 +132,8 @@ class HeldOutEvaluator:
 
 class NoEvaluator:
     """On the ranks without a pool: the others' evaluation does not concern them."""
+
+    gave_up = False
 
     def run_if_due(self, step: int) -> None:
         """Nothing to do here."""

@@ -47,5 +47,5 @@ def run(
         feed.settle(learner.step)
 
         log.write(learner.step, groups, shaped_P_G, batch, stats)
-        evaluator.run_if_due(learner.step)
         checkpoints.save_if_due(learner.step)
+        evaluator.run_if_due(learner.step)

@@ -69,6 +69,8 @@ def _work(run_dir: RunDir, attempt: int, recipe: Path) -> None:
             raise Preempted(
                 f"stopped on request at step {parts.learner.step}; run the same command to continue"
             ) from None
+        if parts.evaluator.gave_up:
+            raise Preempted("stopped on request in the last evaluation; run the same command to repeat it")
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:

@@ -116,7 +116,7 @@ def _first_rank(rank: Rank, attempt: int) -> Parts:
     own_feed = _feed(rank, dataset, backstage, state)
     feed = FirstRankFeed(own_feed, config.stages(), rank.ranks, lambda: publisher.publish(learner.step))
     done = [event for event in past if event.get("step", 0) <= learner.step]
-    evaluator = _evaluator(config, dataset, backstage, done)
+    evaluator = _evaluator(rank, dataset, backstage, done)
     return Parts(
         learner=learner,
         publisher=publisher,
@@ -237,16 +237,15 @@ def _scheduler(config: RunConfig, dataset: Dataset) -> DomainScheduler:
     )
 
 
-def _evaluator(
-    config: RunConfig, dataset: Dataset, backstage: Backstage, past: list[Event]
-) -> HeldOutEvaluator:
+def _evaluator(rank: Rank, dataset: Dataset, backstage: Backstage, past: list[Event]) -> HeldOutEvaluator:
     return HeldOutEvaluator(
-        config,
+        rank.config,
         held_out=dataset.held_out,
         constant=constant.best_constants(dataset.held_out),
         asker=backstage.asker,
         log=backstage.log,
         run_async=backstage.run,
+        stop_requested=rank.run_dir.stop_request.exists,
         accuracy={event["step"]: event["accuracy_mean"] for event in past if event["event"] == "eval"},
     )
 
