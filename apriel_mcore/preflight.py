@@ -22,11 +22,13 @@ from apriel_mcore.config.schema import (
     FilesPublish,
     JsonlSource,
     LocalServers,
+    RemoteServers,
     RemoteVerify,
     RunConfig,
 )
 from apriel_mcore.data import jsonl, model_files, overlap, rows
 from apriel_mcore.errors import ConfigError, InputError
+from apriel_mcore.rollout.configured import remote_token
 from apriel_mcore.rundir import RunDir
 from apriel_mcore.verify.endpoint import read_judge_token
 from apriel_mcore.verify.service import read_token
@@ -55,10 +57,7 @@ def check(config: RunConfig, run_dir: RunDir, *, tell: Callable[[str], object]) 
     model_files.model_folder(config.model)
     _check_data(config)
     _check_ports(config)
-    if isinstance(config.verify, RemoteVerify):
-        read_token(Path(config.verify.token_file))
-    if isinstance(config.model_judge, EndpointJudge):
-        read_judge_token(config.model_judge.token_file)
+    _check_tokens(config)
     _check_space(config, shape, run_dir, tell)
 
 
@@ -129,6 +128,16 @@ def _check_ports(config: RunConfig) -> None:
                     f"rollout.servers.port: {servers.host}:{port} is in use; "
                     "choose another port, or 0 for a free one"
                 ) from None
+
+
+def _check_tokens(config: RunConfig) -> None:
+    """Of services that somebody else started."""
+    if isinstance(config.rollout.servers, RemoteServers):
+        remote_token(config)
+    if isinstance(config.verify, RemoteVerify):
+        read_token(Path(config.verify.token_file))
+    if isinstance(config.model_judge, EndpointJudge):
+        read_judge_token(config.model_judge.token_file)
 
 
 def _check_space(

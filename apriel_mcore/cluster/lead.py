@@ -36,10 +36,10 @@ def lead(place: Place) -> None:
     if not place.launch.continues_changed:
         rundir.check_same_recipe(run_dir, config)
     preflight.require_kernels(config)
+    secret.write(place.attempt.token, secret.new())
     preflight.check(placed, run_dir, tell=print)
     with rundir.held(run_dir):
         rundir.prepare(run_dir, config)
-        secret.write(place.attempt.token, secret.new())
         put(place.attempt.recipe, dump(placed).encode())
         put(place.attempt.orders, msgspec.json.encode(Orders(attempt=run_dir.attempts() + 1)))
         _wait_for_judges(place, placed)

@@ -91,6 +91,20 @@ def test_cancelled_while_the_servers_start_it_leaves_nothing_and_does_not_come_b
     assert run.num_attempts() == 2
 
 
+def test_a_node_of_judges_serves_a_whole_run(cluster: Cluster) -> None:
+    two_steps = [*SHORT, "train.num_steps=2", "rollout.servers.count=1"]
+    run = cluster.launch("judged", *two_steps, "--on=verifier_nodes=1", python=PYTHON)
+    run_dir = run_dir_of(cluster, "judged")
+    run.wait(lambda: 1 in steps_of(run_dir), "the first step", timeout_s=START_S)
+    pool = cluster.apriel("pool", "list", str(run_dir.root))
+    assert "healthy" in pool.stdout, pool.stdout + pool.stderr
+    run.wait_for_end(timeout_s=START_S)
+    assert run.final("JobState") == "COMPLETED", run.said()
+    assert steps_of(run_dir) == [1, 2]
+    assert "judging on" in run_dir.log("judges-0", 1).read_text()
+    run.wait(lambda: not processes_of(run.job), "the end of every process")
+
+
 def test_a_recipe_that_cannot_run_ends_with_2_on_the_first_node(cluster: Cluster) -> None:
     """What only the cluster can know, as a missing file, is found before any server starts."""
     source = "domains.math.sources.sums"
