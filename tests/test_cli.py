@@ -185,6 +185,21 @@ def test_a_small_model_on_gpus_passes_the_check(capsys: pytest.CaptureFixture[st
     assert "checkpoints" in found
 
 
+def test_check_reads_the_token_of_servers_that_run_already(
+    capsys: pytest.CaptureFixture[str], model: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = [
+        "rollout.servers={kind='urls', urls=['http://127.0.0.1:1'], max_model_len=1024}",
+        "publish.kind=stream",
+    ]
+    monkeypatch.setenv("APRIEL_SERVER_TOKEN", "short")
+    code, _, refusal = check(capsys, QUICKSTART, *model, *elsewhere)
+    assert code == 2
+    assert "$APRIEL_SERVER_TOKEN" in refusal
+    monkeypatch.setenv("APRIEL_SERVER_TOKEN", "t" * 32)
+    assert check(capsys, QUICKSTART, *model, *elsewhere).code == 0
+
+
 def test_check_needs_no_torch(tmp_path: Path) -> None:
     folder = config_only(tmp_path / "apriel", "apriel_15b")
     code = (
