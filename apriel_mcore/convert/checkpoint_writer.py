@@ -68,7 +68,8 @@ class CheckpointWriter:
         torch.load never compares them."""
         self._folder = folder
         self._checksums = checksums
-        self._writer = FileSystemWriter(folder)
+        # Beside a GPU torch would ask for boxes ahead of writing them; a box is valid until the next is made.
+        self._writer = FileSystemWriter(folder, per_thread_copy_ahead=0)
         self._writer.fs = _WholeFiles()
         every = [item for file in files for item in file.items]
         every.append(WriteItem(index=MetadataIndex(_COMMON_STATE), type=WriteItemType.BYTE_IO))
