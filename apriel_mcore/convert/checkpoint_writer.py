@@ -48,6 +48,7 @@ class CheckpointFile:
         self.name = f"__{name}_0.distcp"
         self.prefix = f"__{name}_"
         self.parameters = parameters
+        self.dtype: Dtype = dtype
         self.boxes: dict[MetadataIndex, tuple[Parameter, Cut]] = {}
         self.items: list[WriteItem] = [
             WriteItem(index=MetadataIndex(key), type=WriteItemType.BYTE_IO) for key in _objects_of(parameters)

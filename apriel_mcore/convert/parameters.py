@@ -65,6 +65,11 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """The HF tensors it is made of."""
         return dict(zip(self.hf, self.layout.hf_sizes, strict=True))
 
+    @property
+    def num_elements(self) -> int:
+        """Of the HF tensors."""
+        return sum(prod(sizes) for sizes in self.hf_sizes.values())
+
     @cached_property
     def whole(self) -> Cut:
         """All of it, as a single tensor rank holds it."""

@@ -25,13 +25,15 @@ _INFINITY: dict[Dtype, tuple[type[np.signedinteger], type[np.unsignedinteger], i
 }
 """The bits of +infinity, and words to read them as."""
 _KEPT = 1 << 29
-"""Bytes: layers have tensors of this size, and many of them; only tables of the vocabulary are larger."""
+"""Bytes: layers have tensors of this size, and many of them; only tables of the vocabulary are larger, and
+are not kept for the next."""
 _BLOCK = 1 << 19
 """Elements looked at twice while they are in the cache."""
 
 
 class Scratch:
-    """One stretch of memory that grows to the largest tensor asked for; a vocabulary's worth is not kept."""
+    """One stretch of memory that grows to the largest tensor asked for; a vocabulary's worth goes with its
+    tensors."""
 
     def __init__(self) -> None:
         self._memory: NDArray[np.uint8] = np.empty(0, np.uint8)
@@ -44,14 +46,17 @@ class Scratch:
         """Several at once, each with a storage of exactly its size."""
         kind = TORCH_DTYPES[dtype]
         needed = sum(prod(each) for each in sizes.values()) * kind.itemsize
-        if needed > self._memory.size or needed <= _KEPT < self._memory.size:
-            self._memory = np.empty(0, np.uint8)  # gone before the larger one comes
-            self._memory = np.empty(needed, np.uint8)
+        memory = self._memory
+        if needed > memory.size:
+            memory = self._memory = np.empty(0, np.uint8)  # gone before the larger one comes
+            memory = np.empty(needed, np.uint8)
+            if needed <= _KEPT:
+                self._memory = memory
         views: dict[str, Tensor] = {}
         offset = 0
         for name, each in sizes.items():
             count = prod(each)
-            views[name] = torch.frombuffer(self._memory, dtype=kind, count=count, offset=offset).view(each)
+            views[name] = torch.frombuffer(memory, dtype=kind, count=count, offset=offset).view(each)
             offset += count * kind.itemsize
         return views
 

@@ -27,7 +27,7 @@ from apriel_mcore.convert.journal import Finished
 from apriel_mcore.convert.ledger import Ledger
 from apriel_mcore.convert.parameters import Parameter, model_parameters
 from apriel_mcore.convert.report import Direction, Job, Parity, Report, TensorRecord
-from apriel_mcore.convert.scratch import Scratch
+from apriel_mcore.convert.scratch import TORCH_DTYPES, Scratch
 from apriel_mcore.convert.workers import Workers
 from apriel_mcore.convert.workplace import Workplace, check_room, finished_report, workplace
 
@@ -123,7 +123,7 @@ def write_folder(source: Source, target: Target, *, compare: Callable[[Path, int
     check_room(target.folder, sum(file.size for file in files))
     source.reader.check_manifest()
     with workplace(target.folder, job) as place:
-        folder = _Folder(place, lambda: _Worker(source, target.dtype))
+        folder = _Folder(place, source, target.dtype)
         parts = [folder.finish(file) for file in files]
         write_index(place.folder, files, target.dtype)
         companions.copy_for_decoder(source.model, place.folder, target.dtype)
@@ -134,9 +134,10 @@ def write_folder(source: Source, target: Target, *, compare: Callable[[Path, int
 class _Folder:
     """The weight files of one folder, one after the other; a file's parameters are dealt to the workers."""
 
-    def __init__(self, place: Workplace, make: Callable[[], "_Worker"]) -> None:
+    def __init__(self, place: Workplace, source: Source, dtype: Dtype) -> None:
         self._place = place
-        self._workers = Workers(make)
+        self._workers = Workers(lambda: _Worker(source, dtype))
+        self._element_bytes = max(TORCH_DTYPES[each].itemsize for each in (source.reader.dtype(), dtype))
 
     def finish(self, file: WeightFile) -> Finished:
         """The file, written and read back, or found so."""
@@ -152,7 +153,7 @@ class _Folder:
             if stream.read(len(file.opening)) != file.opening:
                 return False
 
-        found = self._workers.map(lambda _, name: file.digest_of(name, path), file.tensors)
+        found = self._workers.map(lambda _, name: file.digest_of(name, path), file.tensors, holds=lambda _: 0)
         return found == [record.digest_after for record in part.tensors]
 
     def _write(self, file: WeightFile) -> Finished:
@@ -161,7 +162,10 @@ class _Folder:
             def convert_one(worker: _Worker, parameter: Parameter) -> list[TensorRecord]:
                 return worker.convert(file, grown, parameter)
 
-            records = chain.from_iterable(self._workers.map(convert_one, file.parameters))
+            def num_bytes(parameter: Parameter) -> int:
+                return parameter.num_elements * self._element_bytes
+
+            records = chain.from_iterable(self._workers.map(convert_one, file.parameters, holds=num_bytes))
         return Finished(part=file.name, tensors=tuple(records))
 
 

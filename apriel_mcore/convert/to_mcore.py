@@ -58,7 +58,8 @@ def convert(source: Path, target: Path, *, parallel: Parallel, dtype: Dtype | No
     with workplace(target, job) as place:
         files = _plan_files(folder.shape, parallel, kept)
         writer = CheckpointWriter(place.folder, files, checksums=False)  # the report has digests
-        parts = Workers(lambda: _Worker(folder, place, writer, kept)).map(_Worker.finish, files)
+        workers = Workers(lambda: _Worker(folder, place, writer, kept))
+        parts = workers.map(_Worker.finish, files, holds=lambda file: _largest(file, folder))
         writer.finish(record for part in parts for record in part.places)
         companions.copy_all(source, place.folder / companions.CARRIED)
         found = parity.check(place.folder, source, num_elements=folder.num_elements, wanted=probe)
@@ -152,6 +153,17 @@ def _check_layout(folder: HfFolder, parallel: Parallel) -> None:
         folder.shape.check_layout(parallel)
     except ConfigError as error:
         raise ConfigError(f"--tp, --pp, --vpp do not fit {folder.path}: {error}") from None
+
+
+def _largest(file: CheckpointFile, folder: HfFolder) -> int:
+    """Bytes of the file's largest parameter, read or written: a worker holds one at a time."""
+    return max(
+        max(
+            sum(folder.tensors[name].stored.num_bytes for name in parameter.hf),
+            parameter.num_elements * TORCH_DTYPES[file.dtype].itemsize,
+        )
+        for parameter in file.parameters
+    )
 
 
 def _trainable(folder: HfFolder) -> Dtype:
