@@ -24,16 +24,15 @@ _INFINITY: dict[Dtype, tuple[type[np.signedinteger], type[np.unsignedinteger], i
     "float32": (np.int32, np.uint32, 0x7F800000),
 }
 """The bits of +infinity, and words to read them as."""
-_KEPT = 1 << 29
-"""Bytes: layers have tensors of this size, and many of them; only tables of the vocabulary are larger, and
-are not kept for the next."""
+_KEPT = 1 << 28
+"""Bytes: many tensors of layers have this size. The few that are larger, tables of the vocabulary above all,
+get memory of their own, which goes with them."""
 _BLOCK = 1 << 19
 """Elements looked at twice while they are in the cache."""
 
 
 class Scratch:
-    """One stretch of memory that grows to the largest tensor asked for; a vocabulary's worth goes with its
-    tensors."""
+    """One stretch of memory that grows to the largest tensor asked for, up to a size worth keeping."""
 
     def __init__(self) -> None:
         self._memory: NDArray[np.uint8] = np.empty(0, np.uint8)
