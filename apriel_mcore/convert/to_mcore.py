@@ -74,9 +74,10 @@ class _Worker:
         self._place = place
         self._writer = writer
         self._dtype: Dtype = dtype
-        # Writing a file and reading it back take turns in the same memory.
+        # Writing a file and reading it back take turns in the same memory: whoever casts needs both, others
+        # the larger one alone.
         self._stored, self._apart = Scratch(), Scratch()
-        self._boxes = _BoxMaker(folder, dtype, self._stored, self._apart)
+        self._boxes = _BoxMaker(folder, dtype, cast=self._apart, box=self._stored)
 
     def finish(self, file: CheckpointFile) -> Finished:
         """The file, written and read back, or found so."""
@@ -116,7 +117,7 @@ class _Worker:
 class _BoxMaker:
     """Makes the boxes of a file, reading each parameter's HF tensors once."""
 
-    def __init__(self, folder: HfFolder, dtype: Dtype, cast: Scratch, box: Scratch) -> None:
+    def __init__(self, folder: HfFolder, dtype: Dtype, *, cast: Scratch, box: Scratch) -> None:
         self._folder = folder
         self._dtype: Dtype = dtype
         self._cast, self._box = cast, box
