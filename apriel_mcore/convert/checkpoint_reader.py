@@ -213,8 +213,9 @@ class CheckpointReader:
             if box.is_contiguous() and box.shape == self._sizes(item.storage_index):
                 self._copy(parameter, item.storage_index, box, verify=verify)
             else:
-                record = self._map(parameter, item.storage_index, verify=verify)
-                box.copy_(record[_span(item.storage_offsets, item.lengths)])
+                span = _span(item.storage_offsets, item.lengths)
+                # Without a name: a record's pages go before those of the next one come.
+                box.copy_(self._map(parameter, item.storage_index, verify=verify)[span])
         return whole
 
     def _map(self, parameter: Parameter, index: MetadataIndex, *, verify: bool) -> Tensor:

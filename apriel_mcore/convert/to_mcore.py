@@ -15,6 +15,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from apriel_mcore.bridge.layouts import Sizes
 from apriel_mcore.bridge.plan import make_plan
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.bridge.tensorfile import Dtype
@@ -88,7 +89,7 @@ class _Worker:
         """What the journal promises is what the file holds."""
         wanted = {record.name: record.digest_after for record in part.tensors}
         try:
-            found = {name: digest(tensor) for name, tensor in self._read_back(file, part.places)}
+            found = {name: kept for name, _, kept in self._read_back(file, part.places)}
         except InputError:
             return False
         return found == wanted
@@ -99,19 +100,21 @@ class _Worker:
         places = self._writer.write(file, self._boxes.of_file(ledger))
         self._boxes.forget()
         ledger.watch({})
-        records = tuple(
-            ledger.compare(name, tuple(tensor.shape), digest(tensor))
-            for name, tensor in self._read_back(file, places)
-        )
+        records = tuple(ledger.compare(*found) for found in self._read_back(file, places))
         return Finished(part=file.name, tensors=records, places=places)
 
-    def _read_back(self, file: CheckpointFile, places: tuple[Place, ...]) -> Iterator[tuple[str, Tensor]]:
-        """The HF tensors in a written file, each valid until the next."""
+    def _read_back(self, file: CheckpointFile, places: tuple[Place, ...]) -> Iterator[tuple[str, Sizes, str]]:
+        """Name, sizes and digest of the HF tensors in a written file."""
         storage = storage_of(places)
         reader = CheckpointReader(self._place.folder, self._writer.tensors, storage)
         for parameter in file.parameters:
-            stored = reader.read(parameter, self._stored, verify=False)
-            yield from take_apart(parameter, stored, self._apart).items()
+            yield from self._digests(reader, parameter)
+
+    def _digests(self, reader: CheckpointReader, parameter: Parameter) -> Iterator[tuple[str, Sizes, str]]:
+        """Those of one parameter; nothing of it is held any more when the next one is read."""
+        stored = reader.read(parameter, self._stored, verify=False)
+        for name, tensor in take_apart(parameter, stored, self._apart).items():
+            yield name, tuple(tensor.shape), digest(tensor)
 
 
 class _BoxMaker:
