@@ -4,20 +4,13 @@
     one parameter --read--> its records, checked against the checksums that torch wrote into them if asked
 
 The metadata is a pickle: it is read with the few classes that torch's own writer puts there, and nothing
-else can be loaded from it. Records are torch.save archives: torch.load says what each holds and where, its
-elements are then read straight to their place.
+else can be loaded from it. A record's elements are read straight to their place.
 """
 
 import hashlib
-import io
-import os
 import pickle
-import struct
-import zipfile
-import zlib
-from collections.abc import Buffer, Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from itertools import combinations
 from math import prod
@@ -42,7 +35,8 @@ from apriel_mcore.bridge.tensorfile import Dtype
 from apriel_mcore.convert.hf_folder import check_sizes
 from apriel_mcore.convert.mapped import mapped, read_into
 from apriel_mcore.convert.parameters import Parameter
-from apriel_mcore.convert.scratch import DTYPES, Scratch, bytes_of
+from apriel_mcore.convert.records import DAMAGE, check_sums, naming, start_in
+from apriel_mcore.convert.scratch import DTYPES, Scratch
 from apriel_mcore.errors import InputError
 
 _ADMITTED = {
@@ -63,25 +57,6 @@ _ADMITTED = {
     "pathlib": {"Path", "PosixPath"},
     "collections": {"OrderedDict"},
 }
-_DAMAGE = (
-    AttributeError,
-    EOFError,
-    ImportError,
-    IndexError,
-    KeyError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    OverflowError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What the readers of a damaged pickle or zip archive raise."""
 _READERS = 3
 """Files whose digests are computed at once."""
 _MODEL_KEYS = ("embedding.", "decoder.", "output_layer.")
@@ -124,7 +99,7 @@ class CheckpointReader:
                 for index, info in metadata.storage_data.items()
                 if index.fqn in tensors
             }
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise InputError(f"{path}: not readable as a checkpoint's metadata: {error!r}") from None
         return cls(folder, tensors, storage)
 
@@ -222,22 +197,22 @@ class CheckpointReader:
         """A record in the file's own pages."""
         info, sizes = self._storage[index], self._sizes(index)
         path, dtype = self._folder / info.relative_path, self._tensors[index.fqn].properties.dtype
-        with _naming(path, parameter):
-            start = _start_in(path, info, sizes, dtype)
+        with naming(path, parameter.name):
+            start = start_in(path, info, sizes, dtype)
             elements = mapped(path, start, sizes, DTYPES[dtype], what=parameter.name)
             if verify:
-                _check_sums(path, info, elements)
+                check_sums(path, info, elements)
         return elements
 
     def _copy(self, parameter: Parameter, index: MetadataIndex, into: Tensor, *, verify: bool) -> None:
         """A record's elements, in memory that is there already."""
         info = self._storage[index]
         path = self._folder / info.relative_path
-        with _naming(path, parameter):
-            start = _start_in(path, info, self._sizes(index), into.dtype)
+        with naming(path, parameter.name):
+            start = start_in(path, info, self._sizes(index), into.dtype)
             read_into(path, start, into, what=parameter.name)
             if verify:
-                _check_sums(path, info, into)
+                check_sums(path, info, into)
 
     def _sizes(self, index: MetadataIndex) -> Sizes:
         """Of a record."""
@@ -256,47 +231,6 @@ class CheckpointReader:
             size = path.stat().st_size
             if not 0 <= info.offset <= info.offset + info.length <= size:
                 raise InputError(f"{path}: ends at {size} bytes, inside {key} at {tuple(chunk.offsets)}")
-
-
-class _Damaged(Exception):
-    """A record is not what it should be; in what."""
-
-
-class _Record(io.RawIOBase):
-    """The part of a file that one record takes up, as a file of its own."""
-
-    def __init__(self, path: Path, info: _StorageInfo) -> None:
-        self._file = path.open("rb", buffering=0)
-        self._start, self._length, self._at = info.offset, info.length, 0
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Counted from the start or the end of the record."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._length}[whence]
-        if base + offset < 0:
-            raise ValueError(f"{base + offset} lies before the record")
-        self._at = base + offset
-        return self._at
-
-    def readinto(self, buffer: Buffer, /) -> int:
-        """Up to the end of the record."""
-        with memoryview(buffer) as view:
-            room = max(0, min(len(view), self._length - self._at))
-            count = os.preadv(self._file.fileno(), [view[:room]], self._start + self._at)
-        self._at += count
-        return count
-
-    def close(self) -> None:
-        """The file too."""
-        self._file.close()
-        super().close()
 
 
 class _AdmittedOnly(pickle.Unpickler):
@@ -353,51 +287,6 @@ def _check_cover(items: Sequence[ReadItem], wanted: ChunkStorageMetadata, *, whe
 def _overlap(one: Sequence[tuple[int, int]], other: Sequence[tuple[int, int]]) -> bool:
     pairs = zip(one, other, strict=True)
     return all(a < b + b_size and b < a + a_size for (a, a_size), (b, b_size) in pairs)
-
-
-@contextmanager
-def _naming(path: Path, parameter: Parameter) -> Generator[None]:
-    """Whatever the readers say of a damaged record becomes an InputError with its place."""
-    try:
-        yield
-    except _Damaged as error:
-        raise InputError(f"{path}: {parameter.name}: {error}") from None
-    except _DAMAGE as error:
-        raise InputError(f"{path}: {parameter.name}: the record is damaged: {error!r}") from None
-
-
-def _start_in(path: Path, info: _StorageInfo, sizes: Sizes, dtype: torch.dtype) -> int:
-    """Where a record's elements lie in the file, which is torch.load's word; _Damaged if they are others."""
-    with _Record(path, info) as record:
-        described = torch.load(io.BufferedReader(record), map_location="meta", weights_only=True)
-    if not (
-        isinstance(described, Tensor)
-        and (tuple(described.shape), described.dtype) == (sizes, dtype)
-        and described.is_contiguous()
-        and described.storage_offset() == 0
-        and described.untyped_storage().nbytes() == prod(sizes) * dtype.itemsize
-    ):
-        raise _Damaged(f"the record is not the {sizes} {dtype} that it should be")
-    start = described.untyped_storage()._checkpoint_offset
-    assert start is not None, "torch.load says where a record lies"
-    return info.offset + start
-
-
-def _check_sums(path: Path, info: _StorageInfo, elements: Tensor) -> None:
-    """Compare every checksum (CRC-32) of the record, which torch.load does not look at; _Damaged if one is
-    wrong, or if there are none."""
-    with _Record(path, info) as record, zipfile.ZipFile(io.BufferedReader(record)) as archive:
-        if not any(member.CRC for member in archive.infolist()):
-            raise _Damaged(
-                "the record was written without checksums, and its digest is in no conversion.json: put back "
-                "the one that convert wrote there"
-            )
-        for member in archive.infolist():
-            if member.filename.endswith("/data/0"):
-                if (member.file_size, member.CRC) != (elements.nbytes, zlib.crc32(bytes_of(elements))):
-                    raise _Damaged(f"the record is damaged: wrong checksum of {member.filename}")
-            else:
-                archive.read(member)
 
 
 def _span(offsets: Sequence[int], lengths: Sequence[int]) -> tuple[slice, ...]:
