@@ -1,7 +1,7 @@
 """How long does the search for near duplicates take? `python -m tests.data.near_duplicates_speed [NUM]`.
 
-Words are drawn with Zipf's frequencies from 30,000; lengths are log-normal. `copies`: a tenth of the texts are
-others with one word in forty changed. `templates`: a hundred texts with a number in every tenth place.
+Words are drawn with Zipf's frequencies from 30,000; lengths are log-normal. `copies`: a tenth of the texts
+are others with one word in forty changed. `templates`: a hundred texts with a number in every tenth place.
 """
 
 import random

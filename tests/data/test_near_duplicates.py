@@ -43,7 +43,10 @@ def brute_force(texts: list[str], ngram: int, threshold: float) -> dict[int, tup
 
 def found(texts: list[str], ngram: int, threshold: float) -> dict[int, tuple[int, float]]:
     asked = [Asked("", text) for text in texts]
-    return {n: tuple(near) for n, near in near_duplicates(asked, ngram=ngram, threshold=threshold).items()}
+    return {
+        n: (near.number, near.share)
+        for n, near in near_duplicates(asked, ngram=ngram, threshold=threshold).items()
+    }
 
 
 @settings(max_examples=500)

@@ -64,9 +64,11 @@ from apriel_mcore.config.schema.model import FolderModel, WheelModel
 from apriel_mcore.config.schema.model_judge import EndpointJudge, NoModelJudge
 from apriel_mcore.config.schema.objective import (
     Advantage,
+    BoundedDeviation,
     DifficultyAwareLengthPenalty,
     LengthPenalty,
     Loss,
+    NoDeviation,
     NoLengthPenalty,
     NoReferenceReward,
     ReferenceProbability,
@@ -93,6 +95,7 @@ __all__ = [
     "BfclCategory",
     "BfclSource",
     "BlockwiseFp8",
+    "BoundedDeviation",
     "BwrapSandbox",
     "Checkpoint",
     "Cluster",
@@ -135,6 +138,7 @@ __all__ = [
     "Mxfp8",
     "NearDuplicates",
     "NoCurriculum",
+    "NoDeviation",
     "NoFp8",
     "NoLengthPenalty",
     "NoModelJudge",
