@@ -275,14 +275,18 @@ def _admit(
 def _without_near_duplicates(
     admitted: Sequence[_Candidate], settings: NearDuplicates
 ) -> tuple[Sequence[_Candidate], list[Reject]]:
-    """What asks something new, and the rejects that ask nearly what an earlier one of any domain asks."""
+    """What asks something new, and the rejects that ask nearly what an earlier one of any domain asks.
+
+    The order is kept within each domain.
+    """
     if isinstance(settings, KeepNearDuplicates):
         return admitted, []
-    near = near_duplicates(
-        [_asked(candidate) for candidate in admitted], ngram=settings.ngram, threshold=settings.threshold
-    )
-    rejects = [_near_reject(admitted[number], admitted[of], share) for number, (of, share) in near.items()]
-    return [candidate for number, candidate in enumerate(admitted) if number not in near], rejects
+    among = settings.domains
+    asked = [c for c in admitted if not among or c.problem.domain in among]
+    others = [c for c in admitted if among and c.problem.domain not in among]
+    near = near_duplicates([_asked(c) for c in asked], ngram=settings.ngram, threshold=settings.threshold)
+    rejects = [_near_reject(asked[number], asked[of], share) for number, (of, share) in near.items()]
+    return [*others, *(c for number, c in enumerate(asked) if number not in near)], rejects
 
 
 def _asked(candidate: _Candidate) -> Asked:

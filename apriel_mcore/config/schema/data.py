@@ -150,6 +150,8 @@ class DropNearDuplicates(Section, frozen=True, kw_only=True, tag_field="kind", t
     """Runs of words in both prompts, of the runs in either, from which two are nearly the same."""
     ngram: Positive = 5
     """Words in the run, marks counted; a shorter prompt is one run, so that it must be equal."""
+    domains: tuple[str, ...] = ()
+    """Among these domains alone; none: all. Puzzles from one template are all nearly the same."""
 
 
 NearDuplicates = KeepNearDuplicates | DropNearDuplicates
