@@ -69,7 +69,7 @@ def _overlaps(config: RunConfig, dataset: Dataset) -> Table:
     found = Counter(
         (r.domain, r.detail.partition(": ")[0].removeprefix("of a prompt in "))
         for r in dataset.rejects
-        if r.reason in ("duplicate", "contaminated")
+        if r.reason in ("duplicate", "near_duplicate", "contaminated")
     )
     for (domain, other), count in found.most_common():
         table.add_row(domain, other, str(count))

@@ -70,6 +70,8 @@ class Rollout(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     reference_logprobs_T: tuple[float, ...] = ()
     """log pi of the reference answer's tokens, put in the place of this rollout's answer; where the domain
     has a reference reward and the rollout an answer (rollout/reference.py)."""
+    own_logprobs_T: tuple[float, ...] = ()
+    """log pi of this rollout's own answer in that place, where the reference reward compares the two."""
 
     @property
     def truncated(self) -> bool:

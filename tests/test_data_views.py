@@ -46,6 +46,21 @@ def test_stats_count_problems_and_rejects(recipe: str, capsys: pytest.CaptureFix
     assert "no_answer" in said and "benchmarks searched for: none" in said
 
 
+def test_stats_show_what_is_nearly_repeated(
+    recipe: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`0 + 0?` has three words and marks, all of which `1 + 0?` to `7 + 0?` have, beside their own."""
+    monkeypatch.setenv("COLUMNS", "400")
+    near = ("data.near_duplicates.kind=overlap", "data.near_duplicates.ngram=1")
+    cli.main(["data", "stats", recipe, *near, "data.near_duplicates.threshold=0.6"])
+    said = capsys.readouterr().out.splitlines()
+    (reason,) = [line for line in said if "near_duplicate" in line]
+    (overlap,) = [line for line in said if "domains.math.sources.rows" in line and line != reason]
+    assert " 7 " in reason and " 7 " in overlap
+    cli.main(["data", "stats", recipe, *near, "data.near_duplicates.threshold=0.8"])
+    assert "near_duplicate" not in capsys.readouterr().out
+
+
 def test_sample_prints_the_prompt_and_its_gold(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["data", "sample", recipe, "--num", "1"])
     said = capsys.readouterr().out

@@ -3,7 +3,6 @@
 prompts of a benchmark --words, runs of n--> set of hashes <--runs of n-- a problem's text
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,13 +10,12 @@ from typing import NamedTuple
 import msgspec
 
 from apriel_mcore.config.schema import Decontaminate
+from apriel_mcore.data.ngrams import runs, words
 from apriel_mcore.data.rows import json_lines
 from apriel_mcore.errors import InputError
 
 SHORTEST = 5
 """Words: shorter benchmark prompts say too little to be searched for."""
-
-_WORD = re.compile(r"\w+")
 
 
 class Match(NamedTuple):
@@ -36,21 +34,21 @@ class Benchmarks:
 
     def add(self, benchmark: str, prompt: str) -> None:
         """Search for this prompt too; one shorter than the n-gram must occur whole."""
-        words = _words(prompt)
-        length = min(self._ngram, len(words))
+        found = words(prompt)
+        length = min(self._ngram, len(found))
         if length < SHORTEST:
             return
-        runs = self._runs.setdefault(length, {})
-        for run in _runs(words, length):
-            runs.setdefault(run, benchmark)
+        known = self._runs.setdefault(length, {})
+        for run in runs(found, length):
+            known.setdefault(run, benchmark)
 
     def match(self, text: str) -> Match | None:
         """The first run of words that a benchmark has too."""
-        words = _words(text)
-        for length, runs in self._runs.items():
-            for run in _runs(words, length):
-                if run in runs:
-                    return Match(runs[run], run)
+        found = words(text)
+        for length, known in self._runs.items():
+            for run in runs(found, length):
+                if run in known:
+                    return Match(known[run], run)
         return None
 
 
@@ -75,12 +73,3 @@ def _prompts(file: Path, key: str) -> Iterator[str]:
             yield msgspec.convert(row, _Prompt).prompt
         except msgspec.ValidationError as error:
             raise InputError(f"{key}: {place}: {error}; each row needs a `prompt`") from None
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.lower())
-
-
-def _runs(words: list[str], length: int) -> Iterator[str]:
-    for start in range(len(words) - length + 1):
-        yield " ".join(words[start : start + length])

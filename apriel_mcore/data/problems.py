@@ -1,7 +1,7 @@
 """Which problems does a run train on, and which does it only ever measure?
 
-sources -> items -> system + suffix -> render -> contaminated? too long? duplicate? -> split -> Dataset
-            rows of which none can be made ---------------- set aside, counted by reason --'
+sources -> items -> system + suffix -> render -> contaminated? too long? asked before? -> split -> Dataset
+            rows of which none can be made ---------------------- set aside, counted by reason --'
 """
 
 import json
@@ -18,6 +18,8 @@ from apriel_mcore.config.schema import (
     CollectedSource,
     Domain,
     JsonlSource,
+    KeepNearDuplicates,
+    NearDuplicates,
     PuzzleSource,
     RunConfig,
     Source,
@@ -26,6 +28,7 @@ from apriel_mcore.config.schema import (
 from apriel_mcore.data import jsonl, layouts, overlap, rows, templates
 from apriel_mcore.data.item import Item, Tool, Unusable
 from apriel_mcore.data.layouts import bfcl
+from apriel_mcore.data.near_duplicates import Asked, near_duplicates
 from apriel_mcore.data.overlap import Benchmarks
 from apriel_mcore.data.templates import puzzles
 from apriel_mcore.errors import InputError
@@ -82,24 +85,27 @@ def load(config: RunConfig, renderer: RendersChat) -> Dataset:
     that is left without a problem to train on.
     """
     benchmarks = overlap.open_benchmarks(config.data.decontaminate)
-    train: dict[str, tuple[Problem, ...]] = {}
-    held_out: dict[str, tuple[Problem, ...]] = {}
+    admitted: list[_Candidate] = []
     rejects: list[Reject] = []
     seen: dict[tuple[str, ...], str] = {}
     for name, domain in config.domains.items():
         longest = _longest(config, name)
-        kept: list[_Candidate] = []
         for candidate in _candidates(name, domain, renderer):
             if isinstance(candidate, _Candidate):
                 candidate = _admit(candidate, longest, seen, benchmarks)
             if isinstance(candidate, Reject):
                 rejects.append(candidate)
             else:
-                kept.append(candidate)
-        is_held_out = [_is_held_out(candidate, config.data.held_out) for candidate in kept]
-        train[name] = tuple(c.problem for c, is_out in zip(kept, is_held_out, strict=True) if not is_out)
-        held_out[name] = tuple(c.problem for c, is_out in zip(kept, is_held_out, strict=True) if is_out)
-    dataset = Dataset(train=train, held_out=held_out, rejects=tuple(rejects))
+                admitted.append(candidate)
+    kept, near = _without_near_duplicates(admitted, config.data.near_duplicates)
+    train: dict[str, tuple[Problem, ...]] = {}
+    held_out: dict[str, tuple[Problem, ...]] = {}
+    for name in config.domains:
+        asked = [candidate for candidate in kept if candidate.problem.domain == name]
+        is_held_out = [_is_held_out(candidate, config.data.held_out) for candidate in asked]
+        train[name] = tuple(c.problem for c, is_out in zip(asked, is_held_out, strict=True) if not is_out)
+        held_out[name] = tuple(c.problem for c, is_out in zip(asked, is_held_out, strict=True) if is_out)
+    dataset = Dataset(train=train, held_out=held_out, rejects=(*rejects, *near))
     require_problems(config, dataset)
     return dataset
 
@@ -256,7 +262,7 @@ def _admit(
     if candidate.question in seen:
         detail = f"of a prompt in {seen[candidate.question]}"
         return msgspec.structs.replace(reject, reason="duplicate", detail=detail)
-    seen[candidate.question] = f"domains.{problem.domain}.sources.{problem.source}"
+    seen[candidate.question] = _whence(candidate)
     if match := benchmarks.match(candidate.question[-2]):
         detail = f"{match.benchmark}: {match.words}"
         return msgspec.structs.replace(reject, reason="contaminated", detail=detail)
@@ -264,6 +270,44 @@ def _admit(
         detail = f"{len(problem.prompt_T)} tokens, {longest} allowed"
         return msgspec.structs.replace(reject, reason="too_long", detail=detail)
     return candidate
+
+
+def _without_near_duplicates(
+    admitted: Sequence[_Candidate], settings: NearDuplicates
+) -> tuple[Sequence[_Candidate], list[Reject]]:
+    """What asks something new, and the rejects that ask nearly what an earlier one of any domain asks.
+
+    The order is kept within each domain.
+    """
+    if isinstance(settings, KeepNearDuplicates):
+        return admitted, []
+    among = settings.domains
+    asked = [c for c in admitted if not among or c.problem.domain in among]
+    others = [c for c in admitted if among and c.problem.domain not in among]
+    near = near_duplicates([_asked(c) for c in asked], ngram=settings.ngram, threshold=settings.threshold)
+    rejects = [_near_reject(asked[number], asked[of], share) for number, (of, share) in near.items()]
+    return [*others, *(c for number, c in enumerate(asked) if number not in near)], rejects
+
+
+def _asked(candidate: _Candidate) -> Asked:
+    """The last turn; the turns before it and the functions are its context."""
+    *before, last, functions = candidate.question
+    role, _, text = last.partition(": ")
+    return Asked("\0".join((*before, role, functions)), text)
+
+
+def _near_reject(candidate: _Candidate, first: _Candidate, share: float) -> Reject:
+    return Reject(
+        domain=candidate.problem.domain,
+        source=candidate.problem.source,
+        place=candidate.place,
+        reason="near_duplicate",
+        detail=f"of a prompt in {_whence(first)}: {share:.0%} shared with {first.place}",
+    )
+
+
+def _whence(candidate: _Candidate) -> str:
+    return f"domains.{candidate.problem.domain}.sources.{candidate.problem.source}"
 
 
 def _beginning(problem: Problem) -> str:

@@ -2,16 +2,22 @@
 
     log pi of the reference after each rollout's reasoning --mean probability--> p_G --.
     the same without reasoning -------------------------------------------------> p0 --|--> reward_G
+    log pi of the rollout's own answer there (DARL, arXiv 2601.14700) ----------> q_G -'
 
-Shape suffixes: _T tokens of the reference answer, _G the rollouts of one group. A group-level post-processor,
+Shape suffixes: _T tokens of an answer, _G the rollouts of one group. A group-level post-processor,
 as the length penalty is: pure, over what the group carries.
 """
 
 from collections.abc import Sequence
 from math import exp, fsum
 
-from apriel_mcore.config.schema import NoReferenceReward, ReferenceProbability, ReferenceReward
-from apriel_mcore.types import Group
+from apriel_mcore.config.schema import (
+    BoundedDeviation,
+    NoReferenceReward,
+    ReferenceProbability,
+    ReferenceReward,
+)
+from apriel_mcore.types import Group, Rollout
 
 
 def mean_probability(logprobs_T: Sequence[float]) -> float:
@@ -37,6 +43,22 @@ def reference_rewards(group: Group, *, debias: bool) -> tuple[float, ...]:
     )
 
 
+def deviation_rewards(group: Group, settings: BoundedDeviation) -> tuple[float, ...]:
+    """weight * d of each finished rollout whose deviation d = max(0, p - q) is within p / gamma, else 0.
+
+    p is the mean probability of the reference after its reasoning, q that of its own answer there.
+    """
+    return tuple(_deviation(rollout, settings) for rollout in group.rollouts_G)
+
+
+def _deviation(rollout: Rollout, settings: BoundedDeviation) -> float:
+    reference = mean_probability(rollout.reference_logprobs_T)
+    deviation = max(0.0, reference - mean_probability(rollout.own_logprobs_T))
+    if rollout.truncated or deviation > reference / settings.gamma:
+        return 0.0
+    return settings.weight * deviation
+
+
 def with_reference(task_G: Sequence[float], group: Group, settings: ReferenceReward) -> Sequence[float]:
     """The task rewards of a group, with its reference reward in their place or beside them."""
     match settings:
@@ -44,7 +66,10 @@ def with_reference(task_G: Sequence[float], group: Group, settings: ReferenceRew
             return task_G
         case ReferenceProbability():
             reference_G = reference_rewards(group, debias=settings.debias)
+            deviation_G: Sequence[float] = [0.0] * len(task_G)
+            if isinstance(settings.deviation, BoundedDeviation):
+                deviation_G = deviation_rewards(group, settings.deviation)
             return [
-                settings.verdict_weight * task + settings.weight * reference
-                for task, reference in zip(task_G, reference_G, strict=True)
+                settings.verdict_weight * task + settings.weight * reference + deviation
+                for task, reference, deviation in zip(task_G, reference_G, deviation_G, strict=True)
             ]

@@ -3,6 +3,7 @@ r"""How likely does the policy find the reference answer after its own reasoning
     rollout:   prompt | reasoning ... \boxed{ | its answer }
     asked:     prompt | reasoning ... \boxed{ | reference        log pi of these tokens, for each rollout
     and once:  prompt | \boxed{ | reference                      what it has without reasoning
+    on demand: prompt | reasoning ... \boxed{ | its answer       how likely it finds its own
 
 The reasoning is the very tokens that were sampled; only what lies between the last whole token before the
 answer and the answer itself is tokenised again, together with the reference. Siblings with one reasoning
@@ -19,12 +20,17 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from apriel_mcore.config.schema import NoReferenceReward, ReferenceProbability, RunConfig
+from apriel_mcore.config.schema import (
+    NoDeviation,
+    NoReferenceReward,
+    ReferenceProbability,
+    RunConfig,
+)
 from apriel_mcore.data.problems import Dataset
 from apriel_mcore.errors import InputError
 from apriel_mcore.seams import Pool
 from apriel_mcore.types import Group, Problem
-from apriel_mcore.verify.answer import final_answer, last_boxed
+from apriel_mcore.verify.answer import END, final_answer, last_boxed
 
 _SPARE_TOKENS = 8
 """That a retokenised lead may have more than the text that it replaces."""
@@ -75,7 +81,10 @@ class ReferenceScorer:
         self._tokenizer = tokenizer
 
     async def scored(self, group: Group, recipe: RunConfig) -> Group:
-        """The group with `reference_logprobs_T` and `alone_logprobs_T`; PoolError when no server is left."""
+        """The group with `reference_logprobs_T` and `alone_logprobs_T`, and `own_logprobs_T` for a deviation.
+
+        PoolError when no server is left.
+        """
         settings = recipe.domains[group.problem.domain].reference_reward
         if isinstance(settings, NoReferenceReward):
             return group
@@ -86,19 +95,25 @@ class ReferenceScorer:
             )
             for rollout in group.rollouts_G
         ]
+        own_G = [own_answer(text, settings) for text in texts_G]
         answer = reference_answer(group.problem, settings)
-        alone = Cut((), settings.after + blanks_after(texts_G, settings.after))
-        wanted = dict.fromkeys(found for found in (alone, *cut_G) if found is not None)
-        scores = await asyncio.gather(*(self._ask(group.problem, found, answer) for found in wanted))
+        alone = (Cut((), settings.after + blanks_after(texts_G, settings.after)), answer)
+        wanted = dict.fromkeys([alone, *((found, answer) for found in cut_G if found)])
+        wanted |= dict.fromkeys(
+            (found, own) for found, own in zip(cut_G, own_G, strict=True) if found and own
+        )
+        scores = await asyncio.gather(*(self._ask(group.problem, *asked) for asked in wanted))
         logprobs = dict(zip(wanted, scores, strict=True))
         return msgspec.structs.replace(
             group,
             alone_logprobs_T=logprobs[alone],
             rollouts_G=tuple(
                 msgspec.structs.replace(
-                    rollout, reference_logprobs_T=() if found is None else logprobs[found]
+                    rollout,
+                    reference_logprobs_T=logprobs[found, answer] if found else (),
+                    own_logprobs_T=logprobs[found, own] if found and own else (),
                 )
-                for rollout, found in zip(group.rollouts_G, cut_G, strict=True)
+                for rollout, found, own in zip(group.rollouts_G, cut_G, own_G, strict=True)
             ),
         )
 
@@ -129,6 +144,19 @@ def blanks_after(texts: Sequence[str], after: str) -> str:
         if found:
             return answer[: len(answer) - len(answer.lstrip())]
     return ""
+
+
+def own_answer(text: str, settings: ReferenceProbability) -> str:
+    """What a rollout has in the place of the reference: its box, or all behind `settings.after`.
+
+    Empty where it has none, and where deviations earn nothing.
+    """
+    if isinstance(settings.deviation, NoDeviation):
+        return ""
+    _, found, tail = text.rpartition(settings.after)
+    if settings.after == "\\boxed{":
+        return last_boxed(found + tail)
+    return tail.partition(END)[0].strip() if found else ""
 
 
 def reference_answer(problem: Problem, settings: ReferenceProbability) -> str:

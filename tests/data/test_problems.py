@@ -13,7 +13,7 @@ from apriel_mcore.config.load import resolved, validate
 from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.data import problems
 from apriel_mcore.data.wheels import wheel_path
-from apriel_mcore.errors import InputError
+from apriel_mcore.errors import ConfigError, InputError
 from apriel_mcore.types import Message, Problem
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
@@ -187,6 +187,31 @@ def test_contaminated_problems_are_set_aside_with_the_shared_words(tmp_path: Pat
     dataset = problems.load(validate(tree, where="test"), Characters())
     (reject,) = dataset.rejects
     assert (reject.reason, reject.detail) == ("contaminated", "aime: a b c d e")
+
+
+def test_near_duplicates_of_any_domain_are_set_aside_with_the_first(tmp_path: Path) -> None:
+    """What is too long is not used, and so nothing repeats it."""
+    letters = " ".join("ghijklmnopqrstuv")  # 31 characters
+    first = write(tmp_path / "f.jsonl", "a b c d e f", letters, "2 + 2")
+    second = write(tmp_path / "g.jsonl", "A b c d e f 7", letters[:-2], "2 - 2")
+    tree = resolved(config(first))
+    other = {"ratio": 0.0, "sources": {"other": {"kind": "jsonl", "path": str(second)}}}
+    tree["domains"]["logic"] = other
+    assert problems.load(validate(tree, where="test"), Characters()).rejected["logic"] == {}
+    tree["data"] = {"near_duplicates": {"kind": "overlap", "threshold": 0.7, "ngram": 3}}
+    dataset = problems.load(validate(tree, where="test"), Characters())
+    (reject,) = (reject for reject in dataset.rejects if reject.reason != "too_long")
+    assert (reject.domain, reject.source, reject.reason) == ("logic", "other", "near_duplicate")
+    assert reject.detail.startswith("of a prompt in domains.math.sources.file: 80% shared with ")
+    kept = (*dataset.train["logic"], *dataset.held_out["logic"])
+    assert {problem.messages[-1].content for problem in kept} == {letters[:-2], "2 - 2"}
+    tree["data"]["near_duplicates"]["domains"] = ["math"]
+    assert problems.load(validate(tree, where="test"), Characters()).rejected["logic"] == {}
+    tree["data"]["near_duplicates"]["domains"] = ["maths"]
+    with pytest.raises(
+        ConfigError, match=r"near_duplicates\.domains names 'maths'; the recipe has math, logic"
+    ):
+        validate(tree, where="test")
 
 
 def test_refused_golds_leave_the_data_set_as_rejects(tmp_path: Path) -> None:

@@ -6,14 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apriel_mcore.config.schema import NoReferenceReward, ReferenceProbability
-from apriel_mcore.loss.reference import mean_probability, reference_rewards, with_reference
+from apriel_mcore.config.schema import BoundedDeviation, NoReferenceReward, ReferenceProbability
+from apriel_mcore.loss.reference import deviation_rewards, mean_probability, reference_rewards, with_reference
 from apriel_mcore.types import Finish, Group, Problem, Rollout, Verdict
 
 LOGPROBS_T = st.lists(st.floats(-50.0, 0.0), max_size=6).map(tuple)
 
 
-def rollout(reference_T: tuple[float, ...], finish: Finish = "stop") -> Rollout:
+def rollout(
+    reference_T: tuple[float, ...], finish: Finish = "stop", own_T: tuple[float, ...] = ()
+) -> Rollout:
     return Rollout(
         tokens_T=(7, 8),
         logprobs_T=(-0.5, -0.5),
@@ -25,6 +27,7 @@ def rollout(reference_T: tuple[float, ...], finish: Finish = "stop") -> Rollout:
         seconds=1.0,
         server="a",
         reference_logprobs_T=reference_T,
+        own_logprobs_T=own_T,
     )
 
 
@@ -46,6 +49,33 @@ def test_by_hand() -> None:
     beside = ReferenceProbability(verdict_weight=1.0, debias=False)
     assert with_reference(task_G, several, beside) == pytest.approx([1.7, 0.1, 0.0, 0.0])
     assert with_reference(task_G, several, NoReferenceReward()) == task_G
+
+
+def test_a_deviation_within_the_bound_earns_a_little() -> None:
+    """p = 0.8 and gamma = 4: own answers from 0.6 to 0.8 are within, and the farthest of them earns most."""
+    own = (0.8, 0.9, 0.7, 0.601, 0.599, 0.1)
+    several = group(*(rollout((log(0.8),), own_T=(log(q),)) for q in own), alone_T=(log(0.5),))
+    bounded = BoundedDeviation(weight=0.1, gamma=4.0)
+    expected_G = (0.0, 0.0, 0.01, 0.0199, 0.0, 0.0)
+    assert deviation_rewards(several, bounded) == pytest.approx(expected_G)
+    settings = ReferenceProbability(weight=2.0, deviation=bounded)
+    rewards_G = with_reference([1.0] * 6, several, settings)
+    assert rewards_G == pytest.approx([0.6 + deviation for deviation in expected_G])
+
+
+def test_no_answer_and_a_truncated_one_have_no_deviation() -> None:
+    several = group(rollout((log(0.8),)), rollout((log(0.8),), "length", (log(0.75),)), rollout(()))
+    assert deviation_rewards(several, BoundedDeviation()) == (0.0, 0.0, 0.0)
+
+
+@given(LOGPROBS_T, LOGPROBS_T, st.floats(1.0, 20.0))
+def test_a_deviation_never_earns_more_than_its_share_of_the_reference(
+    reference_T: tuple[float, ...], own_T: tuple[float, ...], gamma: float
+) -> None:
+    several = group(rollout(reference_T, own_T=own_T), rollout(own_T, own_T=reference_T))
+    there, back = deviation_rewards(several, BoundedDeviation(weight=0.5, gamma=gamma))
+    assert 0.0 <= there <= 0.5 * mean_probability(reference_T) / gamma
+    assert min(there, back) == 0.0
 
 
 def test_one_unlikely_token_of_a_paraphrase_does_not_decide() -> None:

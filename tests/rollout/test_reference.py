@@ -10,15 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apriel_mcore.config.load import load
-from apriel_mcore.config.schema import ReferenceProbability
+from apriel_mcore.config.schema import BoundedDeviation, ReferenceProbability
 from apriel_mcore.data.problems import Dataset
 from apriel_mcore.errors import InputError
 from apriel_mcore.fakes import FakePool
-from apriel_mcore.rollout.reference import ReferenceScorer, cut, reference_answer, require_references
+from apriel_mcore.rollout.reference import (
+    ReferenceScorer,
+    cut,
+    own_answer,
+    reference_answer,
+    require_references,
+)
 from apriel_mcore.types import Group, Problem, Rollout, Verdict
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
 BOXED = "domains.math.reference_reward.kind=probability"
+DEVIATION = "deviation.kind=bounded"
 
 
 class Pairs:
@@ -130,6 +137,28 @@ def test_siblings_share_requests_and_the_reference_is_scored_alone_once() -> Non
     so_T = (901, 902, *Pairs().encode_with_ends(r"so \boxed{12")[0])
     assert so_T in pool.scored_T
     assert [r.tokens_T for r in scored.rollouts_G] == [r.tokens_T for r in group.rollouts_G]
+
+
+def test_own_answers_are_scored_in_the_place_of_the_reference() -> None:
+    """One that is the reference costs nothing and has its very scores."""
+    pool, recipe = ScoringPool(), load(QUICKSTART, [BOXED, BOXED.replace("kind=probability", DEVIATION)])
+    texts = (r"so \boxed{7}", r"so \boxed{12}.", r"so \boxed{7", r"\boxed{}", "none")
+    group = Group(id=0, problem=problem(), rollouts_G=tuple(map(rollout, texts)), version=0)
+    scored = asyncio.run(ReferenceScorer(pool, Pairs()).scored(group, recipe))
+    assert len(pool.scored_T) == 4  # alone, "so" with the reference, "so" with 7, empty box
+    other, same, open_box, empty, none = scored.rollouts_G
+    assert other.own_logprobs_T == tuple(-float(token) for token in Pairs().encode_with_ends("7")[0])
+    assert (901, 902, *Pairs().encode_with_ends(r"so \boxed{7")[0]) in pool.scored_T
+    assert same.own_logprobs_T == same.reference_logprobs_T == other.reference_logprobs_T
+    assert [r.own_logprobs_T for r in (open_box, empty, none)] == [(), (), ()]
+
+
+def test_an_answer_without_a_box_is_all_that_follows_the_mark() -> None:
+    settings = ReferenceProbability(after="Answer:", deviation=BoundedDeviation())
+    assert own_answer("Answer: 3. No. Answer:  a dozen \n", settings) == "a dozen"
+    assert own_answer("Answer: 12[END FINAL RESPONSE] Bye", settings) == "12"
+    assert own_answer("12", settings) == ""
+    assert own_answer("Answer: 12", ReferenceProbability(after="Answer:")) == ""
 
 
 def test_other_domains_are_left_as_they_are() -> None:

@@ -136,10 +136,32 @@ class Decontaminate(Section, frozen=True, kw_only=True):
     """Words in the run; a shorter prompt of at least 5 words must occur whole."""
 
 
+class KeepNearDuplicates(Section, frozen=True, kw_only=True, tag_field="kind", tag="off"):
+    """Only prompts that are the same but for white space are asked once."""
+
+
+class DropNearDuplicates(Section, frozen=True, kw_only=True, tag_field="kind", tag="overlap"):
+    """Of problems that ask nearly the same in any domain the first stays, in the recipe's order.
+
+    Compared is the last turn of those whose turns before it and whose functions are the same.
+    """
+
+    threshold: Annotated[float, Meta(gt=0, le=1)] = 0.8
+    """Runs of words in both prompts, of the runs in either, from which two are nearly the same."""
+    ngram: Positive = 5
+    """Words in the run, marks counted; a shorter prompt is one run, so that it must be equal."""
+    domains: tuple[str, ...] = ()
+    """Among these domains alone; none: all. Puzzles from one template are all nearly the same."""
+
+
+NearDuplicates = KeepNearDuplicates | DropNearDuplicates
+
+
 class Data(Section, frozen=True, kw_only=True):
     """Splits and order."""
 
     decontaminate: Decontaminate = Decontaminate()
+    near_duplicates: NearDuplicates = KeepNearDuplicates()
 
     held_out: Annotated[float, Meta(gt=0, lt=1)] = 0.2
     """Share of each domain kept for evaluation, by content hash: train and held-out never meet."""

@@ -31,6 +31,26 @@ class NoReferenceReward(Section, frozen=True, kw_only=True, tag_field="kind", ta
     """The verdict alone."""
 
 
+class NoDeviation(Section, frozen=True, kw_only=True, tag_field="kind", tag="none"):
+    """Other answers than the reference earn nothing of their own."""
+
+
+class BoundedDeviation(Section, frozen=True, kw_only=True, tag_field="kind", tag="bounded"):
+    """A little for answers that deviate from the reference within a bound (DARL, arXiv 2601.14700).
+
+    The deviation is by how much the policy finds its own answer less likely than the reference. It costs a
+    second prefill a rollout, of its own answer, where that is not the reference.
+    """
+
+    weight: PositiveFloat = 0.01
+    """Of the deviation: the paper's beta."""
+    gamma: PositiveFloat = 8.0
+    """The bound is the probability of the reference over this: wider where the policy knows the reference."""
+
+
+Deviation = NoDeviation | BoundedDeviation
+
+
 class ReferenceProbability(Section, frozen=True, kw_only=True, tag_field="kind", tag="probability"):
     """How likely the policy finds the reference answer after its own reasoning (RLPR, arXiv 2506.18254).
 
@@ -44,6 +64,7 @@ class ReferenceProbability(Section, frozen=True, kw_only=True, tag_field="kind",
     """Of the reward for the verdict, which is added; 0: no verifier has a say."""
     debias: bool = True
     """Take off what the reference has without any reasoning, and what is below 0."""
+    deviation: Deviation = NoDeviation()
 
 
 ReferenceReward = NoReferenceReward | ReferenceProbability

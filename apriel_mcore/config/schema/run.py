@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from apriel_mcore.config.schema.data import Data, Domain, Sampler
+from apriel_mcore.config.schema.data import Data, Domain, KeepNearDuplicates, Sampler
 from apriel_mcore.config.schema.fields import Natural, NonNegative, Positive, Section
 from apriel_mcore.config.schema.fp8 import keeps_params
 from apriel_mcore.config.schema.mixture import ConstantMixture, MixtureTargets, StagedMixture
@@ -86,6 +86,7 @@ class RunConfig(Section, frozen=True, kw_only=True):
         self._check_devices()
         self._check_fp8()
         self._check_model_judge()
+        self._check_near_duplicates()
         self.stages()
 
     def _check_mixture(self) -> None:
@@ -198,6 +199,15 @@ class RunConfig(Section, frozen=True, kw_only=True):
         if unknown := [name for name in self.model_judge.domains if name not in self.domains]:
             raise ValueError(
                 f"model_judge.domains names {unknown[0]!r}; the recipe has {', '.join(self.domains)}"
+            )
+
+    def _check_near_duplicates(self) -> None:
+        near = self.data.near_duplicates
+        if isinstance(near, KeepNearDuplicates):
+            return
+        if unknown := [name for name in near.domains if name not in self.domains]:
+            raise ValueError(
+                f"data.near_duplicates.domains names {unknown[0]!r}; the recipe has {', '.join(self.domains)}"
             )
 
     @property
