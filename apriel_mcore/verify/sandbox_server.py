@@ -5,8 +5,8 @@
 
 Started as `python -I -S -c <this file> BOOT_FD CONTROL_FD`: standard library only, nothing newer than Python
 3.9. Jobs come marshalled, and of socket only the C half is used: what json, socket and signal import took a
-third of a cold start. It holds no secret and no expected value. A solution can neither start processes nor send
-signals, so once its one process is reaped nothing of it is left.
+third of a cold start. It holds no secret and no expected value. A solution can neither start processes nor
+send signals, so once its one process is reaped nothing of it is left.
 """
 
 from __future__ import annotations
