@@ -42,6 +42,7 @@ class VerifierPool:
         self._idle: asyncio.Queue[_Slot] = asyncio.Queue()
         self._idle_slow: asyncio.Queue[_Slot] = asyncio.Queue()
         self._places_for_costly = asyncio.Semaphore(config.slow_workers + config.workers // 2)
+        self._raising = asyncio.Semaphore(1)
         self._triage = Triage()
         self._tally = Tally()
 
@@ -51,7 +52,7 @@ class VerifierPool:
             (self._idle_slow, self._config.slow_workers, _NICE),
         ):
             for _ in range(number):
-                slot = _Slot(self._config, self._program, nice=nice)
+                slot = _Slot(self._config, self._program, nice=nice, raising=self._raising)
                 self._slots.append(slot)
                 idle.put_nowait(slot)
         return self
@@ -156,18 +157,24 @@ def _or_raise(reply: wire.Reply, name: str) -> wire.Reply:
 
 
 class _Slot:
-    """A place for one worker process, which comes and goes."""
+    """A place for one worker process, which comes and goes.
 
-    def __init__(self, config: Verify, program: tuple[str, ...], *, nice: int) -> None:
+    `raising` lets one successor start at a time: workers that began together also reach their share together.
+    """
+
+    def __init__(
+        self, config: Verify, program: tuple[str, ...], *, nice: int, raising: asyncio.Semaphore
+    ) -> None:
         self._config = config
         self._nice = nice
+        self._raising = raising
         self._program = program
         self._worker: WorkerProcess | None = None
         self._successor: asyncio.Task[WorkerProcess] | None = None
 
     async def ask(self, request: wire.Request) -> wire.Reply:
         """As WorkerProcess.ask, on a worker that is up and has the verifier loaded."""
-        self._hand_over()
+        await self._hand_over()
         if self._worker is None or not self._worker.is_alive:
             self.stop()
             self._worker = await WorkerProcess.start(self._config, self._program, nice=self._nice)
@@ -197,24 +204,27 @@ class _Slot:
             self._worker.kill()
             self._worker = None
 
-    def _hand_over(self) -> None:
+    async def _hand_over(self) -> None:
         """The successor, if it is up, takes the place of the worker; if it broke, nobody does for now."""
         if self._successor is None or not self._successor.done():
             return
         successor, self._successor = self._successor, None
-        self.stop()
-        self._worker = successor.result() if successor.exception() is None else None
+        worker, self._worker = self._worker, successor.result() if successor.exception() is None else None
+        if worker is not None:
+            await worker.end()
 
     async def _raise_successor(self, verifiers: set[str]) -> WorkerProcess:
         """A worker with these verifiers loaded; importing their libraries takes longer than many jobs."""
-        worker = await WorkerProcess.start(self._config, self._program, nice=self._nice)
-        with contextlib.ExitStack() as undo:
-            undo.callback(worker.kill)
-            for verifier in sorted(verifiers):
-                _or_raise(await worker.ask(wire.Load(verifier), LOAD_TIMEOUT_S), f"verifier {verifier}")
-                worker.loaded.add(verifier)
-            undo.pop_all()
-        return worker
+        async with self._raising:
+            worker = await WorkerProcess.start(self._config, self._program, nice=self._nice)
+            with contextlib.ExitStack() as undo:
+                undo.callback(worker.kill)
+                for verifier in sorted(verifiers):
+                    load = wire.Load(verifier, aside=True)
+                    _or_raise(await worker.ask(load, LOAD_TIMEOUT_S), f"verifier {verifier}")
+                    worker.loaded.add(verifier)
+                undo.pop_all()
+            return worker
 
 
 def _name(problem: Problem) -> str:

@@ -21,7 +21,8 @@ from apriel_mcore.verify.latex import brackets, exact_number, respell, split_uni
 from apriel_mcore.verify.outcome import CORRECT, NO_ANSWER, failed, read_reference
 
 MAX_CHARS = 1000
-SOFT_LIMIT_S = 1.0
+SOFT_LIMIT_S = 0.8
+"""Of CPU; the queue, the priority of slow workers and the answer's way there and back come on top."""
 _DIGITS = 15  # floats are compared after rounding to this many decimals
 _BARE_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|[+-]?\.\d+")
 _LONE_I = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")

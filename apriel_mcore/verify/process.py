@@ -75,6 +75,13 @@ class WorkerProcess:
             if not answered:
                 self.kill()
 
+    async def end(self) -> None:
+        """As kill, but the event loop goes on while the kernel takes the memory back."""
+        self._writer.close()
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            await asyncio.to_thread(self._process.wait)
+
     @property
     def is_alive(self) -> bool:
         """Whether it can be asked."""

@@ -99,9 +99,7 @@ class Sandbox:
         server = self._claim()
         clean = False
         try:
-            replies, end = server.run(
-                json.dumps(request).encode(), reply_bytes=limits.reply_bytes, give_up_s=limits.give_up_s
-            )
+            replies, end = server.run(request, reply_bytes=limits.reply_bytes, give_up_s=limits.give_up_s)
             clean = end.clean
         finally:
             if not clean:

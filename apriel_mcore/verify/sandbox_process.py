@@ -1,15 +1,16 @@
 """How is a sandbox's server started, given a run, and ended so that nothing is left?"""
 
 import contextlib
-import json
+import marshal
 import os
+import select
 import selectors
 import signal
 import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -18,6 +19,8 @@ from apriel_mcore.verify import sandbox_filter
 from apriel_mcore.verify.sandbox_launch import Launcher
 
 _HERE = Path(__file__).parent
+_MARSHAL = 2
+"""A format that every Python 3 reads; what it says is ours, and nothing of a solution's comes back in it."""
 _CHUNK = 1 << 16
 _OUTPUT_BYTES = 1 << 16
 _END_TIMEOUT_S = 1.0
@@ -56,7 +59,7 @@ class Server:
             "landlock": launcher.landlock,
             "private_tmp": launcher.backend == "bwrap",
         }
-        boot_fd = _memory_file(json.dumps(boot).encode())
+        boot_fd = _memory_file(marshal.dumps(boot, _MARSHAL))
         try:
             self._process = self._start(boot_fd, theirs.fileno())
         except BaseException:
@@ -102,10 +105,10 @@ class Server:
             text = said.decode(errors="replace").strip()[-500:]
             raise VerifierError(f"sandbox {self._launcher.backend}: the server did not start ({why}): {text}")
 
-    def run(self, request: bytes, *, reply_bytes: int, give_up_s: float) -> tuple[bytes, End]:
+    def run(self, request: dict[str, Any], *, reply_bytes: int, give_up_s: float) -> tuple[bytes, End]:
         """(reply lines, how the run ended)."""
         reply_fd, reply_end = os.pipe()
-        request_fd = _memory_file(request)
+        request_fd = _memory_file(marshal.dumps(request, _MARSHAL))
         try:
             try:
                 socket.send_fds(self._control, [b"run"], [request_fd, reply_end])
@@ -137,8 +140,8 @@ class Server:
     def close(self) -> None:
         """Let it end by itself, which it does when its parent hangs up; killed if it does not."""
         self._control.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_END_TIMEOUT_S)
+        if self._process.returncode is None:
+            _wait_for_end(self._process.pid, _END_TIMEOUT_S)
         self.kill()
 
     def kill(self) -> None:
@@ -160,6 +163,14 @@ def _memory_file(content: bytes) -> int:
         stream.write(content)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
+
+
+def _wait_for_end(pid: int, seconds: float) -> None:
+    """Of a child that has not been reaped; Popen.wait would look again and again, up to 50 ms late."""
+    poll, pid_fd = select.poll(), os.pidfd_open(pid)
+    poll.register(pid_fd, select.POLLIN)
+    poll.poll(seconds * 1000)
+    os.close(pid_fd)
 
 
 _Why = Literal["message", "closed", "flood", "late"]

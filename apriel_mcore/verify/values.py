@@ -9,14 +9,13 @@
 Plain JSON loses tuples, sets, integer keys and large integers. Datasets store arguments and expected values
 in this form, and the sandbox answers in it.
 
-This file also runs inside the sandbox on the system's Python: standard library only, nothing newer than 3.9.
+This file also runs inside the sandbox on the system's Python: standard library only, nothing newer than 3.9,
+imported only where needed: it delays a cold start.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections import Counter, OrderedDict, defaultdict
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing typing is some percent of a cold start
@@ -30,8 +29,9 @@ _PLAIN_INT = 2**53
 """From here on other JSON readers round integers, and msgspec's do not take them past 64 bits."""
 
 _SET_TYPES = (set, frozenset)
-_DICT_TYPES = (dict, Counter, OrderedDict, defaultdict)
-"""Types of the standard library that compare equal to a plain set or dict of the same content."""
+_DICT_TYPES = ("Counter", "OrderedDict", "defaultdict")
+"""Types of collections that compare equal to a plain dict of the same content."""
+_INFINITY = float("inf")
 
 
 class ValueNotPlain(ValueError):
@@ -70,17 +70,30 @@ def _encode(value: Any, depth: int, size: _Size) -> Any:
     if kind is int:
         return _encode_int(value, depth, size)
     if kind is float:
-        return value if math.isfinite(value) else {"float": repr(value)}
+        return value if abs(value) < _INFINITY else {"float": repr(value)}
     if kind is list or kind is tuple:
         return {kind.__name__: [_encode(item, depth + 1, size) for item in value]}
     if kind in _SET_TYPES:
-        return {"set": sorted((_encode(item, depth + 1, size) for item in value), key=json.dumps)}
-    if kind in _DICT_TYPES:
+        return {"set": _ordered([_encode(item, depth + 1, size) for item in value])}
+    if _is_dict(kind):
         pairs = dict.items(value)
         return {
             "dict": [[_encode(key, depth + 1, size), _encode(item, depth + 1, size)] for key, item in pairs]
         }
     raise ValueNotPlain(f"a value of type {kind.__name__[:80]} is not plain")
+
+
+def _ordered(trees: list[Any]) -> list[Any]:
+    import json
+
+    return sorted(trees, key=json.dumps)
+
+
+def _is_dict(kind: type) -> bool:
+    collections = sys.modules.get("collections")  # nobody has one of its dicts without it
+    return kind is dict or (
+        collections is not None and kind in [vars(collections).get(name) for name in _DICT_TYPES]
+    )
 
 
 def _encode_int(value: int, depth: int, size: _Size) -> Any:

@@ -22,6 +22,8 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     """Import what a verifier needs, before its first job is timed."""
 
     verifier: str
+    aside: bool = False
+    """At a low priority: nobody waits for this worker yet."""
 
 
 class Grade(msgspec.Struct, frozen=True, tag=True):

@@ -13,6 +13,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import msgspec
@@ -24,10 +25,15 @@ from apriel_mcore.verify import wire
 from apriel_mcore.verify.outcome import read_reference
 
 _PR_SET_PDEATHSIG = 1
+_NICE = 10
 _SANDBOX_SHARE = 0.5  # of the deadline: a program that runs too long is judged so before the pool steps in
 _GIVE_UP_SHARE = (
     0.95  # the sandbox says itself that the host starved a run; threads can stretch one by their CPU
 )
+
+
+def _nothing() -> None:
+    pass
 
 
 class Judge(NamedTuple):
@@ -35,7 +41,10 @@ class Judge(NamedTuple):
 
     verify: Callable[[dict[str, Any], str], Verdict]
     self_check: Callable[[dict[str, Any]], None]
-    warm_up: Callable[[], None]
+    warm_up: Callable[[], None] = _nothing
+    """Imports, on any thread."""
+    start: Callable[[], None] = _nothing
+    """What must happen on the main thread, and once more in a successor."""
 
 
 class _Gold(msgspec.Struct, frozen=True):
@@ -56,7 +65,7 @@ def _math(config: Verify) -> Judge:
 def _instruction(config: Verify) -> Judge:
     from apriel_mcore.verify.instruction import judge
 
-    return Judge(judge.verify, judge.self_check, lambda: None)
+    return Judge(judge.verify, judge.self_check)
 
 
 def _logic(config: Verify) -> Judge:
@@ -71,7 +80,7 @@ def _logic(config: Verify) -> Judge:
 def _puzzles(config: Verify) -> Judge:
     from apriel_mcore.verify.puzzles import judge
 
-    return Judge(judge.verify, judge.self_check, lambda: None)
+    return Judge(judge.verify, judge.self_check)
 
 
 def _calls(config: Verify) -> Judge:
@@ -98,22 +107,22 @@ def _code(config: Verify) -> Judge:
     def self_check(reference: dict[str, Any]) -> None:
         code.self_check(reference, limits)
 
-    def warm_up() -> None:
+    def start() -> None:  # a sandbox ends with the thread that started it
         runner_for(config.sandbox)
 
-    return Judge(verify, self_check, warm_up)
+    return Judge(verify, self_check, start=start)
 
 
 def _choice(config: Verify) -> Judge:
     from apriel_mcore.verify import choice
 
-    return Judge(choice.verify, choice.self_check, lambda: None)
+    return Judge(choice.verify, choice.self_check)
 
 
 def _text(config: Verify) -> Judge:
     from apriel_mcore.verify import text
 
-    return Judge(text.verify, text.self_check, lambda: None)
+    return Judge(text.verify, text.self_check)
 
 
 JUDGES: Judges = {
@@ -178,17 +187,30 @@ def _judge(request: wire.Request, config: Verify, judges: Judges, loaded: dict[s
     if name not in judges:
         raise InputError(f"unknown verifier {name!r}; known are {', '.join(judges)}")
     if name not in loaded:
-        loaded[name] = judges[name](config)
+        aside = isinstance(request, wire.Load) and request.aside
+        loaded[name] = _load_aside(judges[name], config) if aside else _load(judges[name], config)
     judge = loaded[name]
     match request:
         case wire.Load():
-            judge.warm_up()
+            judge.start()
         case wire.Check(reference=reference):
             judge.self_check(reference)
             _check_gold(judge, reference)
         case wire.Grade(reference=reference, text=text):
             return wire.Graded(judge.verify(reference, text))
     return wire.Done()
+
+
+def _load(make: Callable[[Verify], Judge], config: Verify) -> Judge:
+    judge = make(config)
+    judge.warm_up()
+    return judge
+
+
+def _load_aside(make: Callable[[Verify], Judge], config: Verify) -> Judge:
+    """On a thread that yields the cores; this one, which cannot be nice only for a while, stays as it is."""
+    with ThreadPoolExecutor(max_workers=1, initializer=os.nice, initargs=(_NICE,)) as thread:
+        return thread.submit(_load, make, config).result()
 
 
 def _check_gold(judge: Judge, reference: dict[str, Any]) -> None:

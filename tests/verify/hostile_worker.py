@@ -12,6 +12,8 @@ from apriel_mcore.types import Verdict
 from apriel_mcore.verify.worker import JUDGES, Judge, main
 
 starved: set[str] = set()
+priorities: list[int] = []
+"""Of the thread that warmed up."""
 
 
 def say(text: str) -> Verdict:
@@ -43,21 +45,29 @@ def judge(reference: dict[str, Any], text: str) -> Verdict:
         case "sleep":
             time.sleep(0.3)
             return say(str(os.getpriority(os.PRIO_PROCESS, 0)))
+        case "priorities":
+            return say(f"{priorities[-1]} {os.getpriority(os.PRIO_PROCESS, 0)}")
         case "pid":
             return say(str(os.getpid()))
         case "environ":
             return say(os.environ.get("APRIEL_TEST_SECRET", "unknown"))
         case "modules":
             for load in JUDGES.values():
-                load(Verify()).warm_up()
+                loaded = load(Verify())
+                loaded.warm_up()
+                loaded.start()
             heavy = {"torch", "megatron", "vllm", "transformers"} & sys.modules.keys()
             return say(f"loaded {sorted(heavy)}")
     return say(text)
 
 
-def nothing(*_: object) -> None:
+def accept(_: object) -> None:
     return None
 
 
+def warm_up() -> None:
+    priorities.append(os.getpriority(os.PRIO_PROCESS, 0))
+
+
 if __name__ == "__main__":
-    main({**JUDGES, "hostile": lambda config: Judge(judge, nothing, nothing)})
+    main({**JUDGES, "hostile": lambda config: Judge(judge, accept, warm_up)})

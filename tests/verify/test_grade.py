@@ -222,6 +222,26 @@ def test_workers_are_recycled_and_nobody_waits_for_their_successors() -> None:
     assert pids == sorted(pids, key=[*dict.fromkeys(pids)].index), "none comes back"
 
 
+def test_successors_come_one_at_a_time_and_load_at_a_low_priority() -> None:
+    others = {child.pid for child in psutil.Process().children()}
+    here = os.getpriority(os.PRIO_PROCESS, 0)
+
+    async def story(pool: VerifierPool) -> None:
+        for _ in range(2):
+            await asyncio.gather(pid_of(pool), pid_of(pool))  # each of the two, up to its share
+        numbers: list[int] = []
+        said: list[str] = []
+        async with asyncio.timeout(30.0):
+            while len(set(said)) < 2:
+                numbers.append(len({child.pid for child in psutil.Process().children()} - others))
+                said.append((await pool.grade(hostile("priorities"), "")).detail)
+                await asyncio.sleep(0.01)
+        assert max(numbers[:2]) == 3, "both had done their share"
+        assert set(said) == {f"{here} {here}", f"{min(here + 10, 19)} {here}"}, "judges at their own priority"
+
+    in_pool(story, workers=2, jobs_per_worker=2)
+
+
 def test_a_pool_that_ends_takes_successors_with_it() -> None:
     others = {child.pid for child in psutil.Process().children()}
 

@@ -55,6 +55,16 @@ def test_a_good_program_runs(backend: Backend) -> None:
     assert sandbox.run(DOUBLE, LIMITS).ending == "exit"
 
 
+def test_a_server_imports_little_at_first_and_more_once_it_is_used_again() -> None:
+    source = "import sys\nimported = [*sys.modules]\ndef f(name): return name in imported"
+    names = ["enum", "json", "re", "collections", "typing"]
+    job = Job(source=source, entry_point="f", inputs_N=[[name] for name in names])
+    sandbox = Sandbox(open_sandbox("landlock").launcher)
+    with contextlib.closing(sandbox):
+        assert values(sandbox, job) == [False] * 5, "each of these delays a cold start"
+        assert values(sandbox, job) == [True] * 5
+
+
 def test_16_in_parallel() -> None:
     launcher = open_sandbox("bwrap").launcher
 
