@@ -8,9 +8,9 @@
     problems                                            invariants that did not hold; the command fails if any
 
 Kinds come in shuffled cycles over all runs, each once before any comes again; one that finds nothing to
-harm (no sandbox yet, a single checkpoint) comes again later. A full disk needs a file system of our own (root):
-without one it is left out, and the table counts 0. Servers are breaking/server.py: real weights and samples
-behind vLLM's routes, up in seconds. What a run that broke an invariant left behind is kept in
+harm (no sandbox yet, a single checkpoint) comes again later. A full disk needs a file system of our own,
+thus root: without one it is left out, and the table counts 0. Servers are breaking/server.py: real weights
+and samples behind vLLM's routes, up in seconds. What a run that broke an invariant left behind is kept in
 bench-results/chaos-SEED.
 """
 
