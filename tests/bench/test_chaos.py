@@ -1,4 +1,4 @@
-"""Runs under faults lose nothing. The long test runs when asked for: `pytest -m chaos tests/bench/test_chaos.py`."""
+"""Runs under faults lose nothing. The long test is asked for: `pytest -m chaos tests/bench/test_chaos.py`."""
 
 import json
 import subprocess
