@@ -4,7 +4,6 @@ torchrun starts this once per rank. The first rank also owns the rollout servers
 files; whatever ends it, they end with it.
 """
 
-import gc
 import json
 import os
 import signal
@@ -46,14 +45,13 @@ def _outcome(run_dir: RunDir, attempt: int, recipe: Path) -> tuple[int, str]:
 def _work(run_dir: RunDir, attempt: int, recipe: Path) -> None:
     from apriel_mcore import loop
     from apriel_mcore.build import build
+    from apriel_mcore.rollout.event_loop import make_way
     from apriel_mcore.rollout.feed import StopRequested
 
     config = load(recipe)
     with ExitStack() as resources:
         parts = build(config, run_dir, attempt=attempt, resources=resources)
-        # The libraries and problems of now stay to the end: full collections, which stop the feed for a tenth
-        # of a second, need not visit them.
-        gc.freeze()
+        make_way()  # libraries and problems are loaded now
         try:
             loop.run(
                 config,

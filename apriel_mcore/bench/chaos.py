@@ -7,16 +7,21 @@
     groups.*                                            what became of every finished group
     problems                                            invariants that did not hold; the command fails if any
 
-Servers are breaking/server.py: real weights and samples behind vLLM's routes, up in seconds. Faults that need
-what is not there (a file system of our own: root) are left out, and the table says so.
+Kinds come in shuffled cycles over all runs, each once before any comes again; one that finds nothing to
+harm (no sandbox yet, a single checkpoint) comes again later. A full disk needs a file system of our own,
+thus root: without one it is left out, and the table counts 0. Servers are breaking/server.py: real weights
+and samples behind vLLM's routes, up in seconds. What a run that broke an invariant left behind is kept in
+bench-results/chaos-SEED.
 """
 
 import argparse
 import asyncio
+import shutil
 import statistics
 import tempfile
 import time
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -30,13 +35,18 @@ from apriel_mcore.rundir import RunDir
 _LOOK_S = 0.2
 STUCK_S = 600.0
 """A run that takes no step for so long does not recover."""
+KEPT = Path("bench-results")
+STEPS_PER_FAULT = 2
+"""One to recover from it, and one of peace before the next."""
+MAX_TRIES = 30
+"""Of a kind that finds nothing to harm, in a row."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this bench."""
-    parser.add_argument("--faults", type=int, default=20, help="how many (default: 20)")
+    parser.add_argument("--faults", type=int, default=len(FAULTS), help="how many (default: each kind once)")
     parser.add_argument("--seed", type=int, default=0, help="of kinds, moments and victims")
-    parser.add_argument("--steps", type=int, default=30, help="optimizer steps of each run (default: 30)")
+    parser.add_argument("--steps", type=int, default=60, help="of each run, at most (default: 60)")
     parser.add_argument("--ranks", type=int, default=2, help="trainer ranks (default: 2)")
     parser.add_argument("--kinds", nargs="*", choices=FAULTS, default=[*FAULTS], help="default: all")
 
@@ -47,10 +57,38 @@ def run(args: argparse.Namespace) -> Numbers:
         return asyncio.run(_play(args, Path(folder)))
 
 
+class Cycle:
+    """Which kind comes next? Each once, in an order drawn anew, before any comes again."""
+
+    def __init__(self, kinds: Sequence[str], random: Random) -> None:
+        self._kinds = kinds
+        self._random = random
+        self._left: list[str] = []
+        self._tries: Counter[str] = Counter()
+
+    def next(self) -> str:
+        """The next kind of this cycle."""
+        self._left = self._left or self._random.sample(self._kinds, len(self._kinds))
+        return self._left.pop()
+
+    def done(self, kind: str) -> None:
+        """It did harm."""
+        self._tries[kind] = 0
+
+    def put_back(self, kind: str) -> None:
+        """It found nothing to harm: it comes again in this cycle. AprielError when it never does."""
+        self._tries[kind] += 1
+        if self._tries[kind] == MAX_TRIES:
+            raise AprielError(f"{kind} found nothing to harm, {MAX_TRIES} times in a row")
+        self._left.insert(0, kind)
+
+
 class Tale:
     """What happened."""
 
-    def __init__(self) -> None:
+    def __init__(self, kinds: Sequence[str]) -> None:
+        self._kinds = kinds
+        self.start = time.monotonic()
         self.recovery_s: defaultdict[str, list[float]] = defaultdict(list)
         self.groups: Counter[str] = Counter()
         self.problems: list[str] = []
@@ -73,8 +111,12 @@ class Tale:
     def numbers(self) -> Numbers:
         """As a table."""
         numbers: Numbers = {"faults": self.num_faults, "runs": self.runs, "restarts": self.restarts}
-        for kind, seconds in sorted(self.recovery_s.items()):
+        numbers["seconds"] = time.monotonic() - self.start
+        for kind in sorted(self._kinds):
+            seconds = self.recovery_s[kind]
             numbers[f"{kind}.count"] = len(seconds)
+            if not seconds:
+                continue
             numbers[f"{kind}.recovery_median_s"] = statistics.median(seconds)
             numbers[f"{kind}.recovery_max_s"] = max(seconds)
         numbers |= {f"groups.{name}": count for name, count in self.groups.items()}
@@ -82,20 +124,21 @@ class Tale:
 
 
 async def _play(args: argparse.Namespace, folder: Path) -> Numbers:
-    random, tale = Random(args.seed), Tale()
+    random, tale = Random(args.seed), Tale(args.kinds)
     world = World(folder)
     await world.open()
+    cycle = Cycle([kind for kind in args.kinds if world.has_own_disk or kind != "disk_full"], random)
     try:
         while tale.num_faults < args.faults and not tale.problems:
             job = Job(
                 world,
                 RunDir(world.disk / f"run{tale.runs}"),
                 seed=args.seed + tale.runs,
-                steps=args.steps,
+                steps=min(args.steps, STEPS_PER_FAULT * (args.faults - tale.num_faults) + 4),
                 ranks=args.ranks,
             )
             try:
-                await _one_run(world, job, random, tale, args)
+                await _one_run(world, job, random, tale, cycle, most=args.faults)
             finally:
                 job.end()
             tale.add(await asyncio.to_thread(verdict.judge, job, world.ledger), job)
@@ -104,6 +147,8 @@ async def _play(args: argparse.Namespace, folder: Path) -> Numbers:
         tale.problems.append(str(error))
         print((folder / "output.log").read_text(errors="replace")[-4000:])
     finally:
+        if tale.problems:
+            _keep(folder, KEPT / f"chaos-{args.seed}")
         await world.close()
     for problem in tale.problems:
         print(problem)
@@ -112,30 +157,36 @@ async def _play(args: argparse.Namespace, folder: Path) -> Numbers:
     return tale.numbers()
 
 
-async def _one_run(world: World, job: Job, random: Random, tale: Tale, args: argparse.Namespace) -> None:
-    """A run to its end, under faults."""
-    kinds: list[str] = []
-    while True:
-        if await _next_step(job):
-            return
-        await asyncio.sleep(random.uniform(0.0, 1.0))
-        kinds = kinds or random.sample(args.kinds, len(args.kinds))
-        if tale.num_faults >= args.faults:
+async def _one_run(world: World, job: Job, random: Random, tale: Tale, cycle: Cycle, *, most: int) -> None:
+    """A run to its end, under faults until there were `most`."""
+    while not await _next_step(job):
+        if tale.num_faults >= most:
             continue
-        kind, start = kinds.pop(), time.monotonic()
+        await asyncio.sleep(random.uniform(0.0, 1.0))
+        kind, start = cycle.next(), time.monotonic()
         breaking = asyncio.create_task(FAULTS[kind](world, job, random))
         while not breaking.done():
             job.tend()
             await asyncio.sleep(_LOOK_S)
         if not breaking.result():
+            cycle.put_back(kind)
             continue
-        print(f"  {kind}", end="", flush=True)
+        cycle.done(kind)
+        print(f"  {start - tale.start:6.0f} s: {kind}", end="", flush=True)
         ended = await _next_step(job)
         seconds = time.monotonic() - start
         tale.recovery_s[kind].append(seconds)
         print(f" {seconds:.1f} s", flush=True)
         if ended:
             return
+
+
+def _keep(folder: Path, kept: Path) -> None:
+    """What runs left behind, checkpoints aside: the file system that it lies on goes with us."""
+    shutil.rmtree(kept, ignore_errors=True)
+    unneeded = shutil.ignore_patterns("checkpoints", "filler*", "model", "*.so")
+    shutil.copytree(folder, kept, ignore=unneeded)
+    print(f"kept in {kept}")
 
 
 async def _next_step(job: Job) -> bool:

@@ -5,10 +5,13 @@
     full.rollouts_per_s      of groups that were judged and on disk, with `in_flight` requests out
     full.trained_per_s       of groups in batches that were taken, shaped and packed
     full.rss_growth_mib_per_min, full.rss_mib    of this process: slope of a line through the second half
+    .bench_mib               of that, what these numbers are counted in: it does not grow
     half.added_p50_s, .added_p99_s    what a rollout took beyond its time on the server, until it was on disk,
                              without the wait for its siblings; `half.rate` rollouts a second are offered
     .http_p99_s, .judge_p99_s, .disk_p99_s    its parts: to the server and back; the line before it, and the
                              judge's; from the group's last verdict until the group is on disk
+    .loop_lag_p99_s, .loop_lag_max_s    how late the feed's event loop wakes whom it should wake
+    .no_core_share           share of the time in which the loop could run but had no core: of a busy machine
     .cpu_ms, .judge_cpu_ms, .servers_cpu_ms    CPU time of a rollout: this process, the judge's, the servers'
 
 Everything but the servers' answers is the product: pool and HTTP client, judge's worker process, feed,
@@ -17,13 +20,14 @@ of the cores.
 """
 
 import argparse
-import gc
+import asyncio
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +37,7 @@ import psutil
 from numpy.typing import NDArray
 
 from apriel_mcore.bench.door import Numbers
+from apriel_mcore.bench.histogram import Histogram
 from apriel_mcore.config.load import load
 from apriel_mcore.config.schema import RunConfig, Verify
 from apriel_mcore.data.controllers import controller_of
@@ -40,8 +45,10 @@ from apriel_mcore.data.packing import pack_step
 from apriel_mcore.data.sampler import DomainScheduler, Ticket
 from apriel_mcore.loss.advantage import to_samples
 from apriel_mcore.loss.reward import shape_group
+from apriel_mcore.obs import spans
+from apriel_mcore.obs.timeline import Timeline
 from apriel_mcore.rollout.ask import Asker
-from apriel_mcore.rollout.event_loop import EventLoopThread
+from apriel_mcore.rollout.event_loop import EventLoopThread, make_way
 from apriel_mcore.rollout.feed import RolloutFeed
 from apriel_mcore.rollout.journal import Journal
 from apriel_mcore.rollout.keeper import Patience
@@ -61,6 +68,7 @@ SNAPSHOT_EVERY = 20
 WARM_UP_S = 5.0
 FULL_DELAY_S = 1.0
 """Servers alone would finish in_flight / 1 s: more than is asked for, so that this side is the limit."""
+_LAG_EVERY_S = 0.005
 SLOWEST = 1.39
 """Mean of the slowest of a group's delays, over the mean delay; the group holds its place as long."""
 
@@ -68,9 +76,13 @@ SLOWEST = 1.39
 class Finished(NamedTuple):
     """What this side added to one rollout."""
 
+    end: float
     http_s: float
     judge_s: float
-    disk_s: float
+
+
+_answers: ContextVar[list[Finished]] = ContextVar("_answers")
+"""Of the group that a task works on; the tasks of its rollouts inherit it."""
 
 
 class TimedAsker(Asker):
@@ -78,9 +90,6 @@ class TimedAsker(Asker):
 
     def __init__(self, pool: ServerPool, judge: VerifierPool) -> None:
         super().__init__(pool, judge, NoScorer())
-        self.judged: dict[int, list[tuple[float, Finished]]] = {}
-        """Of groups that are not on disk yet: each rollout's end, and what was added until then."""
-        self._ends: dict[int, tuple[float, Finished]] = {}
 
     async def rollout(self, problem: Problem, sampling: Sampling) -> Rollout:
         """As Asker.rollout."""
@@ -88,31 +97,58 @@ class TimedAsker(Asker):
         rollout = await super().rollout(problem, sampling)
         end = time.perf_counter()
         server_s = float(rollout.text.rpartition(" ")[2])
-        added = Finished(rollout.seconds - server_s, end - start - rollout.seconds, 0.0)
-        self._ends[id(rollout)] = end, added
+        _answers.get().append(Finished(end, rollout.seconds - server_s, end - start - rollout.seconds))
         return rollout
 
     async def group(self, ticket: Ticket, problem: Problem, recipe: RunConfig) -> Group | None:
-        """As Asker.group."""
+        """As Asker.group; what a lost group took does not count."""
         group = await super().group(ticket, problem, recipe)
-        if group:
-            self.judged[ticket.group_id] = [self._ends.pop(id(rollout)) for rollout in group.rollouts_G]
+        if group is None:
+            _answers.get().clear()
         return group
+
+
+class Added:
+    """What this side added to all rollouts that were finished, in memory that does not grow."""
+
+    def __init__(self) -> None:
+        self.total, self.http, self.judge, self.disk = (Histogram() for _ in range(4))
+
+    def count(self, answers: Sequence[Finished]) -> None:
+        """The rollouts of a group that is on disk now."""
+        now, judged = time.perf_counter(), max((answer.end for answer in answers), default=0.0)
+        for answer in answers:
+            self.http.add(answer.http_s)
+            self.judge.add(answer.judge_s)
+            self.disk.add(now - judged)
+            self.total.add(answer.http_s + answer.judge_s + now - judged)
+
+    @property
+    def num_bytes(self) -> int:
+        """What our own bookkeeping occupies."""
+        return sum(part.num_bytes for part in (self.total, self.http, self.judge, self.disk))
+
+    def numbers(self) -> Numbers:
+        """Percentiles of the sum and of its parts."""
+        parts = {"http": self.http, "judge": self.judge, "disk": self.disk}
+        return {
+            "added_p50_s": self.total.percentile(50),
+            "added_p99_s": self.total.percentile(99),
+            **{f"{name}_p99_s": part.percentile(99) for name, part in parts.items()},
+        }
 
 
 class TimedFeed(RolloutFeed):
     """Notes when a group counts."""
 
-    def watch(self, asker: TimedAsker) -> list[Finished]:
-        """The rollouts of every group from now on, as they are finished."""
-        self._timed, self._finished = asker, list[Finished]()
-        return self._finished
+    added = Added()
+    """Of the groups since the last look."""
 
     async def _answer(self, ticket: Ticket) -> None:
+        answers = list[Finished]()
+        _answers.set(answers)
         await super()._answer(ticket)
-        judged = self._timed.judged.pop(ticket.group_id, [])
-        disk_s = time.perf_counter() - max((end for end, _ in judged), default=0.0)
-        self._finished += [added._replace(disk_s=disk_s) for _, added in judged]
+        self.added.count(answers)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -223,10 +259,11 @@ class Harness:
             weights_wanted=lambda: False,
             alarm=print,
         )
-        self._finished = self._feed.watch(asker)
         self._feed.restore(self._feed.fresh())
         self._version = 0
-        gc.freeze()  # as train.py does
+        self._timeline = Timeline(folder / "timeline", rank=0, attempt=1)
+        spans.drain()
+        make_way()  # as train.py does
         self._publish()
 
     def close(self) -> None:
@@ -239,24 +276,28 @@ class Harness:
     def measure(self, seconds: float) -> Numbers:
         """Train nothing, as fast as groups come; numbers of what came after the warm-up."""
         self._steps_until(time.perf_counter() + WARM_UP_S)
-        self._finished.clear()
-        start, cpu = time.perf_counter(), self._cpu()
+        added = self._feed.added = Added()
+        lags = Histogram()
+        watch = asyncio.run_coroutine_threadsafe(_note_lags(lags), self._thread.loop)
+        start, cpu, waited = time.perf_counter(), self._cpu(), self._waited()
         trained, memory = self._steps_until(start + seconds)
         wall, cpu = time.perf_counter() - start, self._cpu() - cpu
-        parts = np.array(self._finished)
+        watch.cancel()
         times, sizes = np.array(memory[len(memory) // 2 :]).T
+        num_finished = len(added.total)
         numbers: Numbers = {
-            "rollouts_per_s": len(parts) / wall,
+            "rollouts_per_s": num_finished / wall,
             "trained_per_s": trained / wall,
             "rss_mib": float(sizes[-1]),
             "rss_growth_mib_per_min": float(np.polyfit(times, sizes, 1)[0] * 60),
-            "added_p50_s": float(np.percentile(parts.sum(axis=1), 50)),
-            "added_p99_s": float(np.percentile(parts.sum(axis=1), 99)),
+            "bench_mib": (added.num_bytes + lags.num_bytes) / 2**20,
+            **added.numbers(),
+            "loop_lag_p99_s": lags.percentile(99),
+            "loop_lag_max_s": lags.percentile(100),
+            "no_core_share": (self._waited() - waited) / wall,
         }
-        for name, part in zip(("http", "judge", "disk"), parts.T, strict=True):
-            numbers[f"{name}_p99_s"] = float(np.percentile(part, 99))
         for name, used in zip(("cpu_ms", "judge_cpu_ms", "servers_cpu_ms"), cpu, strict=True):
-            numbers[name] = float(1e3 * used / len(parts))
+            numbers[name] = float(1e3 * used / num_finished)
         return numbers
 
     def _cpu(self) -> NDArray[np.float64]:
@@ -267,6 +308,11 @@ class Harness:
             used[2 if child.pid in self._servers else 1] += sum(child.cpu_times()[:2])
         return used
 
+    def _waited(self) -> float:
+        """Seconds so far that the loop's thread wanted a core and had none."""
+        path = Path(f"/proc/self/task/{self._thread.native_id}/schedstat")
+        return int(path.read_text(encoding="ascii").split()[1]) / 1e9
+
     def _steps_until(self, end: float) -> tuple[int, list[tuple[float, float]]]:
         """Rollouts of the batches that were taken; (second, MiB) at each step."""
         trained, memory, process = 0, list[tuple[float, float]](), psutil.Process()
@@ -275,6 +321,7 @@ class Harness:
             trained += self._pack(groups)
             self._version += 1
             self._publish()
+            self._timeline.write(self._version, spans.drain().spans)
             if self._version % SNAPSHOT_EVERY == 0:
                 msgspec.json.encode(self._feed.snapshot())
             memory.append((time.perf_counter(), process.memory_info().rss / 2**20))
@@ -292,6 +339,14 @@ class Harness:
     def _publish(self) -> None:
         self._thread.run(self._pool.update_weights(arena_offer("", self._version)))
         self._feed.settle(self._version)
+
+
+async def _note_lags(lags: Histogram) -> None:
+    """How late the event loop wakes whom it should wake, until cancelled."""
+    while True:
+        start = time.perf_counter()
+        await asyncio.sleep(_LAG_EVERY_S)
+        lags.add(time.perf_counter() - start - _LAG_EVERY_S)
 
 
 def _scheduler(config: RunConfig, problems: dict[str, Problem]) -> DomainScheduler:

@@ -16,6 +16,8 @@ from aiohttp import web
 
 DELAY_SPREAD = 0.5
 """Delays are uniform in (1 +- spread) of their mean."""
+STAGGER = 1.4
+"""A group's time in mean delays, about: over so long the first groups are spread."""
 SOLVE_RATE = 0.5
 
 
@@ -23,6 +25,7 @@ class _Request(msgspec.Struct, frozen=True):
     """What matters of a request."""
 
     max_tokens: int
+    prompt: list[int]
 
 
 _decode = msgspec.json.Decoder(_Request).decode
@@ -34,6 +37,7 @@ class LoadServer:
     def __init__(self, *, seed: int, mean_delay_s: float, num_tokens: int) -> None:
         self._random = random.Random(seed)
         self._mean_delay_s = mean_delay_s
+        self._first_s = 0.0
         self._token_ids = [1000 + i for i in range(num_tokens)]
         self._logprobs = [-0.125 * (1 + i % 7) for i in range(num_tokens)]
 
@@ -52,7 +56,7 @@ class LoadServer:
     async def _complete(self, request: web.Request) -> web.Response:
         start = time.perf_counter()
         asked = _decode(await request.read())
-        await asyncio.sleep(self._mean_delay_s * self._random.uniform(1 - DELAY_SPREAD, 1 + DELAY_SPREAD))
+        await asyncio.sleep(self._delay_s(asked.prompt))
         number = 7 if self._random.random() < SOLVE_RATE else 8
         count = min(asked.max_tokens, len(self._token_ids))
         seconds = time.perf_counter() - start
@@ -63,6 +67,14 @@ class LoadServer:
             "logprobs": {"token_logprobs": self._logprobs[:count]},
         }
         return web.Response(body=msgspec.json.encode({"choices": [choice]}), content_type="application/json")
+
+    def _delay_s(self, prompt: list[int]) -> float:
+        """Of the first answers, a time more that siblings share, lest all groups go in step for minutes."""
+        delay_s = self._mean_delay_s * self._random.uniform(1 - DELAY_SPREAD, 1 + DELAY_SPREAD)
+        self._first_s = self._first_s or time.monotonic()
+        if time.monotonic() - self._first_s < self._mean_delay_s * (1 - DELAY_SPREAD):
+            delay_s += STAGGER * self._mean_delay_s * random.Random(repr(prompt)).random()
+        return delay_s
 
     async def _take(self, request: web.Request) -> web.Response:
         call = msgspec.json.decode(await request.read())

@@ -8,7 +8,6 @@ Waits: `advance(wait=True)` for every rank's thread; a thread on a full disk for
 write's end or error; space. A full disk loses nothing: memory keeps the state until it is written.
 """
 
-import json
 import shutil
 import threading
 import time
@@ -71,7 +70,7 @@ class BackgroundSave:
         waits_for_space = threading.Event()
         self._pending = _Pending(
             folder=folder,
-            state=json.dumps({"step": step, "loop": loop_state}),
+            state=msgspec.json.encode({"step": step, "loop": loop_state}).decode(),
             staged=staged,
             waits_for_space=waits_for_space,
             written=self._thread.submit(self._write, staged, waits_for_space),

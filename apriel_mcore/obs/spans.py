@@ -22,7 +22,7 @@ _KEPT = 500_000
 """Where no step drains them (an evaluation alone), the oldest go."""
 
 
-class Span(msgspec.Struct, frozen=True, array_like=True):
+class Span(msgspec.Struct, gc=False, frozen=True, array_like=True):
     """Something that is done, or has been since `start`."""
 
     name: str

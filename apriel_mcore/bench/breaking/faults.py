@@ -51,6 +51,11 @@ async def feed_killed(world: World, job: Job, random: Random) -> bool:
     return _signal(job.rank(0), signal.SIGKILL)
 
 
+async def main_killed(world: World, job: Job, random: Random) -> bool:
+    """SIGKILL of `apriel train` itself, which started all the others."""
+    return _signal(job.main(), signal.SIGKILL)
+
+
 async def rank_paused(world: World, job: Job, random: Random) -> bool:
     """SIGSTOP of the second trainer rank for some seconds."""
     return await _pause(job.rank(1), random.uniform(2.0, 6.0))
@@ -73,12 +78,12 @@ async def judge_stopped(world: World, job: Job, random: Random) -> bool:
 
 async def sandbox_killed(world: World, job: Job, random: Random) -> bool:
     """SIGKILL of a process below a judge."""
-    return _signal(job.sandbox(), signal.SIGKILL)
+    return _signal(job.sandbox(random), signal.SIGKILL)
 
 
 async def sandbox_stopped(world: World, job: Job, random: Random) -> bool:
     """SIGSTOP of a process below a judge, for good."""
-    return _signal(job.sandbox(), signal.SIGSTOP)
+    return _signal(job.sandbox(random), signal.SIGSTOP)
 
 
 async def connection_reset(world: World, job: Job, random: Random) -> bool:
@@ -126,7 +131,7 @@ async def disk_full(world: World, job: Job, random: Random) -> bool:
 
 async def checkpoint_truncated(world: World, job: Job, random: Random) -> bool:
     """The run dies, and its newest checkpoint lost half of a file."""
-    if not _signal(job.rank(0), signal.SIGKILL):
+    if len(job.checkpoints()) < 2 or not _signal(job.rank(0), signal.SIGKILL):
         return False
     job.between_attempts.append("truncate")
     return True
@@ -146,6 +151,7 @@ FAULTS: dict[str, Fault] = {
         all_servers_killed,
         rank_killed,
         feed_killed,
+        main_killed,
         rank_paused,
         feed_paused,
         judge_killed,

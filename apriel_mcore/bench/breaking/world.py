@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import aiohttp
 import psutil
@@ -271,6 +272,16 @@ class Job:
         except FileNotFoundError:
             return 0
 
+    def main(self) -> psutil.Process | None:
+        """`apriel train`, if it runs."""
+        if self._process is None or self._process.poll() is not None:
+            return None
+        return psutil.Process(self._process.pid)
+
+    def checkpoints(self) -> list[Path]:
+        """That are whole, the oldest first."""
+        return whole_checkpoints(self.run_dir)
+
     def rank(self, number: int) -> psutil.Process | None:
         """A trainer rank's process, if it runs."""
         return self._find(lambda command, env: "apriel_mcore.train" in command and env == str(number))
@@ -279,10 +290,11 @@ class Job:
         """A judge's process."""
         return self._find(lambda command, env: "apriel_mcore.verify.worker" in command)
 
-    def sandbox(self) -> psutil.Process | None:
+    def sandbox(self, random: Random) -> psutil.Process | None:
         """A sandbox's server, or one of its children."""
         judges = [p for p in self.family.values() if _matches(p, "apriel_mcore.verify.worker")]
-        return next((child for judge in judges for child in _children(judge)), None)
+        below = [child for judge in judges for child in _children(judge)]
+        return random.choice(below) if below else None
 
     def _find(self, fits: Callable[[str, str], bool]) -> psutil.Process | None:
         for process in self.family.values():
@@ -296,9 +308,14 @@ class Job:
         return None
 
 
+def whole_checkpoints(run_dir: RunDir) -> list[Path]:
+    """Folders, the oldest first."""
+    return sorted(path for path in run_dir.checkpoints.glob("step_??????") if path.is_dir())
+
+
 def truncate_newest(run_dir: RunDir, how: str) -> None:
     """Damage the newest checkpoint; nothing when there is none, or only one."""
-    folders = sorted(path for path in run_dir.checkpoints.glob("step_??????") if path.is_dir())
+    folders = whole_checkpoints(run_dir)
     if len(folders) < 2:
         return
     largest = max(folders[-1].iterdir(), key=lambda path: path.stat().st_size)
