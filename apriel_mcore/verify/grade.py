@@ -171,10 +171,11 @@ class _Slot:
         self._program = program
         self._worker: WorkerProcess | None = None
         self._successor: asyncio.Task[WorkerProcess] | None = None
+        self._dismissed: list[WorkerProcess] = []
 
     async def ask(self, request: wire.Request) -> wire.Reply:
         """As WorkerProcess.ask, on a worker that is up and has the verifier loaded."""
-        await self._hand_over()
+        self._hand_over()
         if self._worker is None or not self._worker.is_alive:
             self.stop()
             self._worker = await WorkerProcess.start(self._config, self._program, nice=self._nice)
@@ -191,6 +192,7 @@ class _Slot:
 
     def recycle(self) -> None:
         """Has a worker that has done its share replaced, as soon as another one is up."""
+        self._dismissed = [worker for worker in self._dismissed if not worker.is_reaped]
         worker = self._worker
         if worker and worker.num_jobs >= self._config.jobs_per_worker and not self._successor:
             self._successor = asyncio.create_task(self._raise_successor(set(worker.loaded)))
@@ -201,17 +203,20 @@ class _Slot:
         if successor and not successor.cancel() and successor.exception() is None:
             successor.result().kill()
         if self._worker is not None:
-            self._worker.kill()
+            self._dismissed.append(self._worker)
             self._worker = None
+        while self._dismissed:
+            self._dismissed.pop().kill()
 
-    async def _hand_over(self) -> None:
+    def _hand_over(self) -> None:
         """The successor, if it is up, takes the place of the worker; if it broke, nobody does for now."""
         if self._successor is None or not self._successor.done():
             return
         successor, self._successor = self._successor, None
-        worker, self._worker = self._worker, successor.result() if successor.exception() is None else None
-        if worker is not None:
-            await worker.end()
+        if self._worker is not None:
+            self._worker.dismiss()
+            self._dismissed.append(self._worker)
+        self._worker = successor.result() if successor.exception() is None else None
 
     async def _raise_successor(self, verifiers: set[str]) -> WorkerProcess:
         """A worker with these verifiers loaded; importing their libraries takes longer than many jobs."""

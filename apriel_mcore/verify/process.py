@@ -75,21 +75,23 @@ class WorkerProcess:
             if not answered:
                 self.kill()
 
-    async def end(self) -> None:
-        """As kill, but the event loop goes on while the kernel takes the memory back."""
-        self._writer.close()
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            await asyncio.to_thread(self._process.wait)
-
     @property
     def is_alive(self) -> bool:
         """Whether it can be asked."""
-        return self._process.poll() is None and not self._writer.is_closing()
+        return not self.is_reaped and not self._writer.is_closing()
+
+    @property
+    def is_reaped(self) -> bool:
+        """Whether nothing of it is left; reaps it when it has ended."""
+        return self._process.poll() is not None
 
     def kill(self) -> int:
         """Kills the worker with all its children and reaps it; its exit status. Safe to repeat."""
+        self.dismiss()
+        return self._process.wait()
+
+    def dismiss(self) -> None:
+        """As kill, without waiting until the kernel has its memory back; it must still be reaped."""
         self._writer.close()
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
-        return self._process.wait()
