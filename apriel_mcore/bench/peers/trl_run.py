@@ -107,7 +107,12 @@ def _engine(config: RunConfig, tuning: Tuning) -> dict[str, Any]:
     match tuning.engine:
         case "vllm":
             longest = config.rollout.servers.max_model_len
-            return {"use_vllm": True, "vllm_mode": "colocate", "vllm_max_model_length": longest}
+            return {
+                "use_vllm": True,
+                "vllm_mode": "colocate",
+                "vllm_max_model_length": longest,
+                "vllm_importance_sampling_correction": False,  # would cost a forward pass, on weights of now
+            }
         case "paged":
             return {"use_vllm": False, "use_transformers_continuous_batching": True}
         case _:
@@ -118,12 +123,14 @@ def peer_environment(tuning: Tuning) -> dict[str, str]:
     """What the peer's environment adds to ours."""
     return {
         "OMP_NUM_THREADS": str(tuning.threads),
+        "OMP_WAIT_POLICY": "PASSIVE",  # as our trainer's (launcher.py)
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "DO_NOT_TRACK": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "TORCHDYNAMO_DISABLE": "1",  # minutes of g++, as for our servers (rollout/server.py)
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # TRL reaches into the engine, which must be in its process
     }
 
