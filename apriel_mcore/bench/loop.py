@@ -77,7 +77,7 @@ def comparison(config: RunConfig, mine: Trail, theirs: Trail) -> Numbers:
     when = reached(reward_curve(mine.groups, config.ratios, groups_per_step=size), last.reward)
     return {
         "ratio_to_trl": rollouts_per_s(mine.steps) / rollouts_per_s(theirs.steps),
-        "judged_ratio_to_trl": judged_per_s(mine.groups) / judged_per_s(theirs.groups),
+        "judged_ratio_to_trl": judged_per_s(mine) / judged_per_s(theirs),
         "time_to_trl_reward_s": when,
         "time_to_trl_reward_ratio": when / last.seconds,
     }
@@ -87,7 +87,7 @@ def _of(config: RunConfig, trail: Trail, *, prefix: str) -> Numbers:
     curve = reward_curve(trail.groups, config.ratios, groups_per_step=config.train.groups_per_step)
     numbers = {
         "rollouts_per_s": rollouts_per_s(trail.steps),
-        "judged_per_s": judged_per_s(trail.groups),
+        "judged_per_s": judged_per_s(trail),
         "steps": float(len(trail.steps)),
         "seconds": trail.steps[-1].seconds,
         "setup_s": trail.setup_s,

@@ -87,6 +87,6 @@ def rollouts_per_s(steps: Sequence[Step]) -> float:
     return sum(step.rollouts for step in steps) / steps[-1].seconds
 
 
-def judged_per_s(groups: Sequence[JudgedGroup]) -> float:
-    """Answered and judged, also those that were not trained."""
-    return sum(group.rollouts for group in groups) / groups[-1].seconds
+def judged_per_s(trail: Trail) -> float:
+    """Answered and judged in the same time, also those that were not trained."""
+    return sum(group.rollouts for group in trail.groups) / trail.steps[-1].seconds

@@ -48,7 +48,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
 
     engine: str = "vllm"
     """Of ENGINES."""
-    precision: str = "bf16"
+    precision: str = "pure_bf16"
     """Of PRECISIONS."""
     batch: int = 16
     """Sequences of a micro-batch."""

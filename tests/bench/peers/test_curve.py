@@ -6,6 +6,7 @@ from apriel_mcore.bench.peers.curve import (
     CurvePoint,
     JudgedGroup,
     Step,
+    Trail,
     judged_per_s,
     reached,
     reward_curve,
@@ -49,4 +50,5 @@ def test_a_level_is_reached_when_the_curve_stays_there() -> None:
 
 def test_rates_count_from_the_first_prompt() -> None:
     assert rollouts_per_s([Step(10.0, 80), Step(16.0, 80)]) == 10.0
-    assert judged_per_s([group(4.0, "math", 0.0), group(8.0, "math", 0.0)]) == 2.0
+    judged = [group(4.0, "math", 0.0), group(4.0, "math", 0.0), group(8.0, "math", 0.0)]
+    assert judged_per_s(Trail(5.0, judged, [Step(10.0, 16)])) == 2.4
