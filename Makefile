@@ -4,7 +4,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.tools/uv/bin/uv)
 PYTHON := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: quickstart test fuzz check bench soak docs launcher slurm-test clean
+.PHONY: quickstart test fuzz check bench bench-peers soak docs launcher slurm-test clean
 quickstart: $(READY)
 	.venv/bin/apriel fetch recipes/quickstart.toml
 	.venv/bin/apriel train recipes/quickstart.toml
@@ -27,6 +27,13 @@ bench: $(READY)
 	for name in sampler reshard fp8 publish verify step logprob parity convert checkpoint; do \
 	  .venv/bin/apriel bench $$name --json bench-results/$$name.json; done
 
+# Against others, each as its users run it: the whole loop against TRL (half an hour), the step against transformers,
+# weights against gather and save, the sampler against the reference rule, judges against the libraries called plainly.
+bench-peers: $(READY) .venv-peers/.ready
+	.venv/bin/apriel fetch recipes/quickstart.toml
+	for name in loop step reshard sampler verify; do \
+	  .venv/bin/apriel bench $$name --json bench-results/$$name.json; done
+
 # The environment of a login node: nemo-run and what reads recipes, without the engines.
 launcher: .venv-launch/.ready
 
@@ -44,7 +51,7 @@ soak: $(READY)
 	.venv/bin/apriel bench chaos --faults 200 --seed $(or $(SEED),0) --json bench-results/chaos.json
 
 clean:
-	rm -rf site .venv-docs .venv-launch .venv .tools .pytest_cache .ruff_cache .hypothesis bench-results
+	rm -rf site .venv-docs .venv-peers .venv-launch .venv .tools .pytest_cache .ruff_cache .hypothesis bench-results
 
 $(READY): requirements/cpu-dev.txt pyproject.toml
 	$(if $(wildcard $(UV)),,python3 -m pip install --quiet --target .tools/uv uv==0.13.9)
@@ -56,6 +63,11 @@ $(READY): requirements/cpu-dev.txt pyproject.toml
 .venv-docs/.ready: requirements/docs.txt $(READY)
 	test -x .venv-docs/bin/python || $(UV) venv --quiet --python 3.12 .venv-docs
 	$(UV) pip sync --quiet --require-hashes --compile-bytecode --python .venv-docs requirements/docs.txt
+	touch $@
+
+.venv-peers/.ready: requirements/peers.txt $(READY)
+	test -x .venv-peers/bin/python || $(UV) venv --quiet --python 3.12 .venv-peers
+	$(UV) pip sync --quiet --require-hashes --compile-bytecode --python .venv-peers requirements/peers.txt
 	touch $@
 
 .venv-launch/.ready: requirements/launch.txt pyproject.toml

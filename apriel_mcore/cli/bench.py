@@ -19,6 +19,7 @@ BENCHES = (
     "fp8_training",
     "page",
     "load",
+    "loop",
     "chaos",
 )
 
