@@ -24,9 +24,6 @@ def main() -> None:
     if settings["grpo"]["use_vllm"]:
         _ready_vllm_for_cpu()
     trainer = _trainer(settings, talk)
-    import torch  # after Talk has taken stdout away from the libraries
-
-    torch.set_num_threads(settings["threads"])  # vLLM changes it
     talk.tell(event="start")
     trainer.train()
     talk.tell(event="end")

@@ -172,7 +172,6 @@ def train(config: RunConfig, tuning: Tuning, python: Path, folder: Path, *, seco
     settings = {
         "model": str(model_folder(config.model)),
         "prompts": str(folder / "prompts.jsonl"),
-        "threads": tuning.threads,
         "seconds": seconds,
         "grpo": grpo_settings(config, tuning, folder / "output"),
     }
