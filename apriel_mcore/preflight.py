@@ -143,7 +143,7 @@ def _check_tokens(config: RunConfig) -> None:
 def _check_space(
     config: RunConfig, shape: ModelShape, run_dir: RunDir, tell: Callable[[str], object]
 ) -> None:
-    """Checkpoints on disk, beside those that a resumed run has, and the two arenas in shared memory must fit."""
+    """Checkpoints on disk, less those that a resumed run has, and two arenas in shared memory must fit."""
     checkpoint = shape.num_parameters * (12 + (2 if config.train.precision == "bf16" else 4))
     missing = max(0, checkpoint * config.checkpoint.most_on_disk - _checkpoint_bytes(run_dir))
     needs = [(_existing(run_dir.root), missing, "checkpoints")]

@@ -3,7 +3,7 @@
     `apriel train` (2 data ranks, Megatron-Core) --links--> 2 servers --> judges with sandboxes --> journal
         ^ faults, one after another, each after the run went on from the one before
 
-    FAULT.count, .recovery_median_s, .recovery_max_s    from the fault to the end of the second optimizer step after
+    FAULT.count, .recovery_median_s, .recovery_max_s    from the fault to the end of the second step after it
     groups.*                                            what became of every finished group
     problems                                            invariants that did not hold; the command fails if any
 
@@ -37,7 +37,7 @@ STUCK_S = 600.0
 """A run that takes no step for so long does not recover."""
 KEPT = Path("bench-results")
 RECOVERED_STEPS = 2
-"""The first may have been composed before the fault; in the second is what was in flight, or its successor."""
+"""The first may have been composed before the fault; the second has what was in flight, or its successors."""
 STEPS_PER_FAULT = RECOVERED_STEPS + 1
 """And one of peace before the next."""
 MAX_TRIES = 30
