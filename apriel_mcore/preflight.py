@@ -143,9 +143,10 @@ def _check_tokens(config: RunConfig) -> None:
 def _check_space(
     config: RunConfig, shape: ModelShape, run_dir: RunDir, tell: Callable[[str], object]
 ) -> None:
-    """Checkpoints on disk and the two arenas in shared memory must fit."""
+    """Checkpoints on disk, less those that a resumed run has, and two arenas in shared memory must fit."""
     checkpoint = shape.num_parameters * (12 + (2 if config.train.precision == "bf16" else 4))
-    needs = [(_existing(run_dir.root), checkpoint * config.checkpoint.most_on_disk, "checkpoints")]
+    missing = max(0, checkpoint * config.checkpoint.most_on_disk - _checkpoint_bytes(run_dir))
+    needs = [(_existing(run_dir.root), missing, "checkpoints")]
     if isinstance(config.publish, ArenaPublish):
         needs.append((Path(config.publish.directory), 2 * _arena_bytes(config, shape), "weight arenas"))
     if isinstance(config.publish, FilesPublish):
@@ -171,6 +172,12 @@ def _arena_bytes(config: RunConfig, shape: ModelShape) -> int:
     sizes = hf_tensors(shape)
     saved = (width - 1) * sum(prod(sizes[name]) for name in scales)
     return width * shape.num_parameters - saved + 4 * sum(prod(scale.sizes) for scale in scales.values())
+
+
+def _checkpoint_bytes(run_dir: RunDir) -> int:
+    """Of those that a resumed run keeps or replaces; damaged ones stay beside them."""
+    folders = [path for path in run_dir.checkpoints.glob("step_*") if path.suffix != ".damaged"]
+    return sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
 
 
 def _existing(path: Path) -> Path:

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import pytest
 
-from apriel_mcore import cli
+from apriel_mcore import cli, preflight
 from apriel_mcore.config.load import load
+from apriel_mcore.errors import InputError
 from apriel_mcore.rundir import RunDir, prepare
 from tests.shapes import config_only
 
@@ -122,6 +123,27 @@ def test_too_little_disk(
     said = refused(capsys, tmp_path, QUICKSTART, *model, "--run-dir", str(tmp_path / "run"))
     assert "checkpoints need" in said
     assert "free some space" in said
+
+
+def test_checkpoints_that_a_resumed_run_has_need_no_more_space(
+    tmp_path: Path, model: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir, config = RunDir(tmp_path / "run"), load(Path(QUICKSTART), model)
+    space = {tmp_path: 0}
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1 << 50, 0, space.get(path, 1 << 40))
+    )
+    with pytest.raises(InputError, match="checkpoints need"):
+        preflight.check(config, run_dir, tell=lambda line: None)
+    folder = run_dir.checkpoints / "step_000002"
+    folder.mkdir(parents=True)
+    space[run_dir.root] = 0
+    with (folder / "weights").open("wb") as sparse:
+        sparse.truncate(1 << 40)
+    preflight.check(config, run_dir, tell=lambda line: None)
+    folder.rename(folder.with_suffix(".damaged"))
+    with pytest.raises(InputError, match="checkpoints need"):
+        preflight.check(config, run_dir, tell=lambda line: None)
 
 
 class Checked(NamedTuple):

@@ -3,7 +3,7 @@
     `apriel train` (2 data ranks, Megatron-Core) --links--> 2 servers --> judges with sandboxes --> journal
         ^ faults, one after another, each after the run went on from the one before
 
-    FAULT.count, .recovery_median_s, .recovery_max_s    from the fault to the end of the next optimizer step
+    FAULT.count, .recovery_median_s, .recovery_max_s    from the fault to the end of the second step after it
     groups.*                                            what became of every finished group
     problems                                            invariants that did not hold; the command fails if any
 
@@ -36,8 +36,10 @@ _LOOK_S = 0.2
 STUCK_S = 600.0
 """A run that takes no step for so long does not recover."""
 KEPT = Path("bench-results")
-STEPS_PER_FAULT = 2
-"""One to recover from it, and one of peace before the next."""
+RECOVERED_STEPS = 2
+"""The first may have been composed before the fault; the second has what was in flight, or its successors."""
+STEPS_PER_FAULT = RECOVERED_STEPS + 1
+"""And one of peace before the next."""
 MAX_TRIES = 30
 """Of a kind that finds nothing to harm, in a row."""
 
@@ -159,7 +161,7 @@ async def _play(args: argparse.Namespace, folder: Path) -> Numbers:
 
 async def _one_run(world: World, job: Job, random: Random, tale: Tale, cycle: Cycle, *, most: int) -> None:
     """A run to its end, under faults until there were `most`."""
-    while not await _next_step(job):
+    while not await _steps(job, 1):
         if tale.num_faults >= most:
             continue
         await asyncio.sleep(random.uniform(0.0, 1.0))
@@ -173,7 +175,7 @@ async def _one_run(world: World, job: Job, random: Random, tale: Tale, cycle: Cy
             continue
         cycle.done(kind)
         print(f"  {start - tale.start:6.0f} s: {kind}", end="", flush=True)
-        ended = await _next_step(job)
+        ended = await _steps(job, RECOVERED_STEPS)
         seconds = time.monotonic() - start
         tale.recovery_s[kind].append(seconds)
         print(f" {seconds:.1f} s", flush=True)
@@ -189,10 +191,10 @@ def _keep(folder: Path, kept: Path) -> None:
     print(f"kept in {kept}")
 
 
-async def _next_step(job: Job) -> bool:
-    """Until the run has taken a step more; True when it has come to its end instead."""
-    seen, start = job.num_steps_seen(), time.monotonic()
-    while job.num_steps_seen() <= seen:
+async def _steps(job: Job, count: int) -> bool:
+    """Until the run has taken so many steps more; True when it has come to its end instead."""
+    wanted, start = job.num_steps_seen() + count, time.monotonic()
+    while job.num_steps_seen() < wanted:
         if job.tend():
             return True
         if time.monotonic() - start > STUCK_S:

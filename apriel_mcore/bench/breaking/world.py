@@ -30,6 +30,7 @@ from apriel_mcore.rundir import RunDir
 
 NUM_SERVERS = 2
 DISK_MIB = 768
+CHECKPOINT_EVERY = 4
 _NEW_MOUNTS = 0x20000
 _PRIVATE = 0x44000
 _HUNG_AFTER_S = 8.0
@@ -74,7 +75,7 @@ train.groups_per_step = 5
 train.seq_len = 512
 train.precision = "fp32"
 train.parallel.data = {ranks}
-checkpoint.every = 2
+checkpoint.every = {every}
 checkpoint.keep = {keep}
 eval.every = 0
 eval.problems_per_domain = 2
@@ -205,7 +206,8 @@ class World:
                 urls=json.dumps([f"http://127.0.0.1:{link.port}" for link in self.links]),
                 steps=steps,
                 ranks=ranks,
-                keep=steps // 2 + 2,  # all of them: the account needs the whole journal
+                every=CHECKPOINT_EVERY,
+                keep=steps // CHECKPOINT_EVERY + 2,  # all of them: the account needs the whole journal
             ),
             encoding="utf-8",
         )
