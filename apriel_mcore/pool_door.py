@@ -24,7 +24,8 @@ def show(root: Path) -> None:
         "restarts",
         "mean s",
     ):
-        table.add_column(name, justify="left" if name in ("server", "state") else "right")
+        is_text = name in ("server", "state")
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=is_text)
     for server in orders.listing(RunDir(root).pool):
         numbers = (server.version, server.running, server.requests, server.tokens, server.failures)
         table.add_row(

@@ -97,7 +97,7 @@ def test_a_node_of_judges_serves_a_whole_run(cluster: Cluster) -> None:
     run_dir = run_dir_of(cluster, "judged")
     run.wait(lambda: 1 in steps_of(run_dir), "the first step", timeout_s=START_S)
     pool = cluster.apriel("pool", "list", str(run_dir.root))
-    assert "servers of" in pool.stdout and "│ servi" in pool.stdout, pool.stdout + pool.stderr
+    assert "127.0.0.1:" in pool.stdout and " serving " in pool.stdout, pool.stdout + pool.stderr
     run.wait_for_end(timeout_s=START_S)
     assert run.final("JobState") == "COMPLETED", run.said()
     assert steps_of(run_dir) == [1, 2]
