@@ -38,6 +38,16 @@ _GIB = 1 << 30
 
 def check(config: RunConfig, run_dir: RunDir, *, tell: Callable[[str], object]) -> None:
     """Tell what is found, a line at a time; InputError for the first thing that would stop the run."""
+    shape = check_sizes(config, tell=tell)
+    model_files.model_folder(config.model)
+    _check_data(config)
+    _check_ports(config)
+    _check_tokens(config)
+    _check_space(config, shape, run_dir, tell)
+
+
+def check_sizes(config: RunConfig, *, tell: Callable[[str], object]) -> ModelShape:
+    """The part of `check` that asks for nothing but the model's config.json; the shape in it."""
     for remark in config.remarks():
         tell(f"note         {remark}")
     folder = model_files.config_folder(config.model)
@@ -54,11 +64,7 @@ def check(config: RunConfig, run_dir: RunDir, *, tell: Callable[[str], object]) 
     else:
         tell(f"trainer      {config.train.parallel.world_size} rank(s) on {config.train.device}")
     _check_kernels(config, tell)
-    model_files.model_folder(config.model)
-    _check_data(config)
-    _check_ports(config)
-    _check_tokens(config)
-    _check_space(config, shape, run_dir, tell)
+    return shape
 
 
 def require_kernels(config: RunConfig) -> None:

@@ -26,8 +26,8 @@ from apriel_mcore.memory import (
 )
 
 _RECOMPUTE = ("none", "selective", "full")
-_GROWTH = (1, 2, 4, 8, 16)
-"""Factors by which the search enlarges a parallel size."""
+_FACTORS = (1, 2, 4, 8, 16)
+"""By which the search enlarges a parallel size, or divides it in favour of another one."""
 _COSTS = {
     "train.parallel.data": 0,
     "train.parallel.distributed_optimizer": 0,
@@ -169,7 +169,7 @@ def _require_trainer(config: RunConfig, shape: ModelShape) -> None:
     if fullest.total <= room:
         return
     better = _smallest_change(config, shape)
-    remedy = _remedy(config.train, better) if better else "no larger layout fits: lower train.seq_len"
+    remedy = _remedy(config.train, better) if better else "no other layout fits: lower train.seq_len"
     raise ConfigError(
         f"train.parallel: stage {fullest.stage} needs {fullest.total / GB:.1f} GB a GPU, and "
         f"{room / GB:.1f} GB are left of cluster.gpu_memory_gb = {config.cluster.gpu_memory_gb:g}; {remedy}"
@@ -231,16 +231,19 @@ def _smallest_change(config: RunConfig, shape: ModelShape) -> Train | None:
     room = _room(config)
     fitting = [
         train
-        for train in _larger_trainers(config, shape)
+        for train in _other_trainers(config, shape)
         if max(memory.total for memory in _stages(config, train, shape)) <= room
     ]
     return min(fitting, key=lambda train: _size_of_change(config.train, train), default=None)
 
 
-def _larger_trainers(config: RunConfig, shape: ModelShape) -> Iterator[Train]:
-    """Every larger layout with every recomputation from the recipe's upwards; data ranks fill the GPUs."""
+def _other_trainers(config: RunConfig, shape: ModelShape) -> Iterator[Train]:
+    """Every layout on as many GPUs or more, with every recomputation from the recipe's upwards.
+
+    Data ranks fill the GPUs.
+    """
     old = config.train.parallel
-    sizes = product(_grown(old.tensor), _grown(old.context), _grown(old.pipeline))
+    sizes = product(_sizes_near(old.tensor), _sizes_near(old.context), _sizes_near(old.pipeline))
     options = list(
         product(
             sorted({old.sequence, True}),
@@ -283,13 +286,15 @@ def _is_layout(config: RunConfig, shape: ModelShape, tensor: int, replicas: int,
     return (
         not any(size % tensor for size in (shape.num_heads, shape.num_kv_heads, shape.ffn_size, per_node))
         and shape.num_layers % (pipeline * config.train.parallel.virtual_pipeline) == 0
+        and (pipeline > 1 or config.train.parallel.virtual_pipeline == 1)
         and (world <= per_node or world % per_node == 0)
         and fp8.misfit(shape, config.train.fp8, tensor=tensor, pipeline=pipeline) == ""
     )
 
 
-def _grown(size: int) -> list[int]:
-    return [size * factor for factor in _GROWTH]
+def _sizes_near(size: int) -> list[int]:
+    smaller = {size // factor for factor in _FACTORS if size % factor == 0}
+    return sorted(smaller | {size * factor for factor in _FACTORS})
 
 
 def _size_of_change(old: Train, new: Train) -> tuple[int, int, int]:

@@ -6,26 +6,11 @@ from typing import Any
 
 from apriel_mcore.bridge.shape import ModelShape
 
+RECIPES = Path(__file__).parents[1] / "recipes"
 _LLAMA = {"model_type": "llama", "tie_word_embeddings": False, "max_position_embeddings": 131072}
 
 CONFIGS: dict[str, dict[str, Any]] = {
-    "apriel_15b": {
-        "model_type": "llava",
-        "tie_word_embeddings": False,
-        "text_config": {
-            "model_type": "mistral",
-            "hidden_size": 5120,
-            "num_hidden_layers": 48,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 8,
-            "head_dim": 128,
-            "intermediate_size": 14336,
-            "vocab_size": 131072,
-            "rope_theta": 1e9,
-            "rms_norm_eps": 1e-5,
-            "sliding_window": None,
-        },
-    },
+    "apriel_15b": json.loads((RECIPES / "shapes" / "apriel_15b" / "config.json").read_text()),
     "llama3_8b": _LLAMA
     | {
         "hidden_size": 4096,

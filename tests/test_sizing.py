@@ -72,6 +72,15 @@ MISFITS = [
         ],
         'set train.recompute = "selective"',
     ),
+    (
+        [
+            "train.recompute=full",
+            "train.parallel.tensor=1",
+            "train.parallel.sequence=false",
+            "train.parallel.context=8",
+        ],
+        "set train.parallel.tensor = 2, train.parallel.context = 4",  # as many GPUs
+    ),
 ]
 
 
@@ -95,7 +104,7 @@ def test_the_named_change_makes_it_fit(overrides: list[str], remedy: str | None)
 
 
 def test_what_no_layout_can_hold_says_so() -> None:
-    assert "no larger layout fits" in refusal(load(APRIEL_15B, ["cluster.gpu_memory_gb=5"]))
+    assert "no other layout fits" in refusal(load(APRIEL_15B, ["cluster.gpu_memory_gb=5"]))
 
 
 def test_70b_needs_more_than_a_node() -> None:

@@ -10,7 +10,12 @@ from apriel_mcore.rundir import RunDir
 def add(commands: Commands) -> None:
     """Add `fetch`, `check`, `show` and `diff`."""
     recipe_command(commands, "fetch", "bring model and data into the cache, verified by digest", _fetch)
-    recipe_command(commands, "check", "resolve and validate a recipe without starting anything", _check)
+    check = recipe_command(
+        commands, "check", "resolve and validate a recipe without starting anything", _check
+    )
+    check.add_argument(
+        "--sizes-only", action="store_true", help="what config.json tells; no weights or data needed"
+    )
     recipe_command(commands, "show", "print the resolved recipe", _show)
     differ = commands.add_parser("diff", help="print the leaves in which two recipes differ")
     differ.add_argument("a", type=Path)
@@ -30,7 +35,10 @@ def _check(args: argparse.Namespace) -> None:
     from apriel_mcore.config.load import load
 
     config = load(args.recipe, args.overrides)
-    preflight.check(config, RunDir(Path("runs") / config.name), tell=print)
+    if args.sizes_only:
+        preflight.check_sizes(config, tell=print)
+    else:
+        preflight.check(config, RunDir(Path("runs") / config.name), tell=print)
 
 
 def _show(args: argparse.Namespace) -> None:
