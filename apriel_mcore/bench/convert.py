@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from apriel_mcore.bench.door import Numbers
-from apriel_mcore.bench.reshard import SHAPES
 from apriel_mcore.bench.rounds import interleave, ratio
+from apriel_mcore.bench.shapes import SHAPES, hf_settings
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.config.schema import Parallel
 from apriel_mcore.convert import report, to_hf, to_mcore
@@ -137,22 +137,8 @@ def _fill(tensor: torch.Tensor, generator: np.random.Generator) -> None:
 
 
 def _config(shape: ModelShape) -> dict[str, object]:
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "dtype": "bfloat16",
-        "hidden_size": shape.hidden_size,
-        "num_hidden_layers": shape.num_layers,
-        "num_attention_heads": shape.num_heads,
-        "num_key_value_heads": shape.num_kv_heads,
-        "head_dim": shape.head_dim,
-        "intermediate_size": shape.ffn_size,
-        "vocab_size": shape.vocab_size,
-        "tie_word_embeddings": shape.tied,
-        "rope_theta": shape.rope_theta,
-        "rms_norm_eps": shape.norm_eps,
-        "max_position_embeddings": shape.max_positions,
-    }
+    kind = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "bfloat16"}
+    return kind | hf_settings(shape)
 
 
 def _copy(source: Path, target: Path) -> None:

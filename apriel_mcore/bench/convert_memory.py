@@ -20,25 +20,12 @@ import torch
 
 from apriel_mcore.bench.convert import check_equal, make_model
 from apriel_mcore.bench.door import Numbers
+from apriel_mcore.bench.shapes import SHAPES
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.convert import report
 from apriel_mcore.convert.report import Report
 from apriel_mcore.errors import InputError
 
-SHAPE_15B = ModelShape(
-    family="llama",
-    hidden_size=5120,
-    num_layers=48,
-    num_heads=32,
-    num_kv_heads=8,
-    head_dim=128,
-    ffn_size=14336,
-    vocab_size=131072,
-    tied=False,
-    rope_theta=1e6,
-    norm_eps=1e-5,
-    max_positions=131072,
-)
 _GIB = 2**30
 
 
@@ -55,7 +42,7 @@ def run(args: argparse.Namespace) -> Numbers:
     torch.set_num_threads(1)
     numbers: Numbers = {}
     for layers in args.layers:
-        shape = msgspec.structs.replace(SHAPE_15B, num_layers=layers)
+        shape = msgspec.structs.replace(SHAPES["15b"], num_layers=layers)
         with tempfile.TemporaryDirectory(prefix="bench-convert-", dir=args.directory) as folder:
             _check_room(Path(folder), shape)
             there, back = _convert(shape, Path(folder), ["--tp", str(args.tp), "--pp", str(args.pp)])

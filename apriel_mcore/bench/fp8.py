@@ -15,8 +15,9 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from apriel_mcore.bench.reshard import SHAPES, over_shapes
+from apriel_mcore.bench.reshard import over_shapes
 from apriel_mcore.bench.rounds import interleave
+from apriel_mcore.bench.shapes import SHAPES
 from apriel_mcore.bridge.arena import Arena
 from apriel_mcore.bridge.plan import Coordinates, Plan, make_plan
 from apriel_mcore.bridge.quantise import QuantisedTrainer

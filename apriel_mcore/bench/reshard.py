@@ -33,6 +33,7 @@ from torch import Tensor
 
 from apriel_mcore.bench import server_slices
 from apriel_mcore.bench.rounds import interleave, ratio
+from apriel_mcore.bench.shapes import SHAPES
 from apriel_mcore.bridge.arena import Arena
 from apriel_mcore.bridge.layouts import Box
 from apriel_mcore.bridge.plan import Coordinates, Copy, Plan, make_plan
@@ -45,37 +46,6 @@ from apriel_mcore.processes import streaming_copies
 PARALLEL = Parallel(tensor=2, pipeline=2)
 NUM_RANKS = PARALLEL.world_size
 BARRIER_TIMEOUT_S = 300
-SHAPES = {
-    "135m": ModelShape(
-        family="llama",
-        hidden_size=576,
-        num_layers=30,
-        num_heads=12,
-        num_kv_heads=4,
-        head_dim=48,
-        ffn_size=1536,
-        vocab_size=49152,
-        tied=True,
-        rope_theta=1e5,
-        norm_eps=1e-5,
-        max_positions=8192,
-    ),
-    "1b": ModelShape(
-        family="llama",
-        hidden_size=2048,
-        num_layers=22,
-        num_heads=32,
-        num_kv_heads=4,
-        head_dim=64,
-        ffn_size=5632,
-        vocab_size=32000,
-        tied=False,
-        rope_theta=1e4,
-        norm_eps=1e-5,
-        max_positions=2048,
-    ),
-}
-
 Numbers = dict[str, float | str]
 Chunk = dict[str, Tensor]
 

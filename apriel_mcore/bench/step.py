@@ -16,8 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from apriel_mcore.bench.reshard import SHAPES
 from apriel_mcore.bench.rounds import interleave, ratio
+from apriel_mcore.bench.shapes import SHAPES, hf_settings
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.config.schema import Loss, Optimizer, Train
 from apriel_mcore.loss.policy import policy_loss
@@ -84,18 +84,7 @@ class HuggingFaceStep:
     def __init__(self, shape: ModelShape, precision: Precision) -> None:
         from transformers import LlamaConfig, LlamaForCausalLM
 
-        settings: dict[str, Any] = {
-            "hidden_size": shape.hidden_size,
-            "num_hidden_layers": shape.num_layers,
-            "num_attention_heads": shape.num_heads,
-            "num_key_value_heads": shape.num_kv_heads,
-            "head_dim": shape.head_dim,
-            "intermediate_size": shape.ffn_size,
-            "vocab_size": shape.vocab_size,
-            "tie_word_embeddings": shape.tied,
-            "attn_implementation": "sdpa",
-        }
-        self.model: Any = LlamaForCausalLM(LlamaConfig(**settings))
+        self.model: Any = LlamaForCausalLM(LlamaConfig(**hf_settings(shape), attn_implementation="sdpa"))
         if precision == "bf16":
             self.model.bfloat16()
         self.adam = torch.optim.AdamW(

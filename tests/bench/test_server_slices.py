@@ -8,7 +8,8 @@ import torch
 from msgspec.structs import replace
 
 from apriel_mcore.bench import server_slices
-from apriel_mcore.bench.reshard import PARALLEL, SHAPES, _fill, _ranks, _shard_sizes, gather
+from apriel_mcore.bench.reshard import PARALLEL, _fill, _ranks, _shard_sizes, gather
+from apriel_mcore.bench.shapes import SHAPES
 from apriel_mcore.bridge.arena import Arena
 from apriel_mcore.bridge.plan import make_plan
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from apriel_mcore.bench.shapes import hf_settings
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.config.schema import Loss, Optimizer, Parallel, Train
 from apriel_mcore.types import Batch, Row, Sample
@@ -54,21 +55,7 @@ def hf_model(shape: ModelShape = SHAPE, *, std: float = 0.1) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(7)
-    settings: dict[str, Any] = {
-        "hidden_size": shape.hidden_size,
-        "num_hidden_layers": shape.num_layers,
-        "num_attention_heads": shape.num_heads,
-        "num_key_value_heads": shape.num_kv_heads,
-        "head_dim": shape.head_dim,
-        "intermediate_size": shape.ffn_size,
-        "vocab_size": shape.vocab_size,
-        "tie_word_embeddings": shape.tied,
-        "rope_theta": shape.rope_theta,
-        "rms_norm_eps": shape.norm_eps,
-        "max_position_embeddings": shape.max_positions,
-        "initializer_range": std,
-        "attn_implementation": "sdpa",
-    }
+    settings = hf_settings(shape) | {"initializer_range": std, "attn_implementation": "sdpa"}
     model = LlamaForCausalLM(LlamaConfig(**settings))
     with torch.no_grad():  # norms of ones would hide a norm that is applied twice or not at all
         for name, weight in model.named_parameters():
