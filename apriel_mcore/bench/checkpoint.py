@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from apriel_mcore.bench.rounds import ratio
+from apriel_mcore.bench.shapes import SHAPES
 from apriel_mcore.bench.step import LOSS, make_batch, train_section
 
 Numbers = dict[str, float | str]
@@ -37,8 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Numbers:
     """Seconds that saving stops the loop, 135M shape, against Megatron's blocking save."""
-    from apriel_mcore.bench.shapes import SHAPES
-from apriel_mcore.mcore import parallel
+    from apriel_mcore.mcore import parallel
     from apriel_mcore.mcore.learner import MegatronLearner
 
     section = train_section("bf16", args.threads)

@@ -84,7 +84,8 @@ class HuggingFaceStep:
     def __init__(self, shape: ModelShape, precision: Precision) -> None:
         from transformers import LlamaConfig, LlamaForCausalLM
 
-        self.model: Any = LlamaForCausalLM(LlamaConfig(**hf_settings(shape), attn_implementation="sdpa"))
+        settings = hf_settings(shape) | {"attn_implementation": "sdpa"}
+        self.model: Any = LlamaForCausalLM(LlamaConfig(**settings))
         if precision == "bf16":
             self.model.bfloat16()
         self.adam = torch.optim.AdamW(
