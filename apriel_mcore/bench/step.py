@@ -84,7 +84,7 @@ class HuggingFaceStep:
     def __init__(self, shape: ModelShape, precision: Precision) -> None:
         from transformers import LlamaConfig, LlamaForCausalLM
 
-        settings = hf_settings(shape) | {"attn_implementation": "sdpa"}
+        settings: dict[str, Any] = {**hf_settings(shape), "attn_implementation": "sdpa"}
         self.model: Any = LlamaForCausalLM(LlamaConfig(**settings))
         if precision == "bf16":
             self.model.bfloat16()

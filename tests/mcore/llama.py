@@ -55,7 +55,11 @@ def hf_model(shape: ModelShape = SHAPE, *, std: float = 0.1) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(7)
-    settings = hf_settings(shape) | {"initializer_range": std, "attn_implementation": "sdpa"}
+    settings: dict[str, Any] = {
+        **hf_settings(shape),
+        "initializer_range": std,
+        "attn_implementation": "sdpa",
+    }
     model = LlamaForCausalLM(LlamaConfig(**settings))
     with torch.no_grad():  # norms of ones would hide a norm that is applied twice or not at all
         for name, weight in model.named_parameters():
