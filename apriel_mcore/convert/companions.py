@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from apriel_mcore.bridge.families import llava
 from apriel_mcore.bridge.tensorfile import Dtype
 from apriel_mcore.config.load import load
 from apriel_mcore.data.model_files import model_folder
@@ -65,13 +66,12 @@ def model_of(checkpoint: Path, like: Path | None) -> Path:
 
 
 def _decoder(config: dict[str, Any]) -> dict[str, Any]:
-    """The text decoder's config, with what it inherits from the whole."""
-    if not isinstance(config.get("text_config"), dict):
+    """The text decoder's config, with what it inherits from the whole, as bridge/families/ reads it."""
+    if config.get("model_type") != llava.MODEL_TYPE:
         return config
-    decoder = dict(config["text_config"])
-    if "tie_word_embeddings" in config:
-        decoder["tie_word_embeddings"] = config["tie_word_embeddings"]
-    decoder.setdefault("architectures", [f"{str(decoder.get('model_type', '')).capitalize()}ForCausalLM"])
+    decoder = llava.decoder_of(config)
+    if not decoder.get("architectures"):
+        decoder["architectures"] = [f"{decoder['model_type'].capitalize()}ForCausalLM"]
     return decoder
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig
 
 from apriel_mcore.bridge import shape as model_shape
 from apriel_mcore.config.schema import Parallel
@@ -66,6 +67,42 @@ def test_llava_leaves_as_its_decoder(convert: Convert, tmp_path: Path) -> None:
     config = json.loads((tmp_path / "back" / "config.json").read_text())
     assert config["model_type"] == "llama" and config["tie_word_embeddings"] is True
     assert model_shape.read(tmp_path / "back") == model_shape.read(tmp_path / "hf")
+
+
+@pytest.mark.parametrize("decoder_says", [True, False, None])
+@pytest.mark.parametrize("wrapper_says", [True, False, None])
+def test_llava_is_tied_if_either_level_says_so(
+    convert: Convert, tmp_path: Path, wrapper_says: bool | None, decoder_says: bool | None
+) -> None:
+    """As transformers has it, and the decoder's own config then says it too."""
+    tied = bool(wrapper_says or decoder_says)
+    tensors = write_folder(tmp_path / "hf", tied=tied, llava=True, num_hidden_layers=1)
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    for level, says in ((config, wrapper_says), (config["text_config"], decoder_says)):
+        del level["tie_word_embeddings"]
+        if says is not None:
+            level["tie_word_embeddings"] = says
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(config))
+    assert AutoConfig.from_pretrained(tmp_path / "hf").tie_word_embeddings == tied
+    convert.to_mcore(tmp_path / "hf", tmp_path / "mcore")
+    convert.to_hf(tmp_path / "mcore", tmp_path / "back")
+    assert_equal(read_tensors(tmp_path / "back"), tensors)
+    assert AutoConfig.from_pretrained(tmp_path / "back").tie_word_embeddings == tied
+
+
+def test_llava_whose_decoder_names_no_family(convert: Convert, tmp_path: Path) -> None:
+    """A Llama, for transformers and for us, and the result says so."""
+    write_folder(tmp_path / "hf", llava=True, num_hidden_layers=1)
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    for key in ("model_type", "architectures"):
+        del config["text_config"][key]
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(config))
+    assert AutoConfig.from_pretrained(tmp_path / "hf").get_text_config().model_type == "llama"
+    convert.to_mcore(tmp_path / "hf", tmp_path / "mcore")
+    convert.to_hf(tmp_path / "mcore", tmp_path / "back")
+    found = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert (found["model_type"], found["architectures"]) == ("llama", ["LlamaForCausalLM"])
+    assert AutoConfig.from_pretrained(tmp_path / "back").model_type == "llama"
 
 
 @pytest.mark.parametrize("source", [torch.bfloat16, torch.float16, torch.float32])
