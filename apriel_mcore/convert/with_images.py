@@ -24,6 +24,7 @@ from apriel_mcore.convert.hf_writer import GrowingFile
 from apriel_mcore.convert.journal import Finished
 from apriel_mcore.convert.mapped import mapped
 from apriel_mcore.convert.report import Job, Parity, Report, TensorRecord
+from apriel_mcore.convert.scratch import is_finite
 from apriel_mcore.convert.workplace import Workplace, check_room, finished_report, workplace
 from apriel_mcore.errors import BridgeError, InputError
 
@@ -109,8 +110,11 @@ class _Join:
             )
 
     def _take(self, at: Located, *, recorded_as: str | None) -> Tensor:
-        """A tensor's elements; InputError when the decoder's are not those that its conversion wrote."""
+        """A tensor's elements; InputError when they are not finite, or the decoder's are not those that its
+        conversion wrote."""
         tensor = mapped(at.path, at.stored.start, at.stored.sizes, at.stored.dtype, what=at.stored_name)
+        if not is_finite(tensor):
+            raise InputError(f"{at.path}: {at.stored_name} holds NaN or infinite values")
         recorded = self._trained.recorded.get(recorded_as) if recorded_as else None
         if recorded and recorded != (at.stored.dtype, digest(tensor)):
             raise InputError(f"{at.path}: {at.stored_name} is not what its conversion.json says")

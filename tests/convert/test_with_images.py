@@ -107,6 +107,25 @@ def test_what_does_not_belong_together_is_refused(
     assert not list(tmp_path.glob("whole*"))
 
 
+@pytest.mark.parametrize("side", ["like", "plain"])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_values_that_are_not_finite_are_refused_by_name(
+    convert: Convert, tmp_path: Path, side: str, value: float, like: Path
+) -> None:
+    """In the decoder, which carries no digests here, and in the tower."""
+    convert.to_mcore(like, tmp_path / "mcore")
+    convert.to_hf(tmp_path / "mcore", tmp_path / "plain")
+    (tmp_path / "plain" / "conversion.json").unlink()
+    name = "vision_tower.patch.weight" if side == "like" else DOWN
+    path = next(path for path in (tmp_path / side).glob("*.safetensors") if name in load_file(path))
+    tensors = load_file(path)
+    tensors[name].view(-1)[-1] = value
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=f"{name} holds NaN or infinite values"):
+        with_images.convert(tmp_path / "plain", like, tmp_path / "whole")
+    assert not list(tmp_path.glob("whole*"))
+
+
 def test_a_folder_without_images_is_refused(convert: Convert, tmp_path: Path) -> None:
     write_folder(tmp_path / "plain")
     with pytest.raises(InputError, match="holds a decoder alone"):
