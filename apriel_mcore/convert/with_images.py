@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 from torch import Tensor
 
+from apriel_mcore.bridge.names import HF_EMBEDDING
 from apriel_mcore.bridge.reshard import tensor_files
 from apriel_mcore.bridge.tensorfile import Stored
 from apriel_mcore.convert.digest import digest, digest_in_file
@@ -59,6 +60,8 @@ class _Join:
         self._trained = trained
         self._place = place
         self._plain = {at.stored_name: name for name, at in whole.tensors.items()}
+        if whole.tied_head is not None:
+            self._plain[whole.tied_head.stored_name] = HF_EMBEDDING
 
     def finish(self, path: Path) -> Finished:
         """The file that takes the place of `path`, written and read back, or found so."""

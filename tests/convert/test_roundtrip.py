@@ -15,7 +15,7 @@ from apriel_mcore.convert import report, workers
 from apriel_mcore.convert.digest import digest
 from apriel_mcore.errors import ConfigError, InputError
 from tests.convert.conftest import Convert
-from tests.convert.folders import assert_equal, read_tensors, write_folder
+from tests.convert.folders import assert_equal, read_tensors, write_folder, write_tensors
 
 LAYOUTS = [
     pytest.param(Parallel(), id="one"),
@@ -88,6 +88,31 @@ def test_llava_is_tied_if_either_level_says_so(
     convert.to_hf(tmp_path / "mcore", tmp_path / "back")
     assert_equal(read_tensors(tmp_path / "back"), tensors)
     assert AutoConfig.from_pretrained(tmp_path / "back").tie_word_embeddings == tied
+
+
+@pytest.mark.parametrize("llava", [False, True])
+def test_a_tied_head_written_out(convert: Convert, tmp_path: Path, llava: bool) -> None:
+    """It is the embedding, and leaves as that."""
+    tensors = write_folder(tmp_path / "hf", llava=llava, num_hidden_layers=1)
+    write_out_head(tmp_path / "hf", tensors["model.embed_tokens.weight"], llava=llava)
+    convert.to_mcore(tmp_path / "hf", tmp_path / "mcore")
+    convert.to_hf(tmp_path / "mcore", tmp_path / "back")
+    assert_equal(read_tensors(tmp_path / "back"), tensors)
+
+
+def write_out_head(folder: Path, head: torch.Tensor, *, llava: bool) -> None:
+    name = "language_model.lm_head.weight" if llava else "lm_head.weight"
+    write_tensors(folder, read_tensors(folder) | {name: head.clone()}, 1)
+
+
+def test_a_tied_head_that_is_not_the_embedding(convert: Convert, tmp_path: Path) -> None:
+    head = write_folder(tmp_path / "hf", num_hidden_layers=1)["model.embed_tokens.weight"]
+    head[-1, -1] += 1
+    write_out_head(tmp_path / "hf", head, llava=False)
+    words = "lm_head.weight differs from model.embed_tokens.weight, to which config.json ties it"
+    with pytest.raises(InputError, match=words):
+        convert.to_mcore(tmp_path / "hf", tmp_path / "mcore")
+    assert not list(tmp_path.glob("mcore*"))
 
 
 def test_llava_whose_decoder_names_no_family(convert: Convert, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from apriel_mcore.convert import with_images
 from apriel_mcore.errors import InputError
 from tests.convert.conftest import Convert
-from tests.convert.folders import assert_equal, read_tensors, write_folder
+from tests.convert.folders import assert_equal, read_tensors, write_folder, write_tensors
 
 DOWN = "model.layers.2.mlp.down_proj.weight"
 
@@ -57,6 +57,17 @@ def test_decoder_from_one_and_images_from_the_other(
     # It is a folder that converts like any other, and a second call finds its work done.
     convert.to_mcore(tmp_path / "whole", tmp_path / "again")
     assert with_images.convert(trained, like, tmp_path / "whole") == report
+
+
+def test_a_tied_head_written_out_follows_the_embedding(convert: Convert, tmp_path: Path, like: Path) -> None:
+    tensors = read_tensors(like)
+    (like / "model.safetensors.index.json").unlink()
+    embedding = tensors["language_model.model.embed_tokens.weight"]
+    write_tensors(like, tensors | {"language_model.lm_head.weight": embedding.clone()}, 1)
+    with_images.convert(train(tmp_path, like, convert), like, tmp_path / "whole")
+    after = read_tensors(tmp_path / "whole")
+    assert torch.equal(after["language_model.lm_head.weight"], embedding * 2)
+    assert torch.equal(after["language_model.model.embed_tokens.weight"], embedding * 2)
 
 
 def rename(like: Path) -> None:
