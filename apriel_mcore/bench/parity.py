@@ -5,11 +5,11 @@
              '--> logits of a text, one update by torch  <--compared in HF names-->  the same
 
 Four figures a cell: the largest difference of a logit, of all positions and the whole vocabulary
-(parity_logits.py); the largest difference of a log-prob as the trainer computes it; the largest relative difference of a tensor's
-gradient (norm of the difference over the norm of Hugging Face's); and whether the weights that went in
-come out of the bridge bit-equal. Gradients are read off the weights after one update, so that they pass
-through every reduction and through the sharded optimizer: with eps far above every gradient g, AdamW's
-first update is (lr / eps) g.
+(parity_logits.py); the largest difference of a log-prob as the trainer computes it; the largest relative
+difference of a tensor's gradient (norm of the difference over the norm of Hugging Face's); and whether the
+weights that went in come out of the bridge bit-equal. Gradients are read off the weights after one update,
+so that they pass through every reduction and through the sharded optimizer: with eps far above every
+gradient g, AdamW's first update is (lr / eps) g.
 """
 
 import argparse
@@ -130,7 +130,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Numbers:
-    """Logits, log-probs and gradients of every family at every layout against Hugging Face, as a Markdown table."""
+    """Logits, log-probs and gradients of every family at every layout against Hugging Face, as a table."""
     _be_quiet()
     torch.set_num_threads(1)
     cells: dict[tuple[str, str], Cell] = {}

@@ -113,7 +113,7 @@ def write_folder(source: Source, target: Target, *, compare: Callable[[Path, int
     options = {
         "dtype": target.dtype,
         "max_file_bytes": str(target.max_file_bytes),
-        "shape": msgspec.json.encode(shape).decode(),
+        **companions.described(source.model),
     }
     fingerprint = source.reader.fingerprint()
     job = Job.of(source.direction, source.name, fingerprint=fingerprint, options=options)

@@ -50,6 +50,7 @@ def convert(source: Path, target: Path, *, parallel: Parallel, dtype: Dtype | No
         "tp": str(parallel.tensor),
         "pp": str(parallel.pipeline),
         "vpp": str(parallel.virtual_pipeline),
+        **companions.described(source),
     }
     job = Job.of("hf-to-mcore", source, fingerprint=folder.fingerprint, options=options)
     done = finished_report(target, job)

@@ -19,15 +19,18 @@ from torch import Tensor
 from apriel_mcore.bridge.names import HF_EMBEDDING
 from apriel_mcore.bridge.reshard import tensor_files
 from apriel_mcore.bridge.tensorfile import Stored
+from apriel_mcore.convert import companions
 from apriel_mcore.convert.digest import digest, digest_in_file
-from apriel_mcore.convert.hf_folder import INDEX_FILE, HfFolder, Located, located_in
+from apriel_mcore.convert.hf_folder import HfFolder, Located, located_in
 from apriel_mcore.convert.hf_writer import GrowingFile
 from apriel_mcore.convert.journal import Finished
 from apriel_mcore.convert.mapped import mapped
-from apriel_mcore.convert.report import Job, Parity, Report, TensorRecord
+from apriel_mcore.convert.report import REPORT_FILE, Job, Parity, Report, TensorRecord
 from apriel_mcore.convert.scratch import is_finite
 from apriel_mcore.convert.workplace import Workplace, check_room, finished_report, workplace
 from apriel_mcore.errors import BridgeError, InputError
+
+_SUFFIXES = (".json", ".jinja", ".txt", ".model")
 
 
 def convert(decoder: Path, like: Path, target: Path) -> Report:
@@ -38,7 +41,8 @@ def convert(decoder: Path, like: Path, target: Path) -> Report:
     trained, whole = HfFolder.open(decoder), HfFolder.open(like)
     _check_same(trained, whole)
     fingerprint = f"{trained.fingerprint} {whole.fingerprint}"
-    job = Job.of("with-images", decoder, fingerprint=fingerprint, options={"like": str(like)})
+    options = {"like": str(like), "companions": companions.digest_of(_companions(like))}
+    job = Job.of("with-images", decoder, fingerprint=fingerprint, options=options)
     done = finished_report(target, job)
     if done is not None:
         return done
@@ -47,7 +51,8 @@ def convert(decoder: Path, like: Path, target: Path) -> Report:
     with workplace(target, job) as place:
         join = _Join(trained, whole, place)
         parts = [join.finish(path) for path in files]
-        _copy_companions(like, place.folder)
+        for path in _companions(like):
+            shutil.copyfile(path, place.folder / path.name)
         reason = "decoder and images are those of their folders, by digest"
         parity = Parity(status="skipped", reason=reason)
         return place.write_report(parts, parity=parity, dropped=())
@@ -145,9 +150,10 @@ def _check_same(trained: HfFolder, whole: HfFolder) -> None:
             )
 
 
-def _copy_companions(like: Path, target: Path) -> None:
+def _companions(like: Path) -> list[Path]:
     """Whatever else describes the model: small files beside the weights."""
-    for path in sorted(like.iterdir()):
-        wanted = path.name == INDEX_FILE or path.suffix in (".json", ".jinja", ".txt", ".model")
-        if path.is_file() and wanted and path.name != "conversion.json":
-            shutil.copyfile(path, target / path.name)
+    return [
+        path
+        for path in sorted(like.iterdir())
+        if path.is_file() and path.suffix in _SUFFIXES and path.name != REPORT_FILE
+    ]

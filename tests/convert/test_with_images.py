@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from apriel_mcore.convert import with_images
 from apriel_mcore.errors import InputError
 from tests.convert.conftest import Convert
-from tests.convert.folders import assert_equal, read_tensors, write_folder, write_tensors
+from tests.convert.folders import assert_equal, change_config, read_tensors, write_folder, write_tensors
 
 DOWN = "model.layers.2.mlp.down_proj.weight"
 
@@ -96,8 +96,7 @@ def widen(trained: Path) -> None:
 
 
 def other_eps(trained: Path) -> None:
-    config = json.loads((trained / "config.json").read_text())
-    (trained / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-6}))
+    change_config(trained, rms_norm_eps=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +115,14 @@ def test_what_does_not_belong_together_is_refused(
     with pytest.raises(InputError, match=words):
         with_images.convert(trained, like, tmp_path / "whole")
     assert not list(tmp_path.glob("whole*"))
+
+
+def test_another_image_processor_is_another_result(convert: Convert, tmp_path: Path, like: Path) -> None:
+    trained = train(tmp_path, like, convert)
+    with_images.convert(trained, like, tmp_path / "whole")
+    (like / "preprocessor_config.json").write_text('{"size": 4}')
+    with pytest.raises(InputError, match="whole: exists and is not the result of this conversion"):
+        with_images.convert(trained, like, tmp_path / "whole")
 
 
 @pytest.mark.parametrize("side", ["like", "plain"])
