@@ -26,6 +26,7 @@ from apriel_mcore.convert.hf_writer import GrowingFile
 from apriel_mcore.convert.journal import Finished
 from apriel_mcore.convert.mapped import mapped
 from apriel_mcore.convert.report import REPORT_FILE, Job, Parity, Report, TensorRecord
+from apriel_mcore.convert.results import HfResult
 from apriel_mcore.convert.scratch import is_finite
 from apriel_mcore.convert.workplace import Workplace, check_room, finished_report, workplace
 from apriel_mcore.errors import BridgeError, InputError
@@ -43,7 +44,8 @@ def convert(decoder: Path, like: Path, target: Path) -> Report:
     fingerprint = f"{trained.fingerprint} {whole.fingerprint}"
     options = {"like": str(like), "companions": companions.digest_of(_companions(like))}
     job = Job.of("with-images", decoder, fingerprint=fingerprint, options=options)
-    done = finished_report(target, job)
+    parity = Parity(status="skipped", reason="decoder and images are those of their folders, by digest")
+    done = finished_report(HfResult(target), job, compare=lambda: parity)
     if done is not None:
         return done
     files = tensor_files(like)
@@ -53,9 +55,7 @@ def convert(decoder: Path, like: Path, target: Path) -> Report:
         parts = [join.finish(path) for path in files]
         for path in _companions(like):
             shutil.copyfile(path, place.folder / path.name)
-        reason = "decoder and images are those of their folders, by digest"
-        parity = Parity(status="skipped", reason=reason)
-        return place.write_report(parts, parity=parity, dropped=())
+        return place.write_report(HfResult(place.folder), parts, parity=parity, dropped=())
 
 
 class _Join:

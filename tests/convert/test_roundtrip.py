@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from transformers import AutoConfig
@@ -176,17 +177,24 @@ def test_the_report_accounts_for_every_tensor(convert: Convert, tmp_path: Path) 
 def test_a_second_call_finds_its_work_done(convert: Convert, tmp_path: Path) -> None:
     write_folder(tmp_path / "hf")
     first = convert.to_mcore(tmp_path / "hf", tmp_path / "mcore")
-    assert convert.to_mcore(tmp_path / "hf", tmp_path / "mcore") == first
     back = convert.to_hf(tmp_path / "mcore", tmp_path / "back")
-    assert convert.to_hf(tmp_path / "mcore", tmp_path / "back") == back
+    (tmp_path / "back" / "README.md").write_text("a person's own words are not looked at")
+    times = times_of(tmp_path)
+    again = convert.to_mcore(tmp_path / "hf", tmp_path / "mcore")
+    assert again == msgspec.structs.replace(first, found_finished=True)
+    again = convert.to_hf(tmp_path / "mcore", tmp_path / "back")
+    assert again == msgspec.structs.replace(back, found_finished=True)
+    assert times_of(tmp_path) == times
     with pytest.raises(InputError, match="mcore: exists and is not the result of this conversion"):
         convert.to_mcore(tmp_path / "hf", tmp_path / "mcore", parallel=Parallel(tensor=2))
 
 
+def times_of(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
 COMPANIONS = {
-    "config.json": json.dumps(
-        CONFIG | {"num_hidden_layers": 1, "rope_theta": 5e5, "tie_word_embeddings": True}
-    ),
+    "config.json": json.dumps(CONFIG | {"num_hidden_layers": 1, "rope_theta": 5e5}),
     "tokenizer.json": '{"version": "2.0"}',
     "generation_config.json": '{"eos_token_id": 3}',
     "chat_template.jinja": "new",

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -56,7 +57,8 @@ def test_decoder_from_one_and_images_from_the_other(
         assert load_file(tmp_path / "whole" / path.name).keys() == load_file(path).keys()
     # It is a folder that converts like any other, and a second call finds its work done.
     convert.to_mcore(tmp_path / "whole", tmp_path / "again")
-    assert with_images.convert(trained, like, tmp_path / "whole") == report
+    again = with_images.convert(trained, like, tmp_path / "whole")
+    assert again == msgspec.structs.replace(report, found_finished=True)
 
 
 def test_a_tied_head_written_out_follows_the_embedding(convert: Convert, tmp_path: Path, like: Path) -> None:
