@@ -193,8 +193,9 @@ def times_of(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
+ONE_TIED_LAYER = {"num_hidden_layers": 1, "tie_word_embeddings": True}
 COMPANIONS = {
-    "config.json": json.dumps(CONFIG | {"num_hidden_layers": 1, "rope_theta": 5e5}),
+    "config.json": json.dumps(CONFIG | {"rope_theta": 5e5} | ONE_TIED_LAYER),
     "tokenizer.json": '{"version": "2.0"}',
     "generation_config.json": '{"eos_token_id": 3}',
     "chat_template.jinja": "new",
