@@ -55,7 +55,7 @@ def _run(learner: MegatronLearner, row: PackedRow) -> list[Tensor]:
     """Logits [M, V] of every repetition of the row, on ranks of the last stage only."""
     sizes = learner.ranks.sizes
     repeated = sizes.pipeline if sizes.virtual_pipeline > 1 else 1  # what the interleaved schedule asks for
-    chunks = list(learner.model.wrapped)
+    chunks: list[Any] = list(learner.model.wrapped)
     rows = [iter([row] * repeated) for _ in chunks]
     several = len(chunks) > 1
     return get_forward_backward_func()(

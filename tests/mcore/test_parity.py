@@ -1,4 +1,4 @@
-"""Every family computes in Megatron what it computes in Hugging Face: logits, log-probs, gradients, bytes out.
+"""Every family computes in Megatron what it computes in Hugging Face: logits, log-probs, gradients, bytes.
 
 The whole matrix of families and layouts is `apriel bench parity`; here is the part that new code can break
 first: every family on one rank, and the families with parameters of their own where those are split.
