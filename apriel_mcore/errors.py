@@ -8,6 +8,7 @@ AprielError                      exit 1
 |   `-- NoOpinion                         a model judge did not decide: the whole group is asked again
 |-- PoolError                    exit 1   no rollout server is left, or one breaks its contract
 |-- BridgeError                  exit 1   weights did not arrive as they were sent
+|-- ProbeError                   exit 1   a check of weights could not run; nothing is known against them
 |-- TrainingError                exit 1   the optimizer step is not to be trusted
 |-- CheckpointError              exit 1   the run's state did not reach the disk; older ones are intact
 `-- Preempted                    exit 75  stopped on request, after a checkpoint: run me again
@@ -49,6 +50,10 @@ class PoolError(AprielError):
 
 class BridgeError(AprielError):
     """A weight version did not arrive as it was sent."""
+
+
+class ProbeError(AprielError):
+    """A check of weights could not run: it says nothing about them."""
 
 
 class TrainingError(AprielError):

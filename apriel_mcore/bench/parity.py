@@ -2,13 +2,14 @@
 
     tiny random model of transformers, float32 --save_pretrained--> folder --load_hf--> forked ranks
              |                                                                              |
-             '--> log-probs of a text, one update by torch  <--compared in HF names-->  the same
+             '--> logits of a text, one update by torch  <--compared in HF names-->  the same
 
-Three figures a cell: the largest difference of a log-prob; the largest relative difference of a tensor's
-gradient (norm of the difference over the norm of Hugging Face's); and whether the weights that went in
-come out of the bridge bit-equal. Gradients are read off the weights after one update, so that they pass
-through every reduction and through the sharded optimizer: with eps far above every gradient g, AdamW's
-first update is (lr / eps) g.
+Four figures a cell: the largest difference of a logit, of all positions and the whole vocabulary
+(parity_logits.py); the largest difference of a log-prob as the trainer computes it; the largest relative
+difference of a tensor's gradient (norm of the difference over the norm of Hugging Face's); and whether the
+weights that went in come out of the bridge bit-equal. Gradients are read off the weights after one update,
+so that they pass through every reduction and through the sharded optimizer: with eps far above every
+gradient g, AdamW's first update is (lr / eps) g.
 """
 
 import argparse
@@ -104,7 +105,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     folder: Path
     shape: ModelShape
     batch: Batch
-    logprobs_T: Tensor
+    logits_TV: Tensor
     before: dict[str, Tensor]
     after: dict[str, Tensor]
 
@@ -112,6 +113,8 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """A family at a layout."""
 
+    logit: float
+    """Largest difference of a logit of the text, over all positions and tokens."""
     logprob: float
     """Largest difference of a log-prob of the text, nats."""
     gradient: float
@@ -127,7 +130,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Numbers:
-    """Log-probs and gradients of every family at every layout against Hugging Face, as a Markdown table."""
+    """Logits, log-probs and gradients of every family at every layout against Hugging Face, as a table."""
     _be_quiet()
     torch.set_num_threads(1)
     cells: dict[tuple[str, str], Cell] = {}
@@ -138,6 +141,7 @@ def run(args: argparse.Namespace) -> Numbers:
                 cells[layout, family] = measure(reference, LAYOUTS[layout], folder=Path(folder))
     print(as_markdown(cells, args.layouts, args.families))
     return {
+        "logit_difference": max(cell.logit for cell in cells.values()),
         "logprob_difference": max(cell.logprob for cell in cells.values()),
         "gradient_difference": max(cell.gradient for cell in cells.values()),
         "round_trips": f"{sum(cell.round_trip for cell in cells.values())} of {len(cells)} bit-equal",
@@ -158,6 +162,8 @@ def hf_model(family: str) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     config = AutoConfig.for_model(**copy.deepcopy(FAMILIES[family]))
+    # transformers keeps the gradient of the pad token's embedding at zero; text that holds it differs there.
+    config.get_text_config().pad_token_id = None
     kind = AutoModelForImageTextToText if config.model_type == "llava" else AutoModelForCausalLM
     model: Any = kind.from_config(config)
     generator = torch.Generator().manual_seed(7)
@@ -169,19 +175,19 @@ def hf_model(family: str) -> Any:
 
 
 def reference_of(family: str, folder: Path) -> Reference:
-    """Saves the family's model into `folder`, then takes its log-probs and its update."""
+    """Saves the family's model into `folder`, then takes its logits and its update."""
     model = hf_model(family)
     model.save_pretrained(folder)
     with torch.no_grad():
         batch = make_batch(model)
-        logprobs_T = _logprobs(model, TEXT_T)
+        logits_TV = model(torch.tensor([TEXT_T]), use_cache=False).logits[0]
     before = _decoder_weights(model)
     _update(model, batch)
     return Reference(
         folder=folder,
         shape=read(folder),
         batch=batch,
-        logprobs_T=logprobs_T,
+        logits_TV=logits_TV,
         before=before,
         after=_decoder_weights(model),
     )
@@ -228,11 +234,11 @@ def measure(reference: Reference, layout: dict[str, Any], *, folder: Path) -> Ce
     loaded = Arena.create(folder / "loaded.safetensors", tensors, "float32")
     updated = Arena.create(folder / "updated.safetensors", tensors, "float32")
     world = train.parallel.world_size
-    logprobs_R_T = run_ranks(world, _on_rank, reference, train, loaded.path, updated.path, folder=folder)
+    outputs_R = run_ranks(world, _on_rank, reference, train, loaded.path, updated.path, folder=folder)
+    logprobs_T = _of_targets(reference.logits_TV, TEXT_T)
     cell = Cell(
-        logprob=max(
-            (torch.tensor(found) - reference.logprobs_T).abs().max().item() for found in logprobs_R_T
-        ),
+        logit=max(_largest_gap(found.logits_TV, reference.logits_TV) for found in outputs_R),
+        logprob=max(_largest_gap(found.logprobs_T, logprobs_T) for found in outputs_R),
         gradient=max(
             ((updated.views[name] - after).norm() / (after - reference.before[name]).norm()).item()
             for name, after in reference.after.items()
@@ -247,16 +253,32 @@ def measure(reference: Reference, layout: dict[str, Any], *, folder: Path) -> Ce
 
 def as_markdown(cells: dict[tuple[str, str], Cell], layouts: Sequence[str], families: Sequence[str]) -> str:
     """Rows are layouts; bytes are `=` where the round trip is bit-equal."""
-    lines = [["log-prob / gradient / bytes", *families], ["---"] * (len(families) + 1)]
+    lines = [["logits / log-prob / gradient / bytes", *families], ["---"] * (len(families) + 1)]
     for layout in layouts:
         found = [cells[layout, family] for family in families]
-        words = [f"{c.logprob:.1e} / {c.gradient:.1e} / {'=' if c.round_trip else 'DIFFERS'}" for c in found]
-        lines.append([layout, *words])
+        lines.append([layout, *map(_in_words, found)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _on_rank(reference: Reference, train: Train, loaded: Path, updated: Path) -> list[float]:
-    """Runs on every rank, which writes its part of the two arenas; the log-probs of the text."""
+def _in_words(cell: Cell) -> str:
+    same = "=" if cell.round_trip else "DIFFERS"
+    return f"{cell.logit:.1e} / {cell.logprob:.1e} / {cell.gradient:.1e} / {same}"
+
+
+def _largest_gap(found: list[Any], wanted: Tensor) -> float:
+    return (torch.tensor(found) - wanted).abs().max().item()
+
+
+class Outputs(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rank says of the text."""
+
+    logits_TV: list[list[float]]
+    logprobs_T: list[float]
+
+
+def _on_rank(reference: Reference, train: Train, loaded: Path, updated: Path) -> Outputs:
+    """Runs on every rank, which writes its part of the two arenas."""
+    from apriel_mcore.bench.parity_logits import text_logits
     from apriel_mcore.mcore import parallel
     from apriel_mcore.mcore.learner import MegatronLearner
 
@@ -264,11 +286,11 @@ def _on_rank(reference: Reference, train: Train, loaded: Path, updated: Path) ->
     learner = MegatronLearner(reference.shape, train, LOSS, ranks=ranks)
     learner.load_hf(reference.folder)
     _export(learner, Arena.attach(loaded))
-    logprobs_T = learner.logprobs(TEXT_T)
+    outputs = Outputs(logits_TV=text_logits(learner, TEXT_T).tolist(), logprobs_T=learner.logprobs(TEXT_T))
     learner.train_step(_dealt(reference.batch, learner.num_data_ranks, learner.pad_multiple))
     _export(learner, Arena.attach(updated))
     parallel.stop()
-    return logprobs_T
+    return outputs
 
 
 def _export(learner: Any, arena: Arena) -> None:
@@ -306,8 +328,12 @@ def _update(model: Any, batch: Batch) -> None:
 
 def _logprobs(model: Any, tokens_T: Sequence[int]) -> Tensor:
     """Log-prob of each token after the first, [T - 1]."""
-    logits_TV = model(torch.tensor([tokens_T]), use_cache=False).logits[0, :-1]
-    return torch.log_softmax(logits_TV, dim=-1).gather(1, torch.tensor(tokens_T[1:])[:, None]).squeeze(1)
+    return _of_targets(model(torch.tensor([tokens_T]), use_cache=False).logits[0], tokens_T)
+
+
+def _of_targets(logits_TV: Tensor, tokens_T: Sequence[int]) -> Tensor:
+    """The same, from logits."""
+    return torch.log_softmax(logits_TV[:-1], dim=-1).gather(1, torch.tensor(tokens_T[1:])[:, None]).squeeze(1)
 
 
 def _decoder_weights(model: Any) -> dict[str, Tensor]:

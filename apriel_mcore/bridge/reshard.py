@@ -95,8 +95,8 @@ def load_hf_weights(chunks: Chunks, plan: Plan, rank: Coordinates, folder: Path)
     """
     check_shards(chunks, plan, rank)
     tensors, dropped = read_folder(folder)
-    if HF_HEAD not in plan.tensors and _is_copy_of_embedding(tensors):
-        del tensors[HF_HEAD]
+    if HF_HEAD not in plan.tensors and HF_HEAD in tensors and HF_EMBEDDING in tensors:
+        _check_copy(tensors.pop(HF_HEAD), tensors[HF_EMBEDDING], where=str(folder))
         dropped = (*dropped, HF_HEAD)
     check_tensors(tensors, plan.tensors, where=str(folder))
     copies = plan.copies_of(rank)
@@ -163,11 +163,15 @@ def read_folder(folder: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     return tensors, tuple(dropped)
 
 
-def _is_copy_of_embedding(tensors: Mapping[str, Tensor]) -> bool:
-    """Some models are published with their tied head written out."""
-    if HF_HEAD not in tensors or HF_EMBEDDING not in tensors:
-        return False
-    return torch.equal(tensors[HF_HEAD], tensors[HF_EMBEDDING])
+def _check_copy(head: Tensor, embedding: Tensor, *, where: str) -> None:
+    """Some models are published with their tied head written out; BridgeError when it is not the embedding,
+    byte for byte."""
+    alike = (head.dtype, head.shape) == (embedding.dtype, embedding.shape)
+    if not alike or not torch.equal(head.view(torch.uint8), embedding.view(torch.uint8)):
+        raise BridgeError(
+            f"{where}: {HF_HEAD} differs from {HF_EMBEDDING}, to which config.json ties it "
+            "(tie_word_embeddings): say false there, or take the head out"
+        )
 
 
 class _Index(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ else can be loaded from it. A record's elements are read straight to their place
 
 import hashlib
 import pickle
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -163,6 +164,19 @@ class CheckpointReader:
             status = (self._folder / name).stat()
             digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
         return digest.hexdigest()
+
+    def spans(self) -> dict[str, list[tuple[int, int]]]:
+        """By file: first byte of every record's elements, and the one behind the last."""
+        found: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+        for key, stored in self._tensors.items():
+            dtype = stored.properties.dtype
+            for chunk in stored.chunks:
+                info = self._storage[MetadataIndex(key, chunk.offsets)]
+                path = self._folder / info.relative_path
+                with naming(path, key):
+                    start = start_in(path, info, chunk.sizes, dtype)
+                found[info.relative_path].append((start, start + prod(chunk.sizes) * dtype.itemsize))
+        return found
 
     def read(self, parameter: Parameter, memory: Scratch, *, verify: bool) -> Tensor:
         """One whole parameter of one layer: in the file's own pages if it is one record, else in `memory`.

@@ -5,9 +5,15 @@ A checkpoint made by convert carries them in `hf/`; one of training names its mo
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from blake3 import blake3
+
+from apriel_mcore.bridge import shape as model_shape
+from apriel_mcore.bridge.families import llava
 from apriel_mcore.bridge.tensorfile import Dtype
 from apriel_mcore.config.load import load
 from apriel_mcore.data.model_files import model_folder
@@ -29,12 +35,28 @@ _FILES = (
 )
 
 
+def described(model: Path) -> dict[str, str]:
+    """What config, generation config and tokenizer of a model folder put into a job: what they mean to us,
+    and which bytes they are."""
+    return {
+        "shape": msgspec.json.encode(model_shape.read(model)).decode(),
+        "companions": digest_of(_present(model)),
+    }
+
+
+def digest_of(files: Sequence[Path]) -> str:
+    """64 hex digits that change with a name or a byte."""
+    found = blake3()
+    for path in files:
+        found.update(f"{path.name} {blake3(path.read_bytes()).hexdigest()}\n".encode())
+    return found.hexdigest()
+
+
 def copy_all(source: Path, target: Path) -> None:
     """Config, generation config and tokenizer of one folder into another, as they are."""
     target.mkdir(parents=True, exist_ok=True)
-    for name in _FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
+    for path in _present(source):
+        shutil.copyfile(path, target / path.name)
 
 
 def copy_for_decoder(source: Path, target: Path, dtype: Dtype) -> None:
@@ -64,14 +86,17 @@ def model_of(checkpoint: Path, like: Path | None) -> Path:
     )
 
 
+def _present(folder: Path) -> list[Path]:
+    return [folder / name for name in _FILES if (folder / name).is_file()]
+
+
 def _decoder(config: dict[str, Any]) -> dict[str, Any]:
-    """The text decoder's config, with what it inherits from the whole."""
-    if not isinstance(config.get("text_config"), dict):
+    """The text decoder's config, with what it inherits from the whole, as bridge/families/ reads it."""
+    if config.get("model_type") != llava.MODEL_TYPE:
         return config
-    decoder = dict(config["text_config"])
-    if "tie_word_embeddings" in config:
-        decoder["tie_word_embeddings"] = config["tie_word_embeddings"]
-    decoder.setdefault("architectures", [f"{str(decoder.get('model_type', '')).capitalize()}ForCausalLM"])
+    decoder = llava.decoder_of(config)
+    if not decoder.get("architectures"):
+        decoder["architectures"] = [f"{decoder['model_type'].capitalize()}ForCausalLM"]
     return decoder
 
 

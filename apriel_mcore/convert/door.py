@@ -83,11 +83,15 @@ def _show(made: Report, target: Path) -> None:
         parity = f"log-probs not compared: {made.parity.reason}"
     console = Console(soft_wrap=True, highlight=False)
     console.print(
-        f"{target}: {made.num_tensors} tensors, {made.num_bytes / _GB:.2f} GB, every one read back; "
-        f"{made.seconds:.1f} s, peak memory {made.peak_rss_bytes / _GB:.2f} GB"
+        f"{target}: {made.num_tensors} tensors, {made.num_bytes / _GB:.2f} GB, "
+        + ("was finished before; read back again" if made.found_finished else _effort(made))
     )
-    if made.parts_taken_over:
+    if made.parts_taken_over and not made.found_finished:
         console.print(f"{made.parts_taken_over} files of an interrupted call were checked and kept")
     if made.dropped:
         console.print(f"{len(made.dropped)} tensors of other modalities were left behind")
     console.print(f"{parity}; details in {target / report.REPORT_FILE}")
+
+
+def _effort(made: Report) -> str:
+    return f"every one read back; {made.seconds:.1f} s, peak memory {made.peak_rss_bytes / _GB:.2f} GB"

@@ -15,17 +15,17 @@ from torch import Tensor
 
 from apriel_mcore.bridge import shape as model_shape
 from apriel_mcore.bridge.layouts import Sizes
-from apriel_mcore.bridge.names import hf_tensors, plain_name
+from apriel_mcore.bridge.names import HF_EMBEDDING, HF_HEAD, hf_tensors, plain_name
 from apriel_mcore.bridge.reshard import tensor_files
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.bridge.tensorfile import Dtype, Stored, contents, refuse_fp8
 from apriel_mcore.convert import report
+from apriel_mcore.convert.digest import digest_in_file
 from apriel_mcore.convert.mapped import mapped
 from apriel_mcore.errors import InputError
 
 INDEX_FILE = "model.safetensors.index.json"
 _SHOWN = 12
-_LENGTH_BYTES = 8
 
 
 class _Index(msgspec.Struct, frozen=True):
@@ -49,10 +49,12 @@ class HfFolder(msgspec.Struct, frozen=True, kw_only=True):
     """By plain name."""
     dropped: tuple[str, ...]
     """Stored names of other modalities."""
+    tied_head: Located | None
+    """A head that the decoder does not have, written out all the same: byte for byte the embedding."""
     num_elements: int
     """Of all tensors, those of other modalities included."""
     fingerprint: str
-    """Changes when a file does, as far as sizes, times and headers tell."""
+    """Changes when a file of weights does, as far as names, sizes, times and headers tell."""
     recorded: dict[str, tuple[Dtype, str]]
     """Digests that an earlier conversion wrote beside the tensors."""
 
@@ -65,17 +67,21 @@ class HfFolder(msgspec.Struct, frozen=True, kw_only=True):
         held = {file: located_in(file) for file in files}
         _check_index(path, held)
         tensors, dropped = _by_plain_name(held)
+        tied_head = tensors.pop(HF_HEAD, None) if shape.tied else None
         check_sizes(
             {name: at.stored.sizes for name, at in tensors.items()}, hf_tensors(shape), where=str(path)
         )
+        if tied_head is not None:
+            _check_same(tied_head, tensors[HF_EMBEDDING])
         earlier = report.read(path)
         return cls(
             path=path,
             shape=shape,
             tensors=tensors,
             dropped=dropped,
+            tied_head=tied_head,
             num_elements=sum(_num_elements(stored) for found in held.values() for stored in found.values()),
-            fingerprint=_fingerprint(files),
+            fingerprint=_fingerprint(held),
             recorded=earlier.digests if earlier else {},
         )
 
@@ -163,12 +169,26 @@ def _by_plain_name(
     return tensors, tuple(dropped)
 
 
-def _fingerprint(files: list[Path]) -> str:
+def _check_same(head: Located, embedding: Located) -> None:
+    """InputError unless a head that config.json ties to the embedding is the same bytes."""
+
+    def content(at: Located) -> tuple[Dtype, Sizes, str]:
+        stored = at.stored
+        found = digest_in_file(at.path, stored.start, stored.num_bytes, what=at.stored_name)
+        return stored.dtype, stored.sizes, found
+
+    if content(head) != content(embedding):
+        raise InputError(
+            f"{head.path}: {head.stored_name} differs from {embedding.stored_name}, to which config.json "
+            "ties it (tie_word_embeddings): say false there, or take the head out"
+        )
+
+
+def _fingerprint(held: Mapping[Path, Mapping[str, Stored]]) -> str:
     digest = hashlib.sha256()
-    for path in files:
+    for path, found in held.items():
         digest.update(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(_LENGTH_BYTES))
+        digest.update(msgspec.json.encode(found))
     return digest.hexdigest()
 
 

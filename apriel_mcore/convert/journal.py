@@ -112,7 +112,7 @@ class Journal:
             raise InputError(f"{path}: damaged ({error}); remove {path.parent} and convert again") from None
         if found != job:
             raise InputError(
-                f"{path.parent}: holds an unfinished conversion of another source or layout; "
+                f"{path.parent}: holds an unfinished conversion of another source, config or layout; "
                 "remove it or convert elsewhere"
             )
         self._finished = {entry.part: entry for entry in entries}

@@ -12,7 +12,7 @@ import msgspec
 
 from apriel_mcore.bridge import shape as model_shape
 from apriel_mcore.convert.report import Parity
-from apriel_mcore.errors import BridgeError
+from apriel_mcore.errors import BridgeError, ProbeError
 
 MAX_ABS_DIFF = 1e-3
 """Nats, of a single token in float32. Rounding stays far below; a wrong weight does not."""
@@ -33,7 +33,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check(checkpoint: Path, folder: Path, *, num_elements: int, wanted: bool) -> Parity:
-    """Compare both sides of a conversion; BridgeError when they disagree.
+    """Compare both sides of a conversion; BridgeError when they disagree, ProbeError when nobody can tell.
 
     num_elements: of the folder's tensors, other modalities included.
     """
@@ -69,9 +69,11 @@ def _in_child(checkpoint: Path, folder: Path) -> Measured:
         check=False,
     )
     if child.returncode != 0:
-        raise BridgeError(
-            f"the parity check of {checkpoint} and {folder} ended with {child.returncode} "
-            f"(--no-probe leaves it out): {child.stderr.strip()[-2000:]}"
+        said = child.stderr.split("\n")
+        last = next((line.strip() for line in reversed(said) if line.strip()), "it said nothing")
+        raise ProbeError(
+            f"the parity check of {checkpoint} and {folder} could not run: it ended with "
+            f"{child.returncode}, {last[-500:]}"
         )
     return msgspec.json.decode(child.stdout.splitlines()[-1], type=Measured)
 

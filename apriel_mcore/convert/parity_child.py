@@ -22,6 +22,8 @@ from apriel_mcore.mcore import parallel
 from apriel_mcore.mcore.learner import MegatronLearner
 
 _NUM_TOKENS = 48
+_FAR = 1e30
+"""Nats, where one side says what is no number: JSON has none for it."""
 
 
 def main(checkpoint: Path, folder: Path) -> None:
@@ -31,7 +33,7 @@ def main(checkpoint: Path, folder: Path) -> None:
     theirs_T = transformers_logprobs(folder, tokens_T)
     gc.collect()
     ours_T = torch.tensor(megatron_logprobs(checkpoint, folder, tokens_T))
-    gap_T = (ours_T - theirs_T).abs()
+    gap_T = (ours_T - theirs_T).abs().nan_to_num(nan=_FAR, posinf=_FAR)
     measured = Measured(
         tokens=len(tokens_T),
         max_abs_diff=gap_T.max().item(),

@@ -88,6 +88,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     dropped: tuple[str, ...]
     """Tensors of other modalities, left behind."""
     tensors: tuple[TensorRecord, ...]
+    files: dict[str, str] = {}
+    """Digest of every other file of the result, and of those with tensors without their elements
+    (results.py)."""
+    found_finished: bool = False
+    """By this call, which read it back; never in the file."""
     apriel_mcore: str = __version__
     time: float = msgspec.field(default_factory=time.time)
     """When it was done, seconds since the epoch."""

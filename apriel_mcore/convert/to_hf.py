@@ -27,6 +27,7 @@ from apriel_mcore.convert.journal import Finished
 from apriel_mcore.convert.ledger import Ledger
 from apriel_mcore.convert.parameters import Parameter, model_parameters
 from apriel_mcore.convert.report import Direction, Job, Parity, Report, TensorRecord
+from apriel_mcore.convert.results import HfResult
 from apriel_mcore.convert.scratch import TORCH_DTYPES, Scratch
 from apriel_mcore.convert.workers import Workers
 from apriel_mcore.convert.workplace import Workplace, check_room, finished_report, workplace
@@ -113,11 +114,12 @@ def write_folder(source: Source, target: Target, *, compare: Callable[[Path, int
     options = {
         "dtype": target.dtype,
         "max_file_bytes": str(target.max_file_bytes),
-        "shape": msgspec.json.encode(shape).decode(),
+        **companions.described(source.model),
     }
     fingerprint = source.reader.fingerprint()
     job = Job.of(source.direction, source.name, fingerprint=fingerprint, options=options)
-    done = finished_report(target.folder, job)
+    finished = HfResult(target.folder)
+    done = finished_report(finished, job, compare=partial(compare, target.folder, shape.num_parameters))
     if done is not None:
         return done
     check_room(target.folder, sum(file.size for file in files))
@@ -128,7 +130,7 @@ def write_folder(source: Source, target: Target, *, compare: Callable[[Path, int
         write_index(place.folder, files, target.dtype)
         companions.copy_for_decoder(source.model, place.folder, target.dtype)
         found = compare(place.folder, shape.num_parameters)
-        return place.write_report(parts, parity=found, dropped=())
+        return place.write_report(HfResult(place.folder), parts, parity=found, dropped=())
 
 
 class _Folder:

@@ -21,15 +21,15 @@ from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.bridge.tensorfile import Dtype
 from apriel_mcore.config.schema import Parallel
 from apriel_mcore.convert import companions, parity
-from apriel_mcore.convert.boxes import cut_out, take_apart
+from apriel_mcore.convert.boxes import cut_out
 from apriel_mcore.convert.checkpoint_reader import CheckpointReader
 from apriel_mcore.convert.checkpoint_writer import CheckpointFile, CheckpointWriter, MakeBox, storage_of
-from apriel_mcore.convert.digest import digest
 from apriel_mcore.convert.hf_folder import HfFolder
 from apriel_mcore.convert.journal import Finished, Place
 from apriel_mcore.convert.ledger import Ledger
 from apriel_mcore.convert.parameters import Cut, Parameter, model_parameters
-from apriel_mcore.convert.report import Job, Report
+from apriel_mcore.convert.report import Job, Parity, Report
+from apriel_mcore.convert.results import CheckpointResult, read_back
 from apriel_mcore.convert.scratch import TORCH_DTYPES, Scratch
 from apriel_mcore.convert.workers import Workers
 from apriel_mcore.convert.workplace import Workplace, check_room, finished_report, workplace
@@ -50,9 +50,15 @@ def convert(source: Path, target: Path, *, parallel: Parallel, dtype: Dtype | No
         "tp": str(parallel.tensor),
         "pp": str(parallel.pipeline),
         "vpp": str(parallel.virtual_pipeline),
+        **companions.described(source),
     }
     job = Job.of("hf-to-mcore", source, fingerprint=folder.fingerprint, options=options)
-    done = finished_report(target, job)
+
+    def compare(checkpoint: Path) -> Parity:
+        return parity.check(checkpoint, source, num_elements=folder.num_elements, wanted=probe)
+
+    finished = CheckpointResult(target, folder.shape)
+    done = finished_report(finished, job, compare=partial(compare, target))
     if done is not None:
         return done
     check_room(target, folder.shape.num_parameters * TORCH_DTYPES[kept].itemsize)
@@ -63,8 +69,9 @@ def convert(source: Path, target: Path, *, parallel: Parallel, dtype: Dtype | No
         parts = workers.map(_Worker.finish, files, holds=lambda file: _largest(file, folder))
         writer.finish(record for part in parts for record in part.places)
         companions.copy_all(source, place.folder / companions.CARRIED)
-        found = parity.check(place.folder, source, num_elements=folder.num_elements, wanted=probe)
-        return place.write_report(parts, parity=found, dropped=folder.dropped)
+        found = compare(place.folder)
+        result = CheckpointResult(place.folder, folder.shape)
+        return place.write_report(result, parts, parity=found, dropped=folder.dropped)
 
 
 class _Worker:
@@ -107,14 +114,8 @@ class _Worker:
         """Name, sizes and digest of the HF tensors in a written file."""
         storage = storage_of(places)
         reader = CheckpointReader(self._place.folder, self._writer.tensors, storage)
-        for parameter in file.parameters:
-            yield from self._digests(reader, parameter)
-
-    def _digests(self, reader: CheckpointReader, parameter: Parameter) -> Iterator[tuple[str, Sizes, str]]:
-        """Those of one parameter; nothing of it is held any more when the next one is read."""
-        stored = reader.read(parameter, self._stored, verify=False)
-        for name, tensor in take_apart(parameter, stored, self._apart).items():
-            yield name, tuple(tensor.shape), digest(tensor)
+        for parameter in file.parameters:  # nothing of one is held any more when the next one is read
+            yield from read_back(reader, (self._stored, self._apart), parameter)
 
 
 class _BoxMaker:

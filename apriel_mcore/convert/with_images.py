@@ -16,16 +16,22 @@ from pathlib import Path
 import msgspec
 from torch import Tensor
 
+from apriel_mcore.bridge.names import HF_EMBEDDING
 from apriel_mcore.bridge.reshard import tensor_files
 from apriel_mcore.bridge.tensorfile import Stored
+from apriel_mcore.convert import companions
 from apriel_mcore.convert.digest import digest, digest_in_file
-from apriel_mcore.convert.hf_folder import INDEX_FILE, HfFolder, Located, located_in
+from apriel_mcore.convert.hf_folder import HfFolder, Located, located_in
 from apriel_mcore.convert.hf_writer import GrowingFile
 from apriel_mcore.convert.journal import Finished
 from apriel_mcore.convert.mapped import mapped
-from apriel_mcore.convert.report import Job, Parity, Report, TensorRecord
+from apriel_mcore.convert.report import REPORT_FILE, Job, Parity, Report, TensorRecord
+from apriel_mcore.convert.results import HfResult
+from apriel_mcore.convert.scratch import is_finite
 from apriel_mcore.convert.workplace import Workplace, check_room, finished_report, workplace
 from apriel_mcore.errors import BridgeError, InputError
+
+_SUFFIXES = (".json", ".jinja", ".txt", ".model")
 
 
 def convert(decoder: Path, like: Path, target: Path) -> Report:
@@ -36,8 +42,10 @@ def convert(decoder: Path, like: Path, target: Path) -> Report:
     trained, whole = HfFolder.open(decoder), HfFolder.open(like)
     _check_same(trained, whole)
     fingerprint = f"{trained.fingerprint} {whole.fingerprint}"
-    job = Job.of("with-images", decoder, fingerprint=fingerprint, options={"like": str(like)})
-    done = finished_report(target, job)
+    options = {"like": str(like), "companions": companions.digest_of(_companions(like))}
+    job = Job.of("with-images", decoder, fingerprint=fingerprint, options=options)
+    parity = Parity(status="skipped", reason="decoder and images are those of their folders, by digest")
+    done = finished_report(HfResult(target), job, compare=lambda: parity)
     if done is not None:
         return done
     files = tensor_files(like)
@@ -45,10 +53,9 @@ def convert(decoder: Path, like: Path, target: Path) -> Report:
     with workplace(target, job) as place:
         join = _Join(trained, whole, place)
         parts = [join.finish(path) for path in files]
-        _copy_companions(like, place.folder)
-        reason = "decoder and images are those of their folders, by digest"
-        parity = Parity(status="skipped", reason=reason)
-        return place.write_report(parts, parity=parity, dropped=())
+        for path in _companions(like):
+            shutil.copyfile(path, place.folder / path.name)
+        return place.write_report(HfResult(place.folder), parts, parity=parity, dropped=())
 
 
 class _Join:
@@ -58,6 +65,8 @@ class _Join:
         self._trained = trained
         self._place = place
         self._plain = {at.stored_name: name for name, at in whole.tensors.items()}
+        if whole.tied_head is not None:
+            self._plain[whole.tied_head.stored_name] = HF_EMBEDDING
 
     def finish(self, path: Path) -> Finished:
         """The file that takes the place of `path`, written and read back, or found so."""
@@ -109,8 +118,11 @@ class _Join:
             )
 
     def _take(self, at: Located, *, recorded_as: str | None) -> Tensor:
-        """A tensor's elements; InputError when the decoder's are not those that its conversion wrote."""
+        """A tensor's elements; InputError when they are not finite, or the decoder's are not those that its
+        conversion wrote."""
         tensor = mapped(at.path, at.stored.start, at.stored.sizes, at.stored.dtype, what=at.stored_name)
+        if not is_finite(tensor):
+            raise InputError(f"{at.path}: {at.stored_name} holds NaN or infinite values")
         recorded = self._trained.recorded.get(recorded_as) if recorded_as else None
         if recorded and recorded != (at.stored.dtype, digest(tensor)):
             raise InputError(f"{at.path}: {at.stored_name} is not what its conversion.json says")
@@ -138,9 +150,10 @@ def _check_same(trained: HfFolder, whole: HfFolder) -> None:
             )
 
 
-def _copy_companions(like: Path, target: Path) -> None:
+def _companions(like: Path) -> list[Path]:
     """Whatever else describes the model: small files beside the weights."""
-    for path in sorted(like.iterdir()):
-        wanted = path.name == INDEX_FILE or path.suffix in (".json", ".jinja", ".txt", ".model")
-        if path.is_file() and wanted and path.name != "conversion.json":
-            shutil.copyfile(path, target / path.name)
+    return [
+        path
+        for path in sorted(like.iterdir())
+        if path.is_file() and path.suffix in _SUFFIXES and path.name != REPORT_FILE
+    ]

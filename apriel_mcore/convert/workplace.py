@@ -1,23 +1,26 @@
 """Where does a result grow, so that nothing half-written is ever taken for whole?
 
-    DST.partial/  every part renamed when whole, noted in the journal  --all there, rename-->  DST/
+    DST.partial/  every part renamed when whole, noted in the journal  --all on disk, rename-->  DST/
 
-A refusal removes what was begun; an interruption leaves it for the next call.
+A refusal removes what was begun; an interruption leaves it for the next call, and so does a parity check
+that could not run. A call that finds its work done reads it back (results.py).
 """
 
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 
-from apriel_mcore.convert import report
+from apriel_mcore.convert import report, results
 from apriel_mcore.convert.journal import Finished, Journal
 from apriel_mcore.convert.report import Job, Parity, Report
-from apriel_mcore.errors import AprielError, InputError
+from apriel_mcore.convert.results import Result
+from apriel_mcore.errors import AprielError, InputError, ProbeError
 
 
 class Workplace(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,8 +32,10 @@ class Workplace(msgspec.Struct, frozen=True, kw_only=True):
     began: float
     """On the monotonic clock."""
 
-    def write_report(self, parts: Sequence[Finished], *, parity: Parity, dropped: tuple[str, ...]) -> Report:
-        """The last thing that is put into the folder."""
+    def write_report(
+        self, result: Result, parts: Sequence[Finished], *, parity: Parity, dropped: tuple[str, ...]
+    ) -> Report:
+        """The last thing that is put into the folder, which holds all of `result`."""
         tensors = tuple(record for part in parts for record in part.tensors)
         made = Report(
             job=self.job,
@@ -41,20 +46,49 @@ class Workplace(msgspec.Struct, frozen=True, kw_only=True):
             parts_taken_over=self.journal.taken_over,
             parity=parity,
             dropped=dropped,
+            files=results.around_tensors(result),
             tensors=tensors,
         )
         report.write(made, self.folder)
         return made
 
 
-def finished_report(target: Path, job: Job) -> Report | None:
-    """The report of this very job if `target` is its result; InputError when it is anything else."""
+def finished_report(result: Result, job: Job, *, compare: Callable[[], Parity]) -> Report | None:
+    """The report of this very job if it was finished before, read back; None if the folder does not exist.
+
+    compare: makes up for a parity check that has not run. InputError when the folder is anything else, or
+    not what its report says.
+    """
+    target = result.folder
     if not target.exists():
         return None
     earlier = report.read(target) if target.is_dir() else None
     if earlier is None or earlier.job.digest != job.digest:
         raise InputError(f"{target}: exists and is not the result of this conversion; give another folder")
-    return earlier
+    results.check(result, earlier)
+    if earlier.parity.status == "skipped":
+        earlier = msgspec.structs.replace(earlier, parity=_compare_late(target, compare))
+        if earlier.parity.status == "passed":
+            _replace_report(earlier, target)
+    return msgspec.structs.replace(earlier, found_finished=True)
+
+
+def _compare_late(target: Path, compare: Callable[[], Parity]) -> Parity:
+    try:
+        return compare()
+    except ProbeError as error:
+        raise ProbeError(
+            f"{error}; {target} was finished before and read back again, --no-probe asks for no more"
+        ) from None
+
+
+def _replace_report(made: Report, target: Path) -> None:
+    """A report that is whole at any moment."""
+    with TemporaryDirectory(dir=target.absolute().parent, prefix=f"{target.name}.report-") as folder:
+        report.write(made, Path(folder))
+        sync_all(Path(folder))
+        (Path(folder) / report.REPORT_FILE).rename(target / report.REPORT_FILE)
+    _sync(target)
 
 
 def check_room(target: Path, needed: int) -> None:
@@ -79,10 +113,15 @@ def workplace(target: Path, job: Job) -> Iterator[Workplace]:
     journal = Journal.open(partial, job.digest)
     try:
         yield Workplace(job=job, folder=partial, journal=journal, began=began)
-        _sync(partial)
+        sync_all(partial)
         partial.rename(target)
         _sync(target.absolute().parent)
         journal.remove_from(target)
+    except ProbeError as error:
+        raise ProbeError(
+            f"{error}; the weights are written and kept in {partial}: the same call goes on from there, "
+            "--no-probe leaves the check out"
+        ) from None
     except AprielError:
         shutil.rmtree(partial)
         raise
@@ -95,9 +134,15 @@ def partial_of(target: Path) -> Path:
     return target.with_name(target.name + ".partial")
 
 
-def _sync(folder: Path) -> None:
-    """The names in a folder, on disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_all(folder: Path) -> None:
+    """Every file in a folder and below, and their names, on disk; what is there already costs nothing."""
+    for path in [*folder.rglob("*"), folder]:
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """A file's bytes or a folder's names, on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -58,6 +58,12 @@ def write_folder(
     return tensors
 
 
+def change_config(folder: Path, **changes: Any) -> None:
+    """Other values in a folder's config.json."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
 def write_tensors(folder: Path, tensors: dict[str, Tensor], num_files: int) -> None:
     """The weight files of a folder, with an index if there are several."""
     if num_files == 1:

@@ -24,6 +24,11 @@ def test_there_and_back(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
     assert "log-probs not compared: not wanted (--no-probe)" in said
     cli.main(["convert", "mcore-to-hf", mcore, back, "--no-probe", "--shard-gb", "0.0001"])
     assert_equal(read_tensors(tmp_path / "back"), tensors)
+    capsys.readouterr()
+    cli.main(["convert", "mcore-to-hf", mcore, back, "--no-probe", "--shard-gb", "0.0001"])
+    said = capsys.readouterr().out
+    assert "38 tensors, 0.00 GB, was finished before; read back again" in said
+    assert "every one read back" not in said
 
 
 def test_scripts_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from apriel_mcore.convert.journal import Journal
 from apriel_mcore.convert.workplace import partial_of
 from apriel_mcore.errors import InputError
 from tests.convert.conftest import Convert
-from tests.convert.folders import write_folder
+from tests.convert.folders import change_config, write_folder
 
 SIZES = {"num_hidden_layers": 12, "hidden_size": 256, "intermediate_size": 512}
 
@@ -126,8 +126,15 @@ def test_a_line_half_written_does_not_count(convert: Convert, tmp_path: Path, be
 
 def test_another_source_is_refused(convert: Convert, tmp_path: Path, begun: Path) -> None:
     write_folder(tmp_path / "other", tied=False)
-    with pytest.raises(InputError, match="unfinished conversion of another source or layout"):
+    with pytest.raises(InputError, match="unfinished conversion of another source, config or layout"):
         convert.to_mcore(tmp_path / "other", tmp_path / "mcore")
+    assert begun.exists()
+
+
+def test_another_config_is_refused(convert: Convert, tmp_path: Path, begun: Path) -> None:
+    change_config(tmp_path / "hf", rope_theta=5e5)
+    with pytest.raises(InputError, match="unfinished conversion of another source, config or layout"):
+        convert.to_mcore(tmp_path / "hf", tmp_path / "mcore")
     assert begun.exists()
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from apriel_mcore.convert import with_images
 from apriel_mcore.errors import InputError
 from tests.convert.conftest import Convert
-from tests.convert.folders import assert_equal, read_tensors, write_folder
+from tests.convert.folders import assert_equal, change_config, read_tensors, write_folder, write_tensors
 
 DOWN = "model.layers.2.mlp.down_proj.weight"
 
@@ -56,7 +57,19 @@ def test_decoder_from_one_and_images_from_the_other(
         assert load_file(tmp_path / "whole" / path.name).keys() == load_file(path).keys()
     # It is a folder that converts like any other, and a second call finds its work done.
     convert.to_mcore(tmp_path / "whole", tmp_path / "again")
-    assert with_images.convert(trained, like, tmp_path / "whole") == report
+    again = with_images.convert(trained, like, tmp_path / "whole")
+    assert again == msgspec.structs.replace(report, found_finished=True)
+
+
+def test_a_tied_head_written_out_follows_the_embedding(convert: Convert, tmp_path: Path, like: Path) -> None:
+    tensors = read_tensors(like)
+    (like / "model.safetensors.index.json").unlink()
+    embedding = tensors["language_model.model.embed_tokens.weight"]
+    write_tensors(like, tensors | {"language_model.lm_head.weight": embedding.clone()}, 1)
+    with_images.convert(train(tmp_path, like, convert), like, tmp_path / "whole")
+    after = read_tensors(tmp_path / "whole")
+    assert torch.equal(after["language_model.lm_head.weight"], embedding * 2)
+    assert torch.equal(after["language_model.model.embed_tokens.weight"], embedding * 2)
 
 
 def rename(like: Path) -> None:
@@ -85,8 +98,7 @@ def widen(trained: Path) -> None:
 
 
 def other_eps(trained: Path) -> None:
-    config = json.loads((trained / "config.json").read_text())
-    (trained / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-6}))
+    change_config(trained, rms_norm_eps=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +116,33 @@ def test_what_does_not_belong_together_is_refused(
     change(trained)
     with pytest.raises(InputError, match=words):
         with_images.convert(trained, like, tmp_path / "whole")
+    assert not list(tmp_path.glob("whole*"))
+
+
+def test_another_image_processor_is_another_result(convert: Convert, tmp_path: Path, like: Path) -> None:
+    trained = train(tmp_path, like, convert)
+    with_images.convert(trained, like, tmp_path / "whole")
+    (like / "preprocessor_config.json").write_text('{"size": 4}')
+    with pytest.raises(InputError, match="whole: exists and is not the result of this conversion"):
+        with_images.convert(trained, like, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("side", ["like", "plain"])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_values_that_are_not_finite_are_refused_by_name(
+    convert: Convert, tmp_path: Path, side: str, value: float, like: Path
+) -> None:
+    """In the decoder, which carries no digests here, and in the tower."""
+    convert.to_mcore(like, tmp_path / "mcore")
+    convert.to_hf(tmp_path / "mcore", tmp_path / "plain")
+    (tmp_path / "plain" / "conversion.json").unlink()
+    name = "vision_tower.patch.weight" if side == "like" else DOWN
+    path = next(path for path in (tmp_path / side).glob("*.safetensors") if name in load_file(path))
+    tensors = load_file(path)
+    tensors[name].view(-1)[-1] = value
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=f"{name} holds NaN or infinite values"):
+        with_images.convert(tmp_path / "plain", like, tmp_path / "whole")
     assert not list(tmp_path.glob("whole*"))
 
 

@@ -1,4 +1,4 @@
-"""Every family computes in Megatron what it computes in Hugging Face: log-probs, gradients, bytes out.
+"""Every family computes in Megatron what it computes in Hugging Face: logits, log-probs, gradients, bytes.
 
 The whole matrix of families and layouts is `apriel bench parity`; here is the part that new code can break
 first: every family on one rank, and the families with parameters of their own where those are split.
@@ -37,6 +37,7 @@ def test_a_family_equals_hugging_face(
     reference: Callable[[str], Reference], tmp_path: Path, family: str, layout: str
 ) -> None:
     cell = measure(reference(family), LAYOUTS[layout], folder=tmp_path)
+    assert cell.logit < 1e-5
     assert cell.logprob < 1e-5
     assert cell.gradient < 1e-5
     assert cell.round_trip
@@ -47,6 +48,7 @@ def test_the_comparison_can_fail(reference: Callable[[str], Reference], tmp_path
     found = reference("llama")
     forgotten = msgspec.structs.replace(found.shape, rope_scaling=Unscaled())
     cell = measure(msgspec.structs.replace(found, shape=forgotten), {}, folder=tmp_path)
+    assert cell.logit > 1e-3
     assert cell.logprob > 1e-3
     assert cell.gradient > 1e-3
     assert cell.round_trip
@@ -54,11 +56,11 @@ def test_the_comparison_can_fail(reference: Callable[[str], Reference], tmp_path
 
 def test_the_table_names_what_differs() -> None:
     cells = {
-        ("1 rank", "llama"): Cell(logprob=4.7e-7, gradient=1.2e-6, round_trip=True),
-        ("1 rank", "qwen2"): Cell(logprob=0.5, gradient=0.25, round_trip=False),
+        ("1 rank", "llama"): Cell(logit=2.4e-7, logprob=4.7e-7, gradient=1.2e-6, round_trip=True),
+        ("1 rank", "qwen2"): Cell(logit=0.75, logprob=0.5, gradient=0.25, round_trip=False),
     }
     assert as_markdown(cells, ["1 rank"], ["llama", "qwen2"]).splitlines() == [
-        "| log-prob / gradient / bytes | llama | qwen2 |",
+        "| logits / log-prob / gradient / bytes | llama | qwen2 |",
         "| --- | --- | --- |",
-        "| 1 rank | 4.7e-07 / 1.2e-06 / = | 5.0e-01 / 2.5e-01 / DIFFERS |",
+        "| 1 rank | 2.4e-07 / 4.7e-07 / 1.2e-06 / = | 7.5e-01 / 5.0e-01 / 2.5e-01 / DIFFERS |",
     ]

@@ -32,7 +32,16 @@ class Llava(msgspec.Struct, frozen=True, kw_only=True):
     text_config: dict[str, Any]
     tie_word_embeddings: bool = False
 
-    def decoder(self) -> Mapping[str, Any]:
-        """The decoder's config: a Llama where no family is named, tied if either level says so."""
-        tied = self.tie_word_embeddings or self.text_config.get("tie_word_embeddings", False)
+    def decoder(self) -> dict[str, Any]:
+        """The decoder's config by itself.
+
+        As transformers' LlavaConfig has it: a Llama where no family is named, and tied if either level says
+        so, because the wrapper's default of false is also written for models whose decoder is tied.
+        """
+        tied = self.tie_word_embeddings or bool(self.text_config.get("tie_word_embeddings"))
         return {"model_type": "llama", **self.text_config, "tie_word_embeddings": tied}
+
+
+def decoder_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The decoder's part of a parsed config.json that was read as a Llava (registry.py)."""
+    return msgspec.convert(config, Llava).decoder()
