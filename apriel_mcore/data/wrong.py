@@ -11,7 +11,8 @@ from typing import Any
 
 from apriel_mcore.data.wrong_text import breaking
 from apriel_mcore.types import Problem
-from apriel_mcore.verify.latex import exact_number, respell
+from apriel_mcore.verify.latex import respell
+from apriel_mcore.verify.numerals import exact_number
 
 _MANY_SOLUTIONS = frozenset({"cryptarithm"})
 """Tasks of which another number may be another solution."""
