@@ -2,20 +2,20 @@ r"""Are two pieces of LaTeX the same number, expression, set, interval or matrix
 
     LaTeX --numerals.exactly--> no floats --math-verify's parser--> sympy --names off--> equal?
 
-Parsing and comparing is the library's. What it decides otherwise than we do: letters keep their case, `x = 5`
-answers 5 and `3 = 5` does not, what is named in order stays in order, and two numbers are compared relative to
-their size. The caller limits the time.
+Parsing and comparing is the library's, except: letters keep their case, `x = 5` answers 5 and `3 = 5` does
+not, values that are named in order stay in order, and two numbers are compared relative to their size. The
+caller limits the time.
 """
 
 import logging
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from apriel_mcore.verify.numerals import exactly
 
 _DIGITS = 50
-"""Numbers that are no fractions are equal when this many digits are; below 1e-50 this is absolute inside a list."""
+"""Of numbers that are no fractions; inside a list the library counts them after the point."""
 
 
 def warm_up() -> None:
@@ -49,10 +49,12 @@ def equal(gold: str, answer: str, *, tolerance: float) -> bool:
 
 
 def _same(gold: Any, answer: Any) -> bool:
+    """An answer with variables is no number, even where they cancel."""
     import math_verify
+    import sympy
 
-    if _is_finite_number(gold) and _is_finite_number(answer):
-        return _same_number(gold, answer)
+    if _is_finite_number(gold) and isinstance(answer, sympy.Expr):
+        return _is_finite_number(answer) and _same_number(gold, answer)
     return math_verify.verify(
         gold,
         answer,
@@ -79,9 +81,8 @@ def _same_number(gold: Any, answer: Any) -> bool:
 def _is_finite_number(expression: Any) -> bool:
     import sympy
 
-    return (
-        isinstance(expression, sympy.Expr) and not expression.free_symbols and expression.is_finite is not False
-    )
+    is_number = isinstance(expression, sympy.Expr) and not expression.free_symbols
+    return is_number and expression.is_finite is not False
 
 
 def _parse(latex: str) -> Any:
@@ -104,7 +105,7 @@ def _parse(latex: str) -> Any:
             ),
             conversion_config=ConversionConfig(lowercase_symbols=False),
         )
-    except Exception:  # the parser raises whatever it stumbles over; the text is no expression then
+    except Exception:  # what the parser itself raises where the text is no expression
         return None
 
 
@@ -135,7 +136,9 @@ def _written(parsed: Any) -> tuple[Any, ...]:
     from latex2sympy2_extended.logic import And
     from latex2sympy2_extended.sets import FiniteSet
 
-    return parsed._unsorted_args if isinstance(parsed, (FiniteSet, And)) else parsed.args
+    if isinstance(parsed, (FiniteSet, And)):
+        return cast("Any", parsed)._unsorted_args  # as the library's own comparison does
+    return parsed.args
 
 
 def _unnamed(parsed: Any) -> Any:
@@ -157,14 +160,16 @@ def _unnamed(parsed: Any) -> Any:
 
 
 def _is_name(left: Any, value: Any) -> bool:
-    r"""A variable, a segment or angle such as `AB`, a tuple of variables, or `f(x)` of a value in x or of none."""
+    """A variable, a segment or an angle, a tuple of variables, or f(x) of a value in x or of a constant."""
     import sympy
     from sympy.core.function import AppliedUndef
 
     if left.is_Symbol:
         return not left.name[0].isdigit()
     if isinstance(left, sympy.Mul):
-        return all(part.is_Symbol and (part.name.isupper() or part.name == "angle") for part in left.args)
+        names = [str(part) for part in left.args]
+        letters = all(part.is_Symbol for part in left.args)
+        return letters and ("angle" in names or all(map(str.isupper, names)))
     if isinstance(left, sympy.Tuple):
         return all(part.is_Symbol for part in left)
     if isinstance(left, AppliedUndef):
@@ -203,6 +208,8 @@ def _snapped(parsed: Any, golds: list[Any], tolerance: float) -> Any:
         near = [gold for gold in golds if _is_near(gold, number, tolerance)]
         if near:
             swaps[number] = near[0]
+    if isinstance(parsed, sympy.MatrixBase):
+        return parsed.applyfunc(lambda entry: swaps.get(entry, entry))
     if parsed in swaps:
         return swaps[parsed]
     if isinstance(parsed, sympy.Tuple | sympy.FiniteSet):

@@ -15,7 +15,10 @@ _SPACES = re.compile(r" {2,}")
 _DELIMITER = re.compile(r"(?<!\\)\$")  # of math; `\$` is money
 _GROUPS = re.compile(r"(?<![\d.])\d{1,3}(?: \d{3})+(?!\d)")
 _NEEDLESS = re.compile(r"(?<![A-Za-z\d]) | (?![A-Za-z\d])")
-_BOX = re.compile(r"\\boxed ?\{([^{}]*)\}")
+_WRAPPED = re.compile(
+    r"\\(?:boxed ?\{([^{}]*)\}|(?:text|mathrm|mathbf|textbf|mbox) ?\{([\s+-]*[\d.,]*\d[\s.]*)\})"
+)
+"""A box within the box, or a number in another font."""
 _RESPELL = (
     ("\N{MINUS SIGN}", "-"),
     (r"\dfrac", r"\frac"),
@@ -39,8 +42,8 @@ def respell(text: str) -> str:
         text = _CELL.sub(" & ", _ROW_BREAK.sub(r" \\\\ ", text))
     text = _DELIMITER.sub("", _SIZING.sub(" ", text))
     text = _SPACES.sub(" ", _SPACE.sub(" ", text)).strip().rstrip(".").strip()
-    if box := _BOX.fullmatch(text):
-        text = box[1].strip()
+    if wrapped := _WRAPPED.fullmatch(text):
+        text = (wrapped[1] or wrapped[2] or "").strip()
     text = _GROUPS.sub(lambda match: match.group().replace(" ", ""), text)
     return _drop_unpaired(text)
 

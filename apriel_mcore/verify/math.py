@@ -40,7 +40,8 @@ class Reference(msgspec.Struct, frozen=True):
 def verify(reference: dict[str, Any], text: str, *, tolerance: float = 0.0) -> Verdict:
     """The verdict on one answer; binary. InputError when the reference is not a Reference.
 
-    `tolerance` is relative, and only for numbers of which one is written with a decimal point. An answer that takes more than SOFT_LIMIT_S of CPU to parse or compare is unparsable.
+    `tolerance` is relative, and only for numbers of which one is written with a decimal point. An answer
+    that takes more than SOFT_LIMIT_S of CPU to parse or compare is unparsable.
     """
     gold = read_reference(reference, Reference)
     answer = written_answer(gold, text)

@@ -15,7 +15,7 @@ _RATIO = re.compile(rf"([+-]?)({_NUMBER}) ?/ ?([+-]?{_NUMBER})")
 _FRAC = re.compile(rf"([+-]?)\\frac ?\{{ ?([+-]?{_NUMBER}) ?\}} ?\{{ ?([+-]?{_NUMBER}) ?\}}")
 _FRAC_DIGITS = re.compile(r"([+-]?)\\frac ?(\d) ?(\d)")
 _MIXED = re.compile(r"([+-]?)(\d+) ?(\\frac.*| \d+ ?/ ?\d+)")
-_REPEATING = re.compile(r"(?<![\d.])(\d*)\.(\d*)\\(?:overline|bar|dot) ?\{ ?(\d+) ?\}")
+_REPEATING = re.compile(r"(?<![\d.])(\d*)\.(\d*)\\(?:overline|bar|dot) ?\{ ?(\d+) ?\}(?! ?\d)")
 _IN_BASE = re.compile(
     r"(?<![A-Za-z\d.^_}])(?:\((\d[\dA-Z]*)\)|(\d[\dA-Z]*|[A-Z]+\d[\dA-Z]*)) ?_ ?(?:\{ ?(\d+) ?\}|(\d+))"
 )

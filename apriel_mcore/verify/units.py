@@ -59,14 +59,14 @@ _NAMES = {
 _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "dozen": 12}
 _POWERS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
 _CURRENCIES = {r"\$": "dollar", "\N{EURO SIGN}": "euro", r"\euro": "euro"}
-_NOT_UNITS = frozenset(
-    "or and not no more less greater least most than to if mod factorial times plus minus half squared cubed".split()
+_NOT_UNITS = re.compile(
+    r"(?i:or|and|not|no|more|less|greater|least|most|than|to|if|mod|half|times|plus|minus|squared|cubed|factorial)"
 )
 """Words that change what the number before them says."""
 
 _KNOWN = {"per": "/"} | {symbol: symbol for symbol in _SHORT.split()} | {"in": "in"} | _NAMES
 _POWER = r" ?(?:\^ ?\{? ?(-?\d+) ?\}?)?"
-_TEXT = re.compile(rf"(.*[^ \\]) ?\\(text|textrm|mbox) ?\{{([^{{}}]*)\}}{_POWER}")
+_TEXT = re.compile(rf"(.*[^ \\]) ?\\(?:text|textrm|mbox) ?\{{([^{{}}]*)\}}{_POWER}")
 _FONT = re.compile(
     rf"(.*[^ \\]) ?\\(?:mathrm|textbf|textit|mathbf|mathit|mathsf|operatorname) ?\{{([^{{}}]*)\}}{_POWER}"
 )
@@ -74,7 +74,8 @@ _BARE = re.compile(rf"(.*[\d)}}]) ([A-Za-z]{{2,}}(?:(?: ?/ ?| )[A-Za-z]+)*){_POW
 _LETTER = re.compile(rf"([+-]?[\d.,]+) ([A-Za-z](?: ?/ ?[A-Za-z]+)?){_POWER}")
 _STUCK = re.compile(rf"([+-]?[\d.,/]*\d)({'|'.join(w for w in _KNOWN if len(w) > 1)}){_POWER}")
 _DEGREES = re.compile(
-    r"(.*[\d)}]) ?(?:\^ ?\{? ?\\circ ?\}?|\\degree|\N{DEGREE SIGN}) ?(?:\\(?:text|mathrm) ?\{ ?([CF]) ?\}|([CF]))?"
+    r"(.*[\d)}]) ?(?:\^ ?\{? ?\\circ ?\}?|\\degree|\N{DEGREE SIGN})"
+    r" ?(?:\\(?:text|mathrm) ?\{ ?([CF]) ?\}|([CF]))?"
 )
 _PERCENT = re.compile(r"(.*[\d)}]) ?\\?%")
 _FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|log|ln|arc)")
@@ -100,7 +101,7 @@ def measure(text: str) -> Measure:
     if (match := _DEGREES.fullmatch(text)) and not _FUNCTION.search(text):
         return Measure(match[1].strip(), "deg" + (match[2] or match[3] or ""))
     if match := _TEXT.fullmatch(text):
-        return _measured(text, match[1], match[3], match[4], any_word=True)
+        return _measured(text, match[1], match[2], match[3], any_word=True)
     for form in (_FONT, _BARE, _LETTER, _STUCK):
         if match := form.fullmatch(text):
             is_words = form is _BARE and all(len(word) > 3 for word in match[2].split())
@@ -131,7 +132,8 @@ def _measured(text: str, quantity: str, words: str, power: str | None, *, any_wo
 
 def _is_word(name: str) -> bool:
     """A counted thing; small single letters are variables, or the imaginary unit."""
-    return (len(name) > 1 or not name.islower()) and name.lower() not in _NOT_UNITS | _SCALES.keys()
+    is_name = len(name) > 1 or not name.islower()
+    return is_name and name.lower() not in _SCALES and not _NOT_UNITS.fullmatch(name)
 
 
 def _symbol(name: str) -> str:
