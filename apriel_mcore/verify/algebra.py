@@ -55,7 +55,7 @@ def _same(gold: Any, answer: Any) -> bool:
 
     if _is_finite_number(gold) and isinstance(answer, sympy.Expr):
         return _is_finite_number(answer) and _same_number(gold, answer)
-    return math_verify.verify(
+    same = math_verify.verify(
         gold,
         answer,
         float_rounding=_DIGITS,
@@ -64,6 +64,9 @@ def _same(gold: Any, answer: Any) -> bool:
         allow_set_relation_comp=True,
         timeout_seconds=None,
     )
+    if same and isinstance(gold, sympy.Eq) and isinstance(answer, sympy.Eq):
+        return _has_solutions(gold) or _is_multiple(gold, answer)
+    return same
 
 
 def _same_number(gold: Any, answer: Any) -> bool:
@@ -73,9 +76,31 @@ def _same_number(gold: Any, answer: Any) -> bool:
         return False
     if gold.is_Rational and answer.is_Rational:
         return gold == answer
-    gap = abs((gold - answer).evalf(_DIGITS))
-    size = max(abs(gold.evalf(_DIGITS)), abs(answer.evalf(_DIGITS)))
-    return bool(gap <= size * 10 ** (2 - _DIGITS))
+    return _is_near(gold, answer, 10.0 ** (2 - _DIGITS))
+
+
+def _is_near(gold: Any, number: Any, tolerance: float) -> bool:
+    gold, number = gold.doit(), number.doit()
+    try:
+        return bool(abs((gold - number).evalf(_DIGITS)) <= tolerance * abs(gold.evalf(_DIGITS)))
+    except TypeError:  # a matrix among the factors, or what has no size
+        return False
+
+
+def _has_solutions(equation: Any) -> bool:
+    """Real ones; to the library all equations without any are the same."""
+    import sympy
+
+    try:
+        return bool(sympy.solve(equation, equation.free_symbols))
+    except (NotImplementedError, TypeError):  # then it did not solve them either, and compared both sides
+        return True
+
+
+def _is_multiple(left: Any, right: Any) -> bool:
+    import sympy
+
+    return not sympy.simplify((left.lhs - left.rhs) / (right.lhs - right.rhs)).free_symbols
 
 
 def _is_finite_number(expression: Any) -> bool:
@@ -165,7 +190,7 @@ def _is_name(left: Any, value: Any) -> bool:
     from sympy.core.function import AppliedUndef
 
     if left.is_Symbol:
-        return not left.name[0].isdigit()
+        return left.name[:1].isalpha()
     if isinstance(left, sympy.Mul):
         names = [str(part) for part in left.args]
         letters = all(part.is_Symbol for part in left.args)
@@ -215,10 +240,6 @@ def _snapped(parsed: Any, golds: list[Any], tolerance: float) -> Any:
     if isinstance(parsed, sympy.Tuple | sympy.FiniteSet):
         return type(parsed)(*(swaps.get(part, part) for part in _written(parsed)))
     return parsed.xreplace(swaps)
-
-
-def _is_near(gold: Any, number: Any, tolerance: float) -> bool:
-    return bool(abs((gold - number).evalf(_DIGITS)) <= tolerance * abs(gold.evalf(_DIGITS)))
 
 
 def _has_loose_i(parsed: Any) -> bool:

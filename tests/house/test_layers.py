@@ -50,6 +50,7 @@ FLOORS: list[list[str]] = [
     ["verify"],
     [
         "data.constant",
+        "data.wrong_math",
         "data.wrong",
         "data.templates",
         "data.layouts",

@@ -130,6 +130,11 @@ EQUATIONS = [
     (r"\frac{1}{2}", r"P(A)=\frac{1}{2}", True),
     ("30", r"m\angle ABC=30^\circ", True),
     ("5", "5+x-x", False),
+    ("x^2+x+1=0", "x^2+x+2=0", False),
+    ("x^2+x+1=0", "2x^2+2x+2=0", True),
+    ("x^2+y^2=1", "y^2=1-x^2", True),
+    ("x^2+y^2=1", "x^2+y^2=4", False),
+    ("xy=1", r"y=\frac{1}{x}", True),
 ]
 ORDER = [
     ("(1,2,3)", "(3,1,2)", False),
