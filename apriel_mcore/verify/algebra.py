@@ -25,12 +25,12 @@ def warm_up() -> None:
 
 def is_expression(latex: str) -> bool:
     """Whether it can be parsed."""
-    return _parse_gold(latex) is not None
+    return _parse(latex) is not None
 
 
 def equal(gold: str, answer: str, *, tolerance: float) -> bool:
     """Equal by value; `tolerance` is relative and only for numbers of which one is written with a point."""
-    gold_parsed, parsed = _parse_gold(gold), _parse(answer)
+    gold_parsed, parsed = _parse(gold), _parse(answer)
     if gold_parsed is None or parsed is None:
         return False
     if not _has_relation(gold_parsed):
@@ -43,6 +43,8 @@ def equal(gold: str, answer: str, *, tolerance: float) -> bool:
         parsed = _snapped(parsed, _numbers(gold_parsed), tolerance)
     if _same(gold_parsed, parsed):
         return True
+    if _has_relation(gold_parsed) or _has_relation(parsed):
+        return False
     if _has_loose_i(gold_parsed) or _has_loose_i(parsed):
         return _same(_with_imaginary_unit(gold_parsed), _with_imaginary_unit(parsed))
     return False
@@ -110,6 +112,7 @@ def _is_finite_number(expression: Any) -> bool:
     return is_number and expression.is_finite is not False
 
 
+@lru_cache(maxsize=4096)  # the answers to one problem are often the same few
 def _parse(latex: str) -> Any:
     """A sympy object; None when it is none. The case of letters counts, and units are no one's to drop."""
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
@@ -132,11 +135,6 @@ def _parse(latex: str) -> Any:
         )
     except Exception:  # what the parser itself raises where the text is no expression
         return None
-
-
-@lru_cache(maxsize=4096)
-def _parse_gold(latex: str) -> Any:
-    return _parse(latex)
 
 
 def _has_relation(parsed: Any) -> bool:

@@ -20,8 +20,13 @@ _IN_BASE = re.compile(
     r"(?<![A-Za-z\d.^_}])(?:\((\d[\dA-Z]*)\)|(\d[\dA-Z]*|[A-Z]+\d[\dA-Z]*)) ?_ ?(?:\{ ?(\d+) ?\}|(\d+))"
 )
 _POINT = re.compile(r"(?<![\d.])(\d*)\.(\d+)")
-_NOT_A_NUMBER = re.compile(r"(?<!\\frac )(?<!\\binom )(?<![\d._])\d[\d.]* \.?\d|\d\)? ?_|\\boxed")
-"""Numbers side by side, which the parser adds; a subscript that is no base, which it drops; a box inside."""
+_NOT_A_NUMBER = re.compile(
+    r"(?<!\\frac )(?<!\\binom )(?<![\d._])\d[\d.]* \.?\d"  # the parser adds 1 2
+    r"|\d\)? ?_"  # drops a subscript that is no base
+    r"|\d ?(?:\\\$|%) ?\d"  # joins 1\$2
+    r"|\\boxed"
+)
+"""What the parser takes for another number than the one that is written."""
 
 
 def exact_number(text: str) -> Fraction | None:
