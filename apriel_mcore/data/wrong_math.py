@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from apriel_mcore.verify.latex import respell
-from apriel_mcore.verify.numerals import exact_number, has_base
+from apriel_mcore.verify.numerals import bases, exact_number
 from apriel_mcore.verify.units import measure
 
 _TUPLE = re.compile(r"\(([^(),]+(?:,[^(),]+)+)\)")
@@ -26,7 +26,7 @@ def answers(gold: str) -> list[str]:
     quantity, unit = measure(text)
     value = exact_number(text)
     found = [*_other_places(text), *_other_matrices(text), *_other_power(quantity)]
-    if has_base(text):
+    if bases(text):
         return [*found, *_other_bases(text)]
     if unit:
         found += _other_units(quantity, unit)
@@ -110,6 +110,8 @@ def _other_bases(text: str) -> Iterator[str]:
     if match is None or len(match[1]) < 2:
         return
     digits, base = match[1], int(match[2])
+    if base == 10:
+        return
     yield from (f"{digits}_{{{base + more}}}" for more in (1, 2, 5))
     yield digits
     yield str(int(digits, base))

@@ -19,7 +19,7 @@ from apriel_mcore.verify import algebra
 from apriel_mcore.verify.alarm import OutOfTime, time_limit
 from apriel_mcore.verify.answer import final_answer, last_boxed
 from apriel_mcore.verify.latex import brackets, respell, same_text, too_deep
-from apriel_mcore.verify.numerals import exact_number, has_base
+from apriel_mcore.verify.numerals import bases, exact_number
 from apriel_mcore.verify.outcome import CORRECT, NO_ANSWER, failed, read_reference
 from apriel_mcore.verify.units import PERCENT, Measure, measure
 
@@ -88,7 +88,7 @@ def _compare(gold_text: str, answer_text: str, tolerance: float) -> Verdict:
     given = measure(answer)
     if gold.unit and given.unit and gold.unit != given.unit:
         return failed("wrong", f"unit {given.unit!r}")
-    if has_base(gold.quantity) and not has_base(given.quantity):
+    if bases(gold.quantity) - {10} and not bases(given.quantity):
         return failed("wrong", "without a base")
     if {brackets(gold.quantity), brackets(given.quantity)} == {"{}", "()"}:
         return failed("wrong", "a set is not a tuple")

@@ -47,9 +47,10 @@ def exact_number(text: str) -> Fraction | None:
     return -value if value is not None and sign == "-" else value
 
 
-def has_base(text: str) -> bool:
-    """Whether a number in it names its base, as in `101_2`."""
-    return any(_in_base(match) is not None for match in _IN_BASE.finditer(text))
+def bases(text: str) -> set[int]:
+    """Those that its numbers name, as `101_2` does."""
+    found = [match for match in _IN_BASE.finditer(text) if _in_base(match) is not None]
+    return {int(match[3] or match[4]) for match in found}
 
 
 def exactly(text: str) -> str:

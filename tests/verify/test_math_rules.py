@@ -2,8 +2,10 @@ r"""The rules of docs/judges.md, rule by rule: (gold, answer, is it the same ans
 
 import pytest
 
+from apriel_mcore.config.schema import Verify
 from apriel_mcore.data import wrong_math
 from apriel_mcore.verify.math import verify, warm_up
+from apriel_mcore.verify.worker import JUDGES
 
 MATRICES = [
     (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 2 \\ 1 \end{pmatrix}", False),
@@ -65,6 +67,8 @@ BASES = [
     ("123_8", "123_9", False),
     ("1101_2", "1101_{10}", False),
     ("5", "101_2", True),
+    ("5_{10}", "5", True),
+    ("101_2", "5_{10}", True),
     ("123", "123_3", False),
     ("7F_{16}", "7F_{17}", False),
 ]
@@ -198,6 +202,13 @@ def test_tolerance_is_relative_and_for_decimals_only(gold: str, answer: str, sam
     assert is_right(gold, answer, tolerance=1e-3 * 1.001) is same
     if same:
         assert not is_right(gold, answer)
+
+
+def test_the_recipe_sets_the_tolerance() -> None:
+    reference = {"answer": r"\frac{1}{3}", "format": "boxed"}
+    for tolerance in (0.0, 0.01):
+        judge = JUDGES["math"](Verify(math_tolerance=tolerance))
+        assert judge.verify(reference, r"\boxed{0.333}").success is (tolerance > 0)
 
 
 @pytest.mark.parametrize(
