@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
+from apriel_mcore.data import wrong_math
 from apriel_mcore.data.wrong_text import breaking
 from apriel_mcore.types import Problem
-from apriel_mcore.verify.latex import exact_number, respell
 
 _MANY_SOLUTIONS = frozenset({"cryptarithm"})
 """Tasks of which another number may be another solution."""
@@ -61,21 +61,8 @@ def _choice(reference: dict[str, Any], rng: Random) -> Iterator[str]:
 
 
 def _math(reference: dict[str, Any], rng: Random) -> Iterator[str]:
-    """Only golds that are plain numbers: another number is another answer."""
-    value = exact_number(respell(reference["answer"]))
-    if value is None:
-        return
-    other = [str(value + 1), str(value - 1), str(value * 10 + 3), f"{value + 1}/7", f"{value}.5"]
-    other += [f"\\{{{value},{value + 1}\\}}", f"({value},{value})", f"\\sqrt{{{value * value + 1}}}"]
-    other += [
-        f"{value}{value + 1}",
-        f"{value}+1",
-        f"{value} \\text{{ or }} {value + 1}",
-        "",
-        "x",
-    ]
-    if value != 0:
-        other += [f"{value}x", str(-value), str(value * 2), f"{value}^2+1"]
+    """Golds of the forms that wrong_math.py knows, changed in value, order, shape, base, power or unit."""
+    other = wrong_math.answers(reference["answer"])
     rng.shuffle(other)
     wrap = "{}" if reference["format"] == "number" else "\\boxed{{{}}}"
     yield from (wrap.format(text) for text in other)

@@ -1,24 +1,24 @@
 r"""What does a short LaTeX answer say, before any computer algebra?
 
-Spelling is made uniform, trailing units are set aside, and plain numbers become exact fractions. Most
-answers are decided here; the rest goes to the parser in verify/math.py.
+    text --respell--> one spelling --> verify/units.py (units aside) --> verify/numerals.py (exact numbers)
+
+Most answers are decided there; the rest goes to the parser in verify/algebra.py.
 """
 
 import re
-from fractions import Fraction
 
 _SIZING = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\s*\.?")
-_SPACE = re.compile(r"\\[,;:! ]|\\q?quad(?![A-Za-z])|~|\s+")
+_ROW_BREAK = re.compile(r"\s*\\\\\s*")
+_CELL = re.compile(r"\s*(?<!\\)&\s*")
+_SPACE = re.compile(r"(?<!\\)\\[,;:! ]|\\q?quad(?![A-Za-z])|~|\\text\s*\{\s*\}|\s+")
+_SPACES = re.compile(r" {2,}")
+_DELIMITER = re.compile(r"(?<!\\)\$")  # of math; `\$` is money
 _GROUPS = re.compile(r"(?<![\d.])\d{1,3}(?: \d{3})+(?!\d)")
-_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
-_UNIT = re.compile(
-    r"(.*[^\s\\])\s*\\(?:text|mathrm|textrm|mbox)\s*\{([^{}]*)\}\s*(?:\^\s*\{?\s*(-?\d+)\s*\}?)?"
+_NEEDLESS = re.compile(r"(?<![A-Za-z\d]) | (?![A-Za-z\d])")
+_WRAPPED = re.compile(
+    r"\\(?:boxed ?\{([^{}]*)\}|(?:text|mathrm|mathbf|textbf|mbox) ?\{([\s+-]*[\d.,]*\d[\s.]*)\})"
 )
-_NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"
-_DECIMAL = re.compile(_NUMBER)
-_RATIO = re.compile(rf"({_NUMBER}) ?/ ?({_NUMBER})")
-_FRAC = re.compile(rf"([+-]?)\\frac ?\{{ ?({_NUMBER}) ?\}} ?\{{ ?({_NUMBER}) ?\}}")
-_FRAC_DIGITS = re.compile(r"([+-]?)\\frac ?(\d) ?(\d)")
+"""A box within the box, or a number in another font."""
 _RESPELL = (
     ("\N{MINUS SIGN}", "-"),
     (r"\dfrac", r"\frac"),
@@ -28,72 +28,29 @@ _RESPELL = (
     ("{,}", ","),
     (r"\(", ""),
     (r"\)", ""),
-    ("$", ""),
 )
-_UNITS = {
-    "meter": "m",
-    "metre": "m",
-    "centimeter": "cm",
-    "centimetre": "cm",
-    "kilometer": "km",
-    "kilometre": "km",
-    "second": "s",
-    "minute": "min",
-    "hour": "h",
-    "hr": "h",
-    "gram": "g",
-    "kilogram": "kg",
-    "foot": "ft",
-    "feet": "ft",
-    "inch": "in",
-    "inches": "in",
-}
 
 
 def respell(text: str) -> str:
-    r"""One spelling for one thing: no sizing, no unpaired brackets, no digit groups, no trailing dot."""
+    r"""One spelling for one thing: no sizing, no unpaired brackets, no digit groups, no trailing dot.
+
+    Row breaks and cells of a matrix stay, each with a space on both sides.
+    """
     for old, new in _RESPELL:
         text = text.replace(old, new)
-    text = _SPACE.sub(" ", _SIZING.sub(" ", text)).strip().rstrip(".").strip()
+    if r"\begin" in text:
+        text = _CELL.sub(" & ", _ROW_BREAK.sub(r" \\\\ ", text))
+    text = _DELIMITER.sub("", _SIZING.sub(" ", text))
+    text = _SPACES.sub(" ", _SPACE.sub(" ", text)).strip().rstrip(".").strip()
+    if wrapped := _WRAPPED.fullmatch(text):
+        text = (wrapped[1] or wrapped[2] or "").strip()
     text = _GROUPS.sub(lambda match: match.group().replace(" ", ""), text)
-    if _THOUSANDS.fullmatch(text):
-        text = text.replace(",", "")
     return _drop_unpaired(text)
 
 
-def split_unit(text: str) -> tuple[str, str]:
-    r"""(quantity, unit) of a respelled answer such as `5 \text{ cm}^2`; the unit is empty where none is.
-
-    Text that stands alone is an answer, not a unit.
-    """
-    match = _UNIT.fullmatch(text)
-    if match is None or match.group(1)[-1] in "=+-*/^_(,{[":
-        return text, ""
-    word = match.group(2).strip(" .")
-    if len(word) > 2:  # short symbols keep their case: mW is not MW
-        word = word.lower()
-        word = _UNITS.get(word) or _UNITS.get(word.removesuffix("s"), word.removesuffix("s"))
-    power = match.group(3) or "1"
-    return match.group(1).strip(), word if power == "1" else f"{word}^{power}"
-
-
-def exact_number(text: str) -> Fraction | None:
-    r"""Value of a respelled plain integer, decimal, `a/b` or `\frac{a}{b}`; None for anything else.
-
-    Decimals are exact: 0.333333 is not one third, and 0.1 is not 0.10000001.
-    """
-    if _DECIMAL.fullmatch(text):
-        return Fraction(text)
-    if ratio := _RATIO.fullmatch(text):
-        sign, top, bottom = "", *ratio.groups()
-    elif ratio := _FRAC.fullmatch(text) or _FRAC_DIGITS.fullmatch(text):
-        sign, top, bottom = ratio.groups()
-    else:
-        return None
-    if Fraction(bottom) == 0:
-        return None
-    value = Fraction(top) / Fraction(bottom)
-    return -value if sign == "-" else value
+def same_text(left: str, right: str) -> bool:
+    """Whether two respelled answers differ in nothing but spaces that say nothing."""
+    return left == right or _NEEDLESS.sub("", left) == _NEEDLESS.sub("", right)
 
 
 def brackets(text: str) -> str:

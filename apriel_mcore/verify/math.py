@@ -1,13 +1,13 @@
 r"""Is this the same number, expression, set or interval as the gold answer?
 
-    box --respell--> equal strings? exact fractions? --> math-verify (sympy), under an alarm
+    box --respell--> equal strings? --measure--> units, bases, brackets --> equal fractions? --> algebra.py
 
-The library is right on most honest pairs, but accepts what it should not and hangs on hostile input. It
-sees the content of the last `\boxed{}` only, never prose; everything around it is decided here.
+All of it under an alarm: the library behind algebra.py hangs on hostile input. It sees the content of the
+last `\boxed{}` only, never prose. The rules are listed in docs/judges.md.
 """
 
-import logging
 import re
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -15,17 +15,18 @@ import msgspec
 
 from apriel_mcore.errors import InputError
 from apriel_mcore.types import Verdict
+from apriel_mcore.verify import algebra
 from apriel_mcore.verify.alarm import OutOfTime, time_limit
 from apriel_mcore.verify.answer import final_answer, last_boxed
-from apriel_mcore.verify.latex import brackets, exact_number, respell, split_unit, too_deep
+from apriel_mcore.verify.latex import brackets, respell, same_text, too_deep
+from apriel_mcore.verify.numerals import bases, exact_number
 from apriel_mcore.verify.outcome import CORRECT, NO_ANSWER, failed, read_reference
+from apriel_mcore.verify.units import PERCENT, Measure, measure
 
 MAX_CHARS = 1000
 SOFT_LIMIT_S = 0.8
 """Of CPU; the queue, the priority of slow workers and the answer's way there and back come on top."""
-_DIGITS = 15  # floats are compared after rounding to this many decimals
 _BARE_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|[+-]?\.\d+")
-_LONE_I = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
 
 
 class Reference(msgspec.Struct, frozen=True):
@@ -36,10 +37,11 @@ class Reference(msgspec.Struct, frozen=True):
     r"""boxed: the last `\boxed{}` counts; number: the whole final answer must be the number."""
 
 
-def verify(reference: dict[str, Any], text: str) -> Verdict:
+def verify(reference: dict[str, Any], text: str, *, tolerance: float = 0.0) -> Verdict:
     """The verdict on one answer; binary. InputError when the reference is not a Reference.
 
-    An answer that takes more than SOFT_LIMIT_S of CPU to parse or compare is unparsable.
+    `tolerance` is relative, and only for numbers of which one is written with a decimal point. An answer
+    that takes more than SOFT_LIMIT_S of CPU to parse or compare is unparsable.
     """
     gold = read_reference(reference, Reference)
     answer = written_answer(gold, text)
@@ -49,7 +51,7 @@ def verify(reference: dict[str, Any], text: str) -> Verdict:
         return failed("unparsable", f"longer than {MAX_CHARS} characters")
     if gold.format == "number" and not _BARE_NUMBER.fullmatch(answer):
         return failed("unparsable", "not only a number")
-    return _compare(gold.answer, answer)
+    return _compare(gold.answer, answer, tolerance)
 
 
 def written_answer(gold: Reference, text: str) -> str:
@@ -69,36 +71,36 @@ def self_check(reference: dict[str, Any]) -> None:
         raise InputError(
             f"reference: answer {gold.answer!r} does not verify: {verdict.detail or verdict.status}"
         )
-    quantity, _ = split_unit(respell(gold.answer))
+    quantity, _ = _measured_gold(gold.answer)
     if exact_number(quantity) is None and not _is_comparable(quantity):
         raise InputError(f"reference: answer {gold.answer!r} cannot be parsed and compared")
 
 
 def warm_up() -> None:
     """Loads the library, so that the first hard answer does not pay for it."""
-    _equal_expressions(r"\sqrt{8}", r"2\sqrt{2}")
+    algebra.warm_up()
 
 
-def _compare(gold: str, answer: str) -> Verdict:
-    gold, answer = _respelled_gold(gold), respell(answer)
-    if gold == answer:
+def _compare(gold_text: str, answer_text: str, tolerance: float) -> Verdict:
+    gold, answer = _measured_gold(gold_text), respell(answer_text)
+    if same_text(_respelled_gold(gold_text), answer):
         return CORRECT
-    gold_quantity, gold_unit = split_unit(gold)
-    quantity, unit = split_unit(answer)
-    if gold_unit and unit and gold_unit != unit:
-        return failed("wrong", f"unit {unit!r}")
-    gold_number, number = exact_number(gold_quantity), exact_number(quantity)
-    if gold_number is not None and number is not None:
-        return CORRECT if gold_number == number else failed("wrong", "another number")
-    if {brackets(gold_quantity), brackets(quantity)} == {"{}", "()"}:
+    given = measure(answer)
+    if gold.unit and given.unit and gold.unit != given.unit:
+        return failed("wrong", f"unit {given.unit!r}")
+    if bases(gold.quantity) - {10} and not bases(given.quantity):
+        return failed("wrong", "without a base")
+    if {brackets(gold.quantity), brackets(given.quantity)} == {"{}", "()"}:
         return failed("wrong", "a set is not a tuple")
-    if too_deep(quantity):
+    if too_deep(given.quantity):
         return failed("unparsable", "nested too deeply")
     try:
         with time_limit(SOFT_LIMIT_S):
-            return CORRECT if _equal_expressions(gold_quantity, quantity) else failed("wrong", "not equal")
+            if any(_equal(left, right, tolerance) for left, right in _readings(gold, given)):
+                return CORRECT
     except OutOfTime:
         return failed("unparsable", f"took more than {SOFT_LIMIT_S:g} s of CPU")
+    return failed("wrong", "not equal")
 
 
 @lru_cache(maxsize=4096)
@@ -106,67 +108,47 @@ def _respelled_gold(gold: str) -> str:
     return respell(gold)
 
 
-def _equal_expressions(gold: str, answer: str) -> bool:
-    """Equal by value in strict mode; sets and the relations that describe them are comparable."""
-    import math_verify
+@lru_cache(maxsize=4096)
+def _measured_gold(gold: str) -> Measure:
+    return measure(respell(gold))
 
-    gold_parsed, parsed = _parse_gold(gold), _parse(answer)
-    if not gold_parsed or not parsed:
-        return False
 
-    def same(left: list[Any], right: list[Any]) -> bool:
-        return math_verify.verify(
-            left,
-            right,
-            float_rounding=_DIGITS,
-            numeric_precision=_DIGITS,
-            strict=True,
-            allow_set_relation_comp=True,
-            timeout_seconds=None,
-        )
+def _readings(gold: Measure, given: Measure) -> list[tuple[str, str]]:
+    """Pairs of quantities of which one must be equal.
 
-    if same(gold_parsed, parsed):
-        return True
-    if _LONE_I.search(gold) or _LONE_I.search(answer):
-        return same(_with_imaginary_unit(gold_parsed), _with_imaginary_unit(parsed))
-    return False
+    x% is x/100. A gold in percent also takes the bare x, and a whole gold x takes x%: the question asked for
+    a percentage. Other units may be missing on one side.
+    """
+    as_written = (gold.quantity, given.quantity)
+    if gold.unit == given.unit or PERCENT not in (gold.unit, given.unit):
+        return [as_written]
+    if gold.unit == PERCENT:
+        return [as_written, (_hundredth(gold.quantity), given.quantity)]
+    number = exact_number(gold.quantity)
+    is_whole = number is not None and number.denominator == 1
+    by_value = (gold.quantity, _hundredth(given.quantity))
+    return [as_written, by_value] if is_whole else [by_value]
+
+
+def _hundredth(quantity: str) -> str:
+    number = exact_number(quantity)
+    return rf"\frac{{{quantity}}}{{100}}" if number is None else str(number / 100)
+
+
+def _equal(gold: str, answer: str, tolerance: float) -> bool:
+    gold_number, number = exact_number(gold), exact_number(answer)
+    if gold_number is None or number is None:
+        return algebra.equal(gold, answer, tolerance=tolerance)
+    if tolerance and "." in gold + answer:
+        return abs(gold_number - number) <= Fraction(tolerance) * abs(gold_number)
+    return gold_number == number
 
 
 def _is_comparable(quantity: str) -> bool:
     """Whether it parses, and its comparison with some other value ends in time."""
     try:
         with time_limit(SOFT_LIMIT_S):
-            _equal_expressions(quantity, "0")
-            return bool(_parse_gold(quantity))
+            algebra.equal(quantity, "0", tolerance=0.0)
+            return algebra.is_expression(quantity)
     except OutOfTime:
         return False
-
-
-def _parse(latex: str) -> list[Any]:
-    """Sympy expressions of one boxed answer; empty when it is none. No fallback to bare words."""
-    import math_verify
-
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its own alarm is off: ours is on
-    return math_verify.parse(
-        rf"\boxed{{{latex}}}",
-        [math_verify.LatexExtractionConfig(boxed_match_priority=0)],
-        fallback_mode="no_fallback",
-        extraction_mode="first_match",
-        parsing_timeout=0,
-    )
-
-
-@lru_cache(maxsize=4096)
-def _parse_gold(latex: str) -> list[Any]:
-    return _parse(latex)
-
-
-def _with_imaginary_unit(parsed: list[Any]) -> list[Any]:
-    """The parser reads `i` as a variable where it stands in a product; here it is the imaginary unit."""
-    import sympy
-
-    return [
-        expression.subs({symbol: sympy.I for symbol in expression.free_symbols if str(symbol) == "i"}).doit()
-        for expression in parsed
-        if isinstance(expression, sympy.Basic)
-    ]

@@ -59,7 +59,10 @@ Judges = Mapping[str, Callable[[Verify], Judge]]
 def _math(config: Verify) -> Judge:
     from apriel_mcore.verify import math
 
-    return Judge(math.verify, math.self_check, math.warm_up)
+    def verify(reference: dict[str, Any], text: str) -> Verdict:
+        return math.verify(reference, text, tolerance=config.math_tolerance)
+
+    return Judge(verify, math.self_check, math.warm_up)
 
 
 def _instruction(config: Verify) -> Judge:

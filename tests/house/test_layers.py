@@ -50,6 +50,7 @@ FLOORS: list[list[str]] = [
     ["verify"],
     [
         "data.constant",
+        "data.wrong_math",
         "data.wrong",
         "data.templates",
         "data.layouts",
@@ -92,7 +93,8 @@ DOORS: dict[str, set[str]] = {
     "datasets": {"data.hub", "bench.peers.trl_grpo"},
     "pyarrow": {"data.hub"},
     "reasoning_gym": {"data.templates.puzzles", "verify.logic"},
-    "math_verify": {"verify.math"},
+    "math_verify": {"verify.algebra"},
+    "latex2sympy2_extended": {"verify.algebra"},
     "bfcl_eval": {"verify.calls"},
     "py3langid": {"verify.instruction.language"},
     "torch": {

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apriel_mcore.errors import InputError
-from apriel_mcore.verify.latex import brackets, exact_number, respell, split_unit, too_deep
+from apriel_mcore.verify.latex import brackets, respell, too_deep
 from apriel_mcore.verify.math import self_check, verify, warm_up
+from apriel_mcore.verify.numerals import exact_number
+from apriel_mcore.verify.units import measure
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -142,17 +144,17 @@ def test_honest_answers_are_not_too_deep() -> None:
 
 @given(st.text(alphabet="0123456789()[]{}^+-\\., ", max_size=40))
 def test_no_answer_breaks_the_spelling_rules(text: str) -> None:
-    quantity, _ = split_unit(respell(text))
+    quantity, _ = measure(respell(text))
     exact_number(quantity)
     brackets(quantity)
     too_deep(quantity)
 
 
 def test_units_need_a_quantity() -> None:
-    assert split_unit(r"5 \text{ kilometers}") == ("5", "km")
-    assert split_unit(r"\text{Monday}") == (r"\text{Monday}", "")
-    assert split_unit(r"x = \text{yes}") == (r"x = \text{yes}", "")
-    assert split_unit(r"3 \text{mW}") != split_unit(r"3 \text{MW}")
+    assert measure(r"5 \text{ kilometers}") == ("5", "km")
+    assert measure(r"\text{Monday}") == (r"\text{Monday}", "")
+    assert measure(r"x = \text{yes}") == (r"x = \text{yes}", "")
+    assert measure(r"3 \text{mW}") != measure(r"3 \text{MW}")
 
 
 @pytest.mark.parametrize(

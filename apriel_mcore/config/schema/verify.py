@@ -37,6 +37,9 @@ class Verify(Section, frozen=True, kw_only=True, tag_field="kind", tag="local"):
     """How model-written code runs; never another one than this."""
     logic_solved_at: Annotated[float, Meta(gt=0, le=1)] = 1.0
     """Score of a reasoning-gym task from which on its puzzle counts as solved; below 1, near misses do."""
+    math_tolerance: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    """Relative to the gold's size, for numbers of which one is written with a decimal point; integers,
+    fractions and roots are always exact. At 0 a decimal is the fraction that it spells: 0.333 is not 1/3."""
     code_cpu_s: PositiveFloat = 3.0
     code_memory_mib: Positive = 512
     worker_memory_mib: Positive = 4096

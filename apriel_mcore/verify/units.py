@@ -1,0 +1,157 @@
+r"""Which unit does an answer carry, and what is measured in it?
+
+    5 \text{ cm}^2 | 5~kg | \$5 | 30^\circ | 50\% | 5 \text{ million dollars}  --measure--> (quantity, unit)
+
+A unit is set aside where it is certain to be one: after a number, in upright text, or by its name in the
+tables below. Letters that may as well be variables (`5m`, `2\mathbf{i}`) stay in the quantity.
+"""
+
+import re
+from typing import NamedTuple
+
+from apriel_mcore.verify.numerals import exact_number
+
+PERCENT = "%"
+
+_SHORT = "m cm mm km g kg mg s min h L mL ft yd lb oz mph rad"
+"""Unit symbols; those of one letter need a space before them where they stand outside of text."""
+
+_NAMES = {
+    "meter": "m",
+    "metre": "m",
+    "centimeter": "cm",
+    "centimetre": "cm",
+    "millimeter": "mm",
+    "millimetre": "mm",
+    "kilometer": "km",
+    "kilometre": "km",
+    "gram": "g",
+    "kilogram": "kg",
+    "second": "s",
+    "sec": "s",
+    "minute": "min",
+    "hour": "h",
+    "hr": "h",
+    "liter": "L",
+    "litre": "L",
+    "foot": "ft",
+    "feet": "ft",
+    "yard": "yd",
+    "inch": "in",
+    "inches": "in",
+    "pound": "lb",
+    "ounce": "oz",
+    "radian": "rad",
+    "degree": "deg",
+    "percent": PERCENT,
+    "percentage": PERCENT,
+    "pct": PERCENT,
+    "dollar": "dollar",
+    "cent": "cent",
+    "euro": "euro",
+    "mile": "mile",
+    "day": "day",
+    "week": "week",
+    "month": "month",
+    "year": "year",
+    "unit": "unit",
+}
+_SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "dozen": 12}
+_POWERS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
+_CURRENCIES = {r"\$": "dollar", "\N{EURO SIGN}": "euro", r"\euro": "euro"}
+_NOT_UNITS = re.compile(
+    r"(?i:or|and|not|no|more|less|greater|least|most|than|to|if|mod|half|times|plus|minus|squared|cubed|factorial)"
+)
+"""Words that change what the number before them says."""
+
+_KNOWN = {"per": "/"} | {symbol: symbol for symbol in _SHORT.split()} | {"in": "in"} | _NAMES
+_POWER = r" ?(?:\^ ?\{? ?(-?\d+) ?\}?)?"
+_TEXT = re.compile(rf"(.*[^ \\]) ?\\(?:text|textrm|mbox) ?\{{([^{{}}]*)\}}{_POWER}")
+_FONT = re.compile(
+    rf"(.*[^ \\]) ?\\(?:mathrm|textbf|textit|mathbf|mathit|mathsf|operatorname) ?\{{([^{{}}]*)\}}{_POWER}"
+)
+_BARE = re.compile(rf"(.*[\d)}}]) ([A-Za-z]{{2,}}(?:(?: ?/ ?| )[A-Za-z]+)*){_POWER}")
+_LETTER = re.compile(rf"([+-]?[\d.,]+) ([A-Za-z](?: ?/ ?[A-Za-z]+)?){_POWER}")
+_STUCK = re.compile(rf"([+-]?[\d.,/]*\d)({'|'.join(w for w in _KNOWN if len(w) > 1)}){_POWER}")
+_DEGREES = re.compile(
+    r"(.*[\d)}]) ?(?:\^ ?\{? ?\\circ ?\}?|\\degree|\N{DEGREE SIGN})"
+    r" ?(?:\\(?:text|mathrm) ?\{ ?([CF]) ?\}|([CF]))?"
+)
+_PERCENT = re.compile(r"(.*[\d)}]) ?\\?%")
+_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|log|ln|arc)")
+
+
+class Measure(NamedTuple):
+    quantity: str
+    unit: str
+    """One spelling for each; empty where none is."""
+
+
+def measure(text: str) -> Measure:
+    """The parts of a respelled answer. Text that stands alone is an answer, not a unit."""
+    for symbol, name in _CURRENCIES.items():
+        sign = text[:1] if text[:1] in ("+", "-") else ""
+        rest = text[len(sign) :].strip()
+        if rest.startswith(symbol):
+            return _scaled(sign + rest.removeprefix(symbol).strip(), name)
+        if rest.endswith(symbol):
+            return Measure(text.removesuffix(symbol).strip(), name)
+    if match := _PERCENT.fullmatch(text):
+        return Measure(match[1].strip(), PERCENT)
+    if (match := _DEGREES.fullmatch(text)) and not _FUNCTION.search(text):
+        return Measure(match[1].strip(), "deg" + (match[2] or match[3] or ""))
+    if match := _TEXT.fullmatch(text):
+        return _measured(text, match[1], match[2], match[3], any_word=True)
+    for form in (_FONT, _BARE, _LETTER, _STUCK):
+        if match := form.fullmatch(text):
+            is_words = form is _BARE and all(len(word) > 3 for word in match[2].split())
+            return _measured(text, match[1], match[2], match[3], any_word=is_words)
+    return Measure(text, "")
+
+
+def _scaled(text: str, unit: str) -> Measure:
+    """A sum of money may be in millions, and name its currency twice."""
+    inner = measure(text)
+    return Measure(inner.quantity, unit) if inner.unit in ("", unit) else Measure(text, unit)
+
+
+def _measured(text: str, quantity: str, words: str, power: str | None, *, any_word: bool) -> Measure:
+    quantity = quantity.strip()
+    names = words.replace("/", " / ").replace(".", "").split()
+    if not names or quantity[-1:] in tuple("=+-*/^_(,{["):
+        return Measure(text, "")
+    if names[0].lower() in _SCALES and (number := exact_number(quantity)) is not None:
+        quantity, names = str(number * _SCALES[names[0].lower()]), names[1:]
+    if not names:
+        return Measure(quantity, "")
+    known = all(name == "/" or _symbol(name) or name.lower() in _POWERS for name in names)
+    if not known and not (any_word and all(map(_is_word, names))):
+        return Measure(text, "")
+    return Measure(quantity, _unit(names, power))
+
+
+def _is_word(name: str) -> bool:
+    """A counted thing; small single letters are variables, or the imaginary unit."""
+    is_name = len(name) > 1 or not name.islower()
+    return is_name and name.lower() not in _SCALES and not _NOT_UNITS.fullmatch(name)
+
+
+def _symbol(name: str) -> str:
+    """The table's symbol for a unit's name; short symbols keep their case: mW is not MW."""
+    if len(name) > 2:
+        name = name.lower()
+    return _KNOWN.get(name) or _KNOWN.get(name.removesuffix("s") if len(name) > 2 else name, "")
+
+
+def _unit(names: list[str], power: str | None) -> str:
+    r"""`square meters`, `m^2` and `\text{m}^2` are one unit; so are `km per h` and `km/h`."""
+    if names[0].lower() in _POWERS and len(names) > 1:
+        power = _POWERS[names[0].lower()]
+        names = names[1:]
+    found: list[str] = []
+    for name in names:
+        lower = name.lower() if len(name) > 2 else name
+        symbol = "/" if name == "/" else _symbol(name) or lower.removesuffix("s")
+        found.append(symbol)
+    unit = " ".join(found).replace(" / ", "/")
+    return unit if power in (None, "", "1") else f"{unit}^{power}"
