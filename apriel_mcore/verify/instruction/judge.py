@@ -6,10 +6,14 @@ import msgspec
 from msgspec import Meta
 
 from apriel_mcore.types import Verdict
+from apriel_mcore.verify.alarm import OutOfTime, time_limit
 from apriel_mcore.verify.answer import final_answer
 from apriel_mcore.verify.instruction.table import bind
 from apriel_mcore.verify.instruction.tokens import has_word
-from apriel_mcore.verify.outcome import NO_ANSWER, read_reference, share
+from apriel_mcore.verify.outcome import NO_ANSWER, failed, read_reference, share
+
+MAX_CHARS = 100_000
+SOFT_LIMIT_S = 1.0
 
 
 class Instruction(msgspec.Struct, frozen=True):
@@ -35,7 +39,13 @@ def verify(reference: dict[str, Any], text: str) -> Verdict:
     answer = final_answer(text)
     if not has_word(answer):
         return NO_ANSWER
-    kept = [check(answer) for check in checks]
+    if len(answer) > MAX_CHARS:
+        return failed("unparsable", f"longer than {MAX_CHARS} characters")
+    try:
+        with time_limit(SOFT_LIMIT_S):
+            kept = [check(answer) for check in checks]
+    except OutOfTime:
+        return failed("unparsable", f"took more than {SOFT_LIMIT_S:g} s of CPU")
     broken = [
         instruction.kind for instruction, is_kept in zip(instructions, kept, strict=True) if not is_kept
     ]
