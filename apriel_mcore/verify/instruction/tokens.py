@@ -29,6 +29,11 @@ def has_word(text: str) -> bool:
     return _WORD.search(text) is not None
 
 
+def has_letter(text: str) -> bool:
+    """Whether there is any, of any alphabet."""
+    return any(map(str.isalpha, text))
+
+
 def bare(token: str) -> str:
     """Without the punctuation around it, in one case: `"Don't,` is `don't`."""
     core = _CORE.search(token)

@@ -47,6 +47,13 @@ def self_check(reference: dict[str, Any]) -> None:
     _read(reference)
 
 
+def warm_up() -> None:
+    """Imports what compares formulas: longer than an answer may take."""
+    from apriel_mcore.verify import math
+
+    math.warm_up()
+
+
 def check_task(task: str) -> None:
     """InputError for a task without a check."""
     if task not in KINDS:
