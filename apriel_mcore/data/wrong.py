@@ -16,6 +16,11 @@ from apriel_mcore.types import Problem
 _MANY_SOLUTIONS = frozenset({"cryptarithm"})
 """Tasks of which another number may be another solution."""
 
+_ROUNDED = frozenset({"power_function"})
+"""Tasks that ask for so many significant digits, so that one more or less may be as right."""
+
+_LONE_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+
 _ROUNDS = 6
 """Texts for each constraint of a prompt that has no gold."""
 
@@ -69,7 +74,13 @@ def _math(reference: dict[str, Any], rng: Random) -> Iterator[str]:
 
 
 def _calls(reference: dict[str, Any], rng: Random) -> Iterator[str]:
-    """Another function, an argument that nobody asked for, one call less or more, no list at all."""
+    """Another function, an argument that nobody asked for, one call less or more, no list at all.
+
+    Where no function fits: a call in any form, and silence.
+    """
+    if "irrelevance" in reference.get("kind", ""):
+        yield from _needless_calls(rng.choice(reference["functions"])["name"], rng)
+        return
     written = json.loads(reference["gold"])
     gold = written if isinstance(written, list) else [written]
     number = rng.randrange(len(gold))
@@ -90,6 +101,14 @@ def _calls(reference: dict[str, Any], rng: Random) -> Iterator[str]:
         yield json.dumps([*gold[:number], *variant, *gold[number + 1 :]])
     yield json.dumps(gold[:number] + gold[number + 1 :])
     yield "I would call " + reference["gold"]
+
+
+def _needless_calls(name: str, rng: Random) -> Iterator[str]:
+    call = json.dumps({"name": name.replace(".", "_"), "arguments": {"a": rng.randrange(100)}})
+    yield from (call, f"[{call}]", f"<tool_calls>[{call}]</tool_calls>", f"<tool_call>\n{call}\n</tool_call>")
+    yield from (f"```json\n[{call}]\n```", f"I will call it:\n```json\n{call}\n```", f"I call {call}.")
+    yield from (f"{name}(a={rng.randrange(100)})", f"[{name}()]", json.dumps({name: {"a": 1}}))
+    yield from ("", f"<think>No function fits, {name} neither.")
 
 
 def _code(reference: dict[str, Any], rng: Random) -> Iterator[str]:
@@ -129,13 +148,13 @@ def _instruction(reference: dict[str, Any], rng: Random) -> Iterator[str]:
 
 
 def _logic(reference: dict[str, Any], rng: Random) -> Iterator[str]:
-    """The gold answer doubled, denied, within a sentence, with another value, or with a word of its own.
-
-    Numbers get another first digit and are not cut short: scorers round, as their questions say.
-    """
+    """The gold answer doubled, denied, within a sentence, with another value, or with a word of its own."""
     gold = reference["gold"]
     word = "".join(rng.choices("abcdefgh", k=6))
     variants = [f"{gold} {gold}", f"The answer is {gold}.", f"{gold} or {word}", word, f"not {gold}"]
+    variants += [f"{word} {gold}", f"{word}\n{gold}"]
+    if reference["task"] not in _ROUNDED:
+        variants += _other_numbers(gold, rng)
     digits = [place for place, symbol in enumerate(gold) if symbol.isdigit()]
     if digits and reference["task"] not in _MANY_SOLUTIONS:
         first = digits[0]
@@ -146,6 +165,15 @@ def _logic(reference: dict[str, Any], rng: Random) -> Iterator[str]:
     yield from variants
 
 
+def _other_numbers(gold: str, rng: Random) -> list[str]:
+    """A lone number with the other sign, a digit more, and one less."""
+    if not _LONE_NUMBER.fullmatch(gold):
+        return []
+    other = [gold.removeprefix("-") if gold.startswith("-") else f"-{gold}"]
+    other += [f"{gold}{rng.randint(1, 9)}", gold[:-1]]
+    return [text for text in other if any(map(str.isdigit, text)) and float(text) != float(gold)]
+
+
 def _puzzles(reference: dict[str, Any], rng: Random) -> Iterator[str]:
     """The gold with one digit or letter changed, and text that is no solution."""
     gold = reference["gold"]
@@ -154,4 +182,6 @@ def _puzzles(reference: dict[str, Any], rng: Random) -> Iterator[str]:
     for place in rng.sample(places, len(places)):
         other = str((int(gold[place]) + 1) % 10) if digits else "ab"[gold[place].lower() == "a"]
         yield gold[:place] + other + gold[place + 1 :]
+    boxed = gold.removeprefix(r"\boxed{").removesuffix("}")
+    yield from (f"\\boxed{{{text}}}" for text in _other_numbers(boxed, rng))
     yield from ("unsolvable", "[[1]]", r"\boxed{?}")

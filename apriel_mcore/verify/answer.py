@@ -6,7 +6,7 @@ r"""Where in a model's text is its answer?
 
 Every judge cuts its answer with these functions and only with these, so a model cannot be graded on
 something that it quoted while thinking. An empty string means that nothing was found. All scans are
-linear in the text.
+linear in the text: quantifiers that could share characters are possessive (tests/verify/test_patterns.py).
 """
 
 import re
@@ -17,10 +17,10 @@ END = "[END FINAL RESPONSE]"
 _THINKS = ("<think>", "Here are my reasoning steps:")
 """How a trace begins that has to say where its answer starts."""
 
-_BRACES = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
-_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\n`]*)$")
+_BRACES = re.compile(r"\\boxed\s*+\{|\\.|[{}]", re.DOTALL)
+_FENCE = re.compile(r"[ \t]*+(`{3,}+|~{3,}+)[ \t]*+([^\n`]*+)$")
 _PYTHON = frozenset({"python", "python3", "py"})
-_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_TAG, _TAG_END = "<answer>", "</answer>"
 
 
 def final_answer(text: str) -> str:
@@ -41,7 +41,7 @@ def last_boxed(text: str) -> str:
     Escaped braces do not count as braces. A box that never closes is passed over.
     """
     open_S: list[tuple[int, bool]] = []  # start of the content, and whether a \boxed opened it
-    content = ""
+    found = slice(0)
     for token in _BRACES.finditer(text):
         symbol = token.group()
         if symbol.endswith("{") and symbol != "\\{":
@@ -49,8 +49,8 @@ def last_boxed(text: str) -> str:
         elif symbol == "}" and open_S:
             start, is_box = open_S.pop()
             if is_box:
-                content = text[start : token.start()]
-    return content.strip()
+                found = slice(start, token.start())
+    return text[found].strip()
 
 
 def last_code_block(text: str) -> str:
@@ -91,8 +91,8 @@ def calls_text(text: str) -> str:
 
 def tagged_or_bare_text(text: str) -> str:
     """Content of the last `<answer></answer>` pair, else the whole text; stripped."""
-    tagged = _TAG.findall(text)
-    return (tagged[-1] if tagged else text).strip()
+    opened = text.rfind(_TAG, 0, max(0, text.rfind(_TAG_END)))
+    return (text if opened < 0 else text[opened + len(_TAG) :].partition(_TAG_END)[0]).strip()
 
 
 def _has_fence(text: str) -> bool:

@@ -21,10 +21,13 @@ from apriel_mcore.data.wheels import wheel_path
 from apriel_mcore.errors import InputError
 from apriel_mcore.types import Verdict
 from apriel_mcore.verify.answer import calls_text, final_answer
+from apriel_mcore.verify.instruction.tokens import has_word
 from apriel_mcore.verify.literals import literal
+from apriel_mcore.verify.no_call import calls_something
 from apriel_mcore.verify.outcome import CORRECT, NO_ANSWER, failed, read_reference, share
 
 MAX_CHARS = 20_000
+_NONE_FITS = "None of these functions fits."
 _MODEL = "function-calling"  # without "_", which the checker would turn into "/"
 
 Family = Literal["simple", "multiple", "parallel", "parallel_multiple", "irrelevance"]
@@ -89,13 +92,15 @@ class Reference(msgspec.Struct, frozen=True):
 def verify(reference: dict[str, Any], text: str) -> Verdict:
     """The verdict on one answer. InputError when the reference is not a Reference.
 
+    Where no call fits, words without any mark of a call are right (no_call.py).
     Binary, except for parallel kinds with several expected calls: these are matched greedily and the
     score is matched / max(expected, made), so calls that nobody asked for cost credit.
     """
     gold = read_reference(reference, Reference)
-    written = calls_text(final_answer(text))
+    answer = final_answer(text)
     if gold.family == "irrelevance":
-        return failed("wrong", "no call fits") if written else CORRECT
+        return _without_calls(gold, answer)
+    written = calls_text(answer)
     if not written:
         return NO_ANSWER
     if len(written) > MAX_CHARS:
@@ -128,11 +133,11 @@ def self_check(reference: dict[str, Any]) -> None:
 def gold_text(reference: dict[str, Any]) -> str:
     """The expected calls as a model would write them, with the first allowed value of each argument.
 
-    Empty where no call is expected. InputError when the answers do not fit the functions.
+    A sentence where no call is expected. InputError when the answers do not fit the functions.
     """
     gold = read_reference(reference, Reference)
     if gold.family == "irrelevance":
-        return ""
+        return _NONE_FITS
     try:
         return msgspec.json.encode([_example(gold, answer) for answer in gold.answer]).decode()
     except (KeyError, TypeError, AttributeError, StopIteration) as error:
@@ -142,6 +147,13 @@ def gold_text(reference: dict[str, Any]) -> str:
 def warm_up() -> None:
     """Imports the checker from its wheel."""
     _checker()
+
+
+def _without_calls(gold: Reference, answer: str) -> Verdict:
+    if not has_word(answer):
+        return NO_ANSWER
+    called = calls_something(answer, (function.name for function in gold.functions))
+    return failed("wrong", "no call fits") if called else CORRECT
 
 
 def _parse(written: str) -> list[Call]:

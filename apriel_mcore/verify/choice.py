@@ -2,8 +2,8 @@ r"""Is this the letter of the right option?
 
     box --> one letter? | no box: the last "answer is (B)" / "Answer: B" --> same as the gold
 
-Never a guess: text from which no single letter can be read is no answer, and a letter beyond the options is
-unparsable.
+Never a guess: text from which no letter can be read is no answer. Two letters, a letter with more in its
+box, one that is taken back, and one beyond the options are unparsable.
 """
 
 import re
@@ -18,12 +18,21 @@ from apriel_mcore.verify.answer import final_answer, last_boxed
 from apriel_mcore.verify.outcome import CORRECT, NO_ANSWER, failed, read_reference
 
 _IN_BOX = re.compile(
-    r"\s*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\s*\(?\s*([A-Z])\s*(?:$|[).:}\\].*)", re.DOTALL
+    r"(?:\\(?:text|textbf|mathrm|mathbf)\s*+\{\s*+)?\(?\s*+([A-Z])\s*+[).:]?+\s*+\}?\s*+\.?"
 )
-"""A letter alone or at the head of its option's text: B, (B), \\text{B}, B. Paris."""
+"""A letter alone: B, (B), \\text{B}. In "B) Paris" the text may as well deny it."""
 _IN_PROSE = re.compile(
-    r"(?i:answer|choice|option)\s*(?:(?i:is)\s*:?|:|=)\s*(?:\*\*|\$)?\s*\(?\s*([A-Z])\b(?!')", re.DOTALL
+    r"(?i:answer|choice|option)\s*+(?:(?i:is)\s*+:?+|[:=])\s*+(?:\*\*|\$)?+\s*+\(?\s*+([A-Z])\b(?!')"
 )
+_TAKEN_BACK = re.compile(
+    r"[^\w?/&|+]*+(?:[?/&|+]"
+    r"|(?<=[,;] )\(?[A-HJ-Z]\b"
+    r"|(?i:or|and)\b(?:\W++\w++){0,3}?\W+[A-Z]\b"
+    r"|(?i:no|nope|wait|hmm|maybe|perhaps|actually)\b(?!\s+other)"
+    r"|(?i:not)\b(?!\s+\(?[A-Z]\b)"
+    r"|(?i:is|isn't|was|cannot|can't|may|might|seems)\b(?!\s+(?:the\s+)?(?:correct|right|best)\b))"
+)
+"""What follows a letter that does not stand alone: "B or C", "B, C", "B? No", "B is wrong"; not "B, not C"."""
 _TAIL = 2000
 """Characters at the end of an answer in which prose is read."""
 
@@ -45,8 +54,13 @@ def verify(reference: dict[str, Any], text: str) -> Verdict:
         if found is None:
             return failed("unparsable", f"no letter in the box: {boxed[:40]!r}")
         return _compare(gold, found[1])
-    letters = _IN_PROSE.findall(answer[-_TAIL:])
-    return _compare(gold, letters[-1]) if letters else NO_ANSWER
+    tail = answer[-_TAIL:]
+    stated = [*_IN_PROSE.finditer(tail)]
+    if not stated:
+        return NO_ANSWER
+    if _TAKEN_BACK.match(tail, stated[-1].end()):
+        return failed("unparsable", f"{stated[-1][0]!r} is not all that is said")
+    return _compare(gold, stated[-1][1])
 
 
 def self_check(reference: dict[str, Any]) -> None:

@@ -17,6 +17,8 @@ from apriel_mcore.types import Verdict
 from apriel_mcore.verify.alarm import OutOfTime, time_limit
 from apriel_mcore.verify.answer import final_answer, tagged_or_bare_text
 from apriel_mcore.verify.logic_forms import is_of_its_form
+from apriel_mcore.verify.logic_numbers import TASKS as NUMBER_TASKS
+from apriel_mcore.verify.logic_numbers import is_the_number
 from apriel_mcore.verify.outcome import CORRECT, NO_ANSWER, failed, read_reference
 
 MAX_CHARS = 10_000
@@ -86,6 +88,9 @@ def verify(reference: dict[str, Any], text: str, *, solved_at: float) -> Verdict
         return NO_ANSWER
     if len(answer) > MAX_CHARS:
         return failed("unparsable", f"longer than {MAX_CHARS} characters")
+    if puzzle.task in NUMBER_TASKS:
+        right = is_the_number(answer, puzzle.entry.answer, puzzle.entry.metadata)
+        return CORRECT if right else failed("wrong", "another number, or more than a number")
     if not is_of_its_form(puzzle.task, answer, puzzle.entry.answer):
         return failed("wrong", "more than an answer, or of another form")
     try:

@@ -7,21 +7,24 @@ have; for every task, an answer that is the gold one and more words is no answer
 
 import re
 
-_NUMBER = r"-?(?:\d[\d,]*)?\.?\d+"
-_ROWS = r"{cell}(?:[ \t]+{cell})*(?:\s*\n\s*{cell}(?:[ \t]+{cell})*)*"
-_WHO_IS = r"[A-Z]\w* is an? \w+"
+_NUMBER = r"-?(?:\d++(?:\.\d++)?|\.\d++)"
+_NEXT_LINE = r"[^\S\n]*+\n\s*+"
+_ROW = r"{cell}(?:[ \t]++{cell})*+"
+_ROWS = rf"{_ROW}(?:{_NEXT_LINE}{_ROW})*+"
+_WHO_IS = r"[A-Z]\w*+ is an? \w++"
+_MOVE = r"Move disk \d++ from Peg \d++ to Peg \d++"
 
 _FORMS = {
     task: re.compile(pattern)
     for task, pattern in {
         "fraction_simplification": r"\$?-?(?:\\d?frac\{\d+\}\{\d+\}|\d+/\d+)\$?",
-        "gsm_symbolic": rf"\$?{_NUMBER}%?",
         "kakurasu": _ROWS.format(cell="[01]"),
         "knights_knaves": rf"{_WHO_IS}(?:,? and {_WHO_IS}|, {_WHO_IS})*\.?",
-        "polynomial_equations": rf"{_NUMBER}(?:,\s*{_NUMBER})*",
+        "polynomial_equations": rf"{_NUMBER}(?:,\s*+{_NUMBER})*+",
         "quantum_lock": r"[A-Z](?:\s*\u2192\s*[A-Z])*",
         "sokoban": r"[UDLR]+",
         "survo": _ROWS.format(cell=r"-?\d+"),
+        "tower_of_hanoi": rf"{_MOVE}(?:{_NEXT_LINE}{_MOVE})*+",
         "time_intervals": r"\d+ days?|(?:\d+ days?, )?\d{1,3}:\d{2}(?::\d{2})?(?:\.\d+)?",
     }.items()
 }

@@ -49,7 +49,7 @@ _SCHEMA = {
 }
 _DECISION = re.compile(r"final decision: *(yes|no)\.?", re.IGNORECASE)
 _ADDRESSES_THE_JUDGE = re.compile(
-    r"<\||\|>|<\s*/?\s*(?:s|think|answer|system|user|assistant|start_of_turn|end_of_turn)\b"
+    r"<\||\|>|<\s*+(?:/\s*+)?(?:s|think|answer|system|user|assistant|start_of_turn|end_of_turn)\b"
     r"|\[/?(?:INST|SYS)|<<SYS|final\W*decision|\"?equivalent\"?\s*:|reference\s+answer",
     re.IGNORECASE,
 )

@@ -18,8 +18,8 @@ _TAIL = 4000
 _COSTLY_MATH = re.compile(
     r"!"  # factorials
     r"|\\(?:d?binom|sum|prod|int|lim)"
-    r"|\^\s*\{[^{}]*\^"  # towers
-    r"|\^\s*\{?\s*\d{3,}"
+    r"|\^\s*+\{[^{}^]*+\^"  # towers
+    r"|\^\s*+(?:\{\s*+)?\d{3}"
     r"|\d{40}"
     r"|[({\[]{12}"
 )

@@ -68,7 +68,7 @@ def _math(config: Verify) -> Judge:
 def _instruction(config: Verify) -> Judge:
     from apriel_mcore.verify.instruction import judge
 
-    return Judge(judge.verify, judge.self_check)
+    return Judge(judge.verify, judge.self_check, judge.warm_up)
 
 
 def _logic(config: Verify) -> Judge:
@@ -83,7 +83,7 @@ def _logic(config: Verify) -> Judge:
 def _puzzles(config: Verify) -> Judge:
     from apriel_mcore.verify.puzzles import judge
 
-    return Judge(judge.verify, judge.self_check)
+    return Judge(judge.verify, judge.self_check, judge.warm_up)
 
 
 def _calls(config: Verify) -> Judge:

@@ -25,6 +25,11 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("combination:two_responses", {}, ".******!"),
     ("startend:quotation", {}, '"."'),
     ("startend:quotation", {}, '""'),
+    ("count:count_unique", {}, "a"),
+    ("keywords:no_adjacent_consecutive", {}, "a"),
+    ("letters:letter_counting", {"N": 5, "relation": "less than"}, "1"),
+    ("count:lowercase_counting", {"N": 5}, "1"),
+    ("keywords:palindrome", {}, "aaa"),
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from apriel_mcore.config.schema import TemplateSource
 from apriel_mcore.data import wrong
 from apriel_mcore.data.templates import constraints
 from apriel_mcore.types import Problem
-from apriel_mcore.verify import math
+from apriel_mcore.verify import calls, math
 from apriel_mcore.verify.instruction import judge
 from apriel_mcore.verify.puzzles import judge as puzzles
 from tests.verify.puzzles.cases import CASES
@@ -62,6 +62,33 @@ def test_changed_calls_are_not_the_gold() -> None:
     gold = json.dumps([{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {}}])
     found = wrong.answers(problem("calls", gold=gold), num=9, seed=0)
     assert len(found) >= 7 and gold not in found
+
+
+def test_where_no_function_fits_calls_and_silence_are_refused() -> None:
+    functions = [{"name": "math.add", "parameters": {"type": "dict", "properties": {}}}]
+    reference = {"functions": functions, "answer": [], "kind": "irrelevance"}
+    found = wrong.answers(problem("calls", **reference), num=20, seed=0)
+    assert len(found) == 12 and not any(calls.verify(reference, text).success for text in found)
+
+
+@pytest.mark.parametrize(
+    ("task", "gold", "among"),
+    [
+        ("gsm_symbolic", "57", ["-57", "5"]),
+        ("gsm_symbolic", "-57", ["57", "-5"]),
+        ("decimal_arithmetic", "25.410", ["-25.410"]),
+        ("power_function", "25.41", []),
+        ("tower_of_hanoi", "Move disk 1 from Peg 2 to Peg 1", []),
+    ],
+)
+def test_signs_digits_and_junk_are_changed_in_puzzles(task: str, gold: str, among: list[str]) -> None:
+    entry = {"question": "?", "answer": gold, "metadata": {}}
+    found = wrong.answers(problem("logic", task=task, entry=entry, gold=gold), num=99, seed=0)
+    assert set(among) <= set(found) and gold not in found
+    assert sum(text.endswith((f" {gold}", f"\n{gold}")) for text in found) == 4  # doubled, denied, junk
+    numbers = [text for text in found if among and text.startswith(gold) and text != f"{gold} {gold}"]
+    assert not among or any(text[len(gold) :].isdigit() for text in numbers)
+    assert "25.41" not in found
 
 
 @pytest.mark.parametrize("value", ["3", "True", "'x'", "[1]", "None", "0.5", "float('inf')", "{1: 2}"])

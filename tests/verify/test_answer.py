@@ -77,11 +77,32 @@ def test_the_last_box_wins_whatever_comes_before(noise: str, content: str) -> No
     assert last_boxed(noise + r" \boxed{" + content + "}") == content.strip()
 
 
+EXTRACTORS = (final_answer, last_boxed, last_code_block, calls_text, tagged_or_bare_text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<answer>" * 20_000,
+        "```" + " " * 40_000 + "`",
+        "~~~" + "\t" * 40_000 + "`",
+        "\\boxed{" * 50_000 + "}" * 50_000,
+        "\\boxed" + " " * 40_000,
+    ],
+    ids=lambda text: f"{text[:8]!r}",
+)
+def test_extraction_of_hostile_texts_takes_no_time(text: str) -> None:
+    start = time.process_time()
+    for extract in EXTRACTORS:
+        extract(text)
+    assert time.process_time() - start < 0.5
+
+
 @pytest.mark.parametrize("piece", [r"\boxed{", "}", "{", "```\n", "<tool_calls>", BEGIN, "<answer>"])
 def test_extraction_is_linear(piece: str) -> None:
     text = piece * 100_000
     start = time.process_time()
-    for extract in (final_answer, last_boxed, last_code_block, calls_text):
+    for extract in EXTRACTORS:
         extract(text)
     assert time.process_time() - start < 5
 
@@ -133,6 +154,9 @@ def test_last_answer_tag_wins() -> None:
     assert tagged_or_bare_text("<answer>1</answer> no <answer> 2 </answer>.") == "2"
     assert tagged_or_bare_text(" Yes\n") == "Yes"
     assert tagged_or_bare_text("<answer>1") == "<answer>1"
+    assert tagged_or_bare_text("</answer>1") == "</answer>1"
+    assert tagged_or_bare_text("<answer>1</answer> </answer>") == "1"
+    assert tagged_or_bare_text("<answer>1</answer> <answer>2") == "1"
 
 
 PIECES = st.sampled_from(

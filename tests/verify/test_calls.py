@@ -130,11 +130,48 @@ def test_parallel_calls_earn_their_share(written: list[Any], score: float, statu
     assert verdict.success == (status == "correct")
 
 
-def test_irrelevance_wants_no_call() -> None:
-    reference = {"functions": [ADD], "answer": [], "kind": "live_irrelevance"}
-    assert verify(reference, "None of the functions helps.").success
-    assert verify(reference, json.dumps([SUM])).status == "wrong"
-    self_check(reference)
+NO_CALL = {"functions": [ADD, FIND], "answer": [], "kind": "live_irrelevance"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "None of the functions helps.",
+        "<think>math_add(1, 2)?</think>I cannot find (or add) that.",
+        "I have only `math_add`, which needs two numbers; f(x) = 3 is none.",
+        'Please give me the "name" of the city: Paris or Rome?',
+    ],
+)
+def test_where_no_function_fits_words_are_right(text: str) -> None:
+    self_check(NO_CALL)
+    assert verify(NO_CALL, text).success
+
+
+@pytest.mark.parametrize("text", ["", " ", "...", "[]", "<think>still thinking", "<think>hm</think>"])
+def test_silence_is_no_answer_where_no_function_fits(text: str) -> None:
+    assert verify(NO_CALL, text).status == "no_answer"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps([SUM]),
+        json.dumps(SUM),
+        f"<tool_call>{json.dumps(SUM)}</tool_call>",
+        f"<tool_calls>{json.dumps([SUM])}</tool_calls>",
+        "<tool_calls></tool_calls> Nothing.",
+        "math_add(a=1, b=2)",
+        "math.add(1, 2)",
+        "Let me see: find(words=['x'])",
+        'search(query="x")',
+        f"Sure.\n```json\n{json.dumps([SUM])}\n```",
+        f"I will call it: {json.dumps([SUM])}",
+        'I call {"math.add": {"a": 1, "b": 2}}.',
+        "I call {'name' : 'math_add'",
+    ],
+)
+def test_a_call_in_any_form_is_wrong_where_no_function_fits(text: str) -> None:
+    assert verify(NO_CALL, text).status == "wrong"
 
 
 @given(

@@ -51,10 +51,19 @@ PIECES: list[str] = [
     for piece in json.loads(Path(__file__).with_name("fuzz_pieces.json").read_text(encoding="ascii"))
 ]
 """What some judge, parser or interpreter looks for."""
+LONG = 40_000
+
+
+def _long(head: str, unit: str, tail: str) -> str:
+    """What is quadratic somewhere shows here."""
+    return head + unit * (LONG // len(unit)) + tail
+
+
 TEXTS = st.one_of(
     st.text(max_size=60),
     st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=4)), max_size=12).map("".join),
     st.tuples(st.sampled_from(PIECES), st.integers(1, 300)).map(lambda pair: pair[0] * pair[1]),
+    st.tuples(*[st.sampled_from(PIECES)] * 3).map(lambda parts: _long(*parts)),
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

@@ -83,11 +83,13 @@ BfclCategory = Literal[
     "live_multiple",
     "live_parallel",
     "live_parallel_multiple",
+    "irrelevance",
+    "live_irrelevance",
 ]
 
 
 class BfclSource(Section, frozen=True, kw_only=True, tag_field="kind", tag="bfcl"):
-    """Categories of the Berkeley leaderboard, with their answers, from the bfcl-eval wheel."""
+    """Categories of the Berkeley leaderboard, with their answers (none for irrelevance), from the bfcl-eval wheel."""
 
     categories: Annotated[tuple[BfclCategory, ...], Meta(min_length=1)]
     part: Part = "split"

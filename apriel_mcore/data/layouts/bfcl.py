@@ -14,6 +14,8 @@ from apriel_mcore.types import Message
 from apriel_mcore.verify import calls
 
 _TYPES = {"dict": "object", "float": "number", "tuple": "array", "any": "string"}
+_NO_CALL = frozenset({"irrelevance", "live_irrelevance"})
+"""Categories whose questions no function answers: they have no file of answers."""
 _LANGUAGES = {"simple_java": "Java", "simple_javascript": "JavaScript"}
 
 
@@ -36,11 +38,7 @@ def read(source: BfclSource) -> Iterator[tuple[str, Item | Unusable]]:
 
 def _category(category: str) -> Iterator[tuple[str, Item | Unusable]]:
     file = f"BFCL_v4_{category}.json"
-    answers = {
-        answer.id: answer.ground_truth
-        for _, row in json_lines(read_member(BFCL_WHEEL, f"bfcl_eval/data/possible_answer/{file}"), file)
-        for answer in [msgspec.convert(row, _Answer)]
-    }
+    answers = {} if category in _NO_CALL else _answers(file)
     for place, row in json_lines(read_member(BFCL_WHEEL, f"bfcl_eval/data/{file}"), file):
         found = msgspec.convert(row, _Row)
         try:
@@ -49,8 +47,13 @@ def _category(category: str) -> Iterator[tuple[str, Item | Unusable]]:
             yield place, reason
 
 
+def _answers(file: str) -> dict[str, list[dict[str, Any]]]:
+    rows = json_lines(read_member(BFCL_WHEEL, f"bfcl_eval/data/possible_answer/{file}"), file)
+    return {answer.id: answer.ground_truth for _, row in rows for answer in [msgspec.convert(row, _Answer)]}
+
+
 def _item(category: str, row: _Row, answer: list[dict[str, Any]]) -> Item:
-    if not answer:
+    if not answer and category not in _NO_CALL:
         raise Unusable("no_answer", f"{row.id} has no ground truth")
     messages = tuple(row.question[0])
     if not messages or messages[-1].role != "user":

@@ -1,6 +1,7 @@
 """Constraints on repeating: the prompt, a part of it, or a phrase with one word changed."""
 
 import re
+from collections.abc import Iterator
 
 from apriel_mcore.verify.instruction.args import Count, Index, Phrase
 from apriel_mcore.verify.instruction.tokens import has_word, parts
@@ -36,8 +37,7 @@ def is_span(answer: str, *, prompt_to_repeat: Phrase, n_start: Index, n_end: Ind
 def varied_phrase(answer: str, *, phrase: Phrase, small_n: Count) -> bool:
     """So many variants of the phrase, each with exactly one word changed, not the first or the last."""
     original = phrase.split()
-    pattern = rf"(?<!\w){re.escape(original[0])} .*? {re.escape(original[-1])}(?!\w)"
-    variants = [found.split() for found in re.findall(pattern, answer)]
+    variants = [found.split() for found in _spans(answer, original[0], original[-1])]
     return len(variants) == small_n and all(
         len(variant) == len(original)
         and sum(word != other for word, other in zip(variant, original, strict=True)) == 1
@@ -49,6 +49,17 @@ def two_responses(answer: str) -> bool:
     """Two different responses with six asterisks between them; empty ones only at the edges."""
     responses = parts(answer, _SIX_STARS)
     return len(responses) == 2 and responses[0] != responses[1]
+
+
+def _spans(answer: str, first: str, last: str) -> Iterator[str]:
+    """From each first word to the nearest last one in its line."""
+    begin = re.compile(rf"(?<!\w){re.escape(first)} ")
+    end = re.compile(rf" {re.escape(last)}(?!\w)")
+    for line in answer.split("\n"):
+        place = 0
+        while (begun := begin.search(line, place)) and (ended := end.search(line, begun.end())):
+            yield line[begun.start() : ended.end()]
+            place = ended.end()
 
 
 def _plain(text: str) -> str:

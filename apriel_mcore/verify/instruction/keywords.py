@@ -71,17 +71,17 @@ def start_end(answer: str) -> bool:
 
 
 def palindrome(answer: str) -> bool:
-    """Some word of at least three letters reads the same backwards."""
+    """Some word of at least three letters, not all the same, reads the same backwards."""
     return any(
-        len(word) >= _SHORTEST_PALINDROME and word.isalpha() and word == word[::-1]
+        len(word) >= _SHORTEST_PALINDROME and word.isalpha() and word == word[::-1] and len(set(word)) > 1
         for word in spaced_words(answer)
     )
 
 
 def no_adjacent_consecutive(answer: str) -> bool:
-    """No word starts with the letter that follows its neighbour's first one in the alphabet."""
+    """Two words or more; none starts with the letter that follows its neighbour's first in the alphabet."""
     initials = [word[0] for word in spaced_words(answer)]
-    return not any(
+    return len(initials) > 1 and not any(
         "a" <= left < right <= "z" and ord(right) - ord(left) == 1 for left, right in pairwise(initials)
     )
 

@@ -15,7 +15,7 @@ _PLACEHOLDER = re.compile(r"\[([^\[\]\n]*)\]")
 _HIGHLIGHT = re.compile(r"\*([^*\n]*)\*")
 _STRONG = re.compile(r"\*\*([^*\n]*)\*\*")
 _BULLET = re.compile(r"^[ \t]*(?:-|\*(?!\*))(.*)$", re.MULTILINE)
-_FENCED = re.compile(r"```(?:json)?\s*(.*?)\s*(?:```)?", re.DOTALL | re.IGNORECASE)
+_FENCE, _JSON = "```", "json"
 _WRAPPED_PAIRS = re.compile(r"(?:<<[^\s<>]+\s+[^\s<>]+>>\s*)+(?:<<[^\s<>]+>>|[^\s<>]+)?")
 _JOINT = re.compile(r"(?<=[.!?])-(?=\S)")
 _POSTSCRIPTS = {
@@ -45,7 +45,8 @@ def postscript(answer: str, *, postscript_marker: Phrase) -> bool:
     """A postscript with its marker, and something after it."""
     marker = postscript_marker.strip()
     pattern = _POSTSCRIPTS.get(marker) or re.compile(re.escape(marker), re.IGNORECASE)
-    return any(has_word(answer[found.end() :]) for found in pattern.finditer(answer))
+    found = pattern.search(answer)
+    return found is not None and has_word(answer[found.end() :])
 
 
 def title(answer: str) -> bool:
@@ -77,9 +78,13 @@ def one_of_three_answers(answer: str) -> bool:
 
 def is_json(answer: str) -> bool:
     """A JSON object or array and nothing else, in a code fence or not; a lone text or number is no format."""
-    fenced = _FENCED.fullmatch(answer.strip())
+    written = answer.strip()
+    if written.startswith(_FENCE):
+        written = written.removeprefix(_FENCE)
+        labeled = written[: len(_JSON)].lower() == _JSON
+        written = written[len(_JSON) * labeled :].removesuffix(_FENCE)
     try:
-        value = msgspec.json.decode(fenced.group(1) if fenced else answer)
+        value = msgspec.json.decode(written)
     except (msgspec.DecodeError, RecursionError):
         return False
     return isinstance(value, dict | list)

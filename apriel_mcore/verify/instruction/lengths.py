@@ -4,7 +4,7 @@ import re
 
 from apriel_mcore.verify.instruction.args import Count, Phrase, Relation, holds
 from apriel_mcore.verify.instruction.sentences import split_sentences
-from apriel_mcore.verify.instruction.tokens import parts, spaced_words, words
+from apriel_mcore.verify.instruction.tokens import has_letter, parts, spaced_words, words
 
 _STARS = re.compile(r"\*\*\*")
 _SPACED_STARS = re.compile(r"\* ?\* ?\*")
@@ -25,8 +25,8 @@ def number_sentences(answer: str, *, num_sentences: Count, relation: Relation) -
 
 
 def number_letters(answer: str, *, N: Count, relation: Relation) -> bool:
-    """Letters a to z in all, in any case."""
-    return holds(len(_LATIN_LETTER.findall(answer)), relation, N)
+    """Letters a to z in all, in any case; a text without any letter has no number of letters."""
+    return has_letter(answer) and holds(len(_LATIN_LETTER.findall(answer)), relation, N)
 
 
 def number_paragraphs(answer: str, *, num_paragraphs: Count) -> bool:
@@ -66,14 +66,14 @@ def three_measured_paragraphs(answer: str, *, n_sent: Count, n_words: Count) -> 
 
 
 def few_lowercase_words(answer: str, *, N: Count) -> bool:
-    """At most so many words in small letters only."""
-    return len(_LOWERCASE_WORD.findall(answer)) <= N
+    """At most so many words in small letters only, in a text that has letters."""
+    return has_letter(answer) and len(_LOWERCASE_WORD.findall(answer)) <= N
 
 
 def unique_words(answer: str) -> bool:
-    """No word occurs twice, in any case."""
+    """Two words or more, and none occurs twice, in any case."""
     found = spaced_words(answer)
-    return len(found) == len(set(found))
+    return len(found) > 1 and len(found) == len(set(found))
 
 
 def _paragraphs(answer: str) -> list[str]:

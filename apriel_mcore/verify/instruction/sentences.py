@@ -10,7 +10,9 @@ import re
 
 from apriel_mcore.verify.instruction.tokens import bare
 
-_END = re.compile(r"(?P<mark>[.!?\u3002\uff01\uff1f]+)[\"'\u2019\u201d)\]*_]*(?=\s|$)")
+_END = re.compile(
+    r"(?<![.!?\u3002\uff01\uff1f])(?P<mark>[.!?\u3002\uff01\uff1f]++)[\"'\u2019\u201d)\]*_]*+(?=\s|$)"
+)
 _ABBREVIATIONS = frozenset([
     "mr", "mrs", "ms", "dr", "prof", "rev", "gen", "col", "capt", "lt", "sgt", "st", "jr", "sr",
     "inc", "ltd", "co", "corp", "vs", "etc", "e.g", "i.e", "cf", "al", "approx",

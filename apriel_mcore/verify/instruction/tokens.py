@@ -9,7 +9,7 @@ Three notions, because prompts and published checkers use three:
 import re
 
 _WORD = re.compile(r"\w+")
-_EDGES = re.compile(r"^[\W_]+|[\W_]+$")
+_CORE = re.compile(r"[^\W_](?:.*[^\W_])?", re.DOTALL)
 _PENN_BREAK = re.compile(
     r"\s+"
     r"|[;@#$%&?!\"()\[\]{}<>*`\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb]|--|\.{2,}"
@@ -29,9 +29,15 @@ def has_word(text: str) -> bool:
     return _WORD.search(text) is not None
 
 
+def has_letter(text: str) -> bool:
+    """Whether there is any, of any alphabet."""
+    return any(map(str.isalpha, text))
+
+
 def bare(token: str) -> str:
     """Without the punctuation around it, in one case: `"Don't,` is `don't`."""
-    return _EDGES.sub("", token).casefold()
+    core = _CORE.search(token)
+    return core[0].casefold() if core else ""
 
 
 def spaced_words(text: str) -> list[str]:

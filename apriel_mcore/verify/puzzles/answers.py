@@ -71,7 +71,7 @@ def _letters(text: str) -> set[str]:
 
 def same_value(puzzle: Known, answer: str) -> bool:
     """In the box: equal as mathematics."""
-    from apriel_mcore.verify import math  # a second to import, for one kind of puzzle
+    from apriel_mcore.verify import math  # a second to import: a reader of puzzles need not
 
     return math.verify({"answer": puzzle.answer, "format": "boxed"}, answer).success
 

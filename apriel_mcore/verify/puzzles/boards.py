@@ -1,5 +1,6 @@
 """Grids of symbols: what is given stays, and every rule of the puzzle holds."""
 
+import re
 from collections import Counter
 
 import msgspec
@@ -216,7 +217,10 @@ class Wordscapes(msgspec.Struct, frozen=True):
 
 
 def wordscapes(puzzle: Wordscapes, answer: str) -> bool:
-    """Letters on X only, and every word stands in a row or column without a gap."""
+    """Letters on X only; every word stands between gaps in a row or column, and every letter is in a word.
+
+    Letters of neighboring words may touch, so a run of letters need not be a word if all of its letters are.
+    """
     given = [[str(cell) for cell in row] for row in puzzle.grid]
     found = [["" if cell in ("0", " ") else cell.lower() for cell in row] for row in rows(answer)]
     if not given or not is_shaped(found, len(given), len(given[0])):
@@ -225,15 +229,24 @@ def wordscapes(puzzle: Wordscapes, answer: str) -> bool:
         for cell, old in zip(row, given_row, strict=True):
             if len(cell) != (old != "0") or (cell and not cell.isalpha()):
                 return False
-    across = ["".join(cell or " " for cell in row) for row in found]
-    down = ["".join(cell or " " for cell in column) for column in zip(*found, strict=True)]
-    return all(_stands(word, across) for word in puzzle.across_words) and all(
-        _stands(word, down) for word in puzzle.down_words
-    )
+    columns = [list(column) for column in zip(*found, strict=True)]
+    across, down = _placed(found, puzzle.across_words), _placed(columns, puzzle.down_words)
+    if across is None or down is None:
+        return False
+    letters = {place for place, cell in _cells(found).items() if cell}
+    return across | {(i, j) for j, i in down} == letters
 
 
-def _stands(word: str, lines: list[str]) -> bool:
-    return any(word.lower() in line for line in lines)
+def _placed(lines: Rows, words: list[str]) -> set[Place] | None:
+    """Places of the words' letters; None unless each word is a run of its own."""
+    left = Counter(word.lower() for word in words)
+    covered: set[Place] = set()
+    for i, line in enumerate(lines):
+        for run in re.finditer(r"\S+", "".join(cell or " " for cell in line)):
+            if left[run[0]] > 0:
+                left[run[0]] -= 1
+                covered |= {(i, j) for j in range(*run.span())}
+    return covered if left.total() == 0 else None
 
 
 def _cells(found: Rows) -> dict[Place, str]:

@@ -7,12 +7,14 @@ from msgspec import Meta
 
 from apriel_mcore.errors import InputError
 from apriel_mcore.types import Verdict
+from apriel_mcore.verify.alarm import OutOfTime, time_limit
 from apriel_mcore.verify.answer import final_answer
 from apriel_mcore.verify.outcome import CORRECT, NO_ANSWER, failed, read_reference
 from apriel_mcore.verify.puzzles.reading import Unreadable
 from apriel_mcore.verify.puzzles.table import KINDS, Kind
 
 MAX_CHARS = 20_000
+SOFT_LIMIT_S = 1.0
 
 
 class Reference(msgspec.Struct, frozen=True):
@@ -31,15 +33,25 @@ def verify(reference: dict[str, Any], text: str) -> Verdict:
     if len(answer) > MAX_CHARS:
         return failed("unparsable", f"longer than {MAX_CHARS} characters")
     try:
-        solved = kind.check(facts, answer)
+        with time_limit(SOFT_LIMIT_S):
+            solved = kind.check(facts, answer)
     except Unreadable as reason:
         return failed("unparsable", str(reason))
+    except OutOfTime:
+        return failed("unparsable", f"took more than {SOFT_LIMIT_S:g} s of CPU")
     return CORRECT if solved else failed("wrong", "")
 
 
 def self_check(reference: dict[str, Any]) -> None:
     """InputError unless the task is known and its facts are of its form."""
     _read(reference)
+
+
+def warm_up() -> None:
+    """Imports what compares formulas: longer than an answer may take."""
+    from apriel_mcore.verify import math
+
+    math.warm_up()
 
 
 def check_task(task: str) -> None:

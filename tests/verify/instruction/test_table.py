@@ -1,6 +1,7 @@
 """Each constraint on a passing and a failing answer, and nothing passes by being empty."""
 
 import time
+from itertools import count
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apriel_mcore.errors import InputError
-from apriel_mcore.verify.instruction.judge import self_check, verify
+from apriel_mcore.verify.instruction.judge import MAX_CHARS, self_check, verify, warm_up
 from apriel_mcore.verify.instruction.table import KINDS, bind
 
 # kind, args, an answer that keeps it, an answer that breaks it
@@ -201,6 +202,13 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
     ("detectable_format:number_highlighted_sections", {"num_highlights": 1}, "*a*", "a *...*"),
     ("length_constraints:number_paragraphs", {"num_paragraphs": 2}, "a *** b", "a *** ."),
     ("combination:two_responses", {}, "yes ****** no", "yes ****** !"),
+    ("count:count_unique", {}, "A word", "word"),
+    ("keywords:no_adjacent_consecutive", {}, "a word", "word"),
+    ("letters:letter_counting", {"N": 5, "relation": "less than"}, "1 a", "1"),
+    ("count:lowercase_counting", {"N": 5}, "NOT 1", "1"),
+    ("keywords:palindrome", {}, "a madam", "aaa"),
+    ("copy:repeat_phrase", {"phrase": "do it now", "small_n": 2}, "do that now do this now", "do  now do it"),
+    ("detectable_format:json_format", {}, "```JSON\n[1]\n```", "```[1]\n``"),
 ]
 
 
@@ -224,13 +232,32 @@ def test_text_without_a_word_keeps_nothing(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["<<" * 20_000 + "a", "[a " * 15_000, "*" * 40_000, "a. " * 15_000, "\n" * 40_000]
+    "text",
+    [
+        *("<<" * 20_000 + "a", "[a " * 15_000, "*" * 40_000, "a. " * 15_000, "\n" * 40_000),
+        *("!" * 40_000 + "x", "a" + "-" * 40_000 + "b", "```x" + " " * 40_000 + "x", "P.S." * 10_000),
+        *("one " * 10_000, "Do " * 10_000, "do " * 10_000, "Once upon " * 4_000),
+    ],
+    ids=lambda text: f"{text[:4]!r}",
 )
 def test_no_text_takes_long(text: str) -> None:
+    warm_up()
     for kind, args, _, _ in CASES:
         start = time.process_time()
         bind(kind, args)(text)
         assert time.process_time() - start < 0.5, kind
+
+
+def test_an_answer_has_limits_of_length_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = {"instructions": [{"kind": "punctuation:no_comma", "args": {}}]}
+    assert verify(reference, "a" * MAX_CHARS).success
+    assert verify(reference, "a" * (MAX_CHARS + 1)).status == "unparsable"
+
+    def busy(answer: str) -> bool:
+        return all(answer for _ in count())
+
+    monkeypatch.setitem(KINDS, "punctuation:no_comma", KINDS["punctuation:no_comma"]._replace(check=busy))
+    assert verify(reference, "a word").detail == "took more than 1 s of CPU"
 
 
 @given(st.text(max_size=60))

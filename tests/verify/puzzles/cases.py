@@ -155,6 +155,25 @@ CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
         ],
     ),
     (
+        "wordscapes",
+        {
+            "grid": [["X", "X", "X", "X"], ["0", "0", "0", "0"], ["X", "X", "X", "0"]],
+            "across_words": ["cart", "art"],
+            "down_words": [],
+        },
+        ['[["c","a","r","t"],["0","0","0","0"],["a","r","t","0"]]'],
+        [
+            '[["c","a","r","t"],["0","0","0","0"],["z","z","z","0"]]',
+            '[["c","a","r","t"],["0","0","0","0"],["c","a","r","0"]]',
+        ],
+    ),
+    (
+        "wordscapes",
+        {"grid": [["X", "X"], ["X", "X"]], "across_words": ["at"], "down_words": ["an", "to"]},
+        ['[["a","t"],["n","o"]]'],
+        ['[["a","t"],["n","e"]]'],
+    ),
+    (
         "boolean_expressions",
         {"answer": "A, C"},
         [r"\boxed{c,A}", r"\boxed{\text{A}, \text{C}}"],

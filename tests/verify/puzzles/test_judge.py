@@ -1,6 +1,7 @@
 """Every puzzle: what solves it, what does not, and that no answer is executed or takes long."""
 
 import time
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apriel_mcore.errors import InputError
-from apriel_mcore.verify.puzzles.judge import gold_text, self_check, verify
+from apriel_mcore.verify.puzzles.judge import gold_text, self_check, verify, warm_up
 from apriel_mcore.verify.puzzles.table import KINDS
 from tests.verify.puzzles.cases import CASES, SUDOKU
 
@@ -44,6 +45,7 @@ def test_the_rows_own_answer_is_written_as_a_model_would(
 
 
 def test_no_answer_is_executed_or_takes_long(tmp_path: Path) -> None:
+    warm_up()
     mark = tmp_path / "mark"
     touch = f"__import__('pathlib').Path({str(mark)!r}).touch()"
     probes = [touch, f"[[{touch}]]", f"```python\n(({touch},),)\n```", rf"\boxed{{{touch}}}", f"**{touch}**"]
@@ -68,6 +70,15 @@ def test_no_answer_is_executed_or_takes_long(tmp_path: Path) -> None:
 def test_no_text_breaks_a_judge(case: tuple[str, dict[str, Any], list[str], list[str]], text: str) -> None:
     task, facts, right, _ = case
     assert verify(reference(task, facts), text).success <= bool(right)
+
+
+def test_an_answer_has_a_limit_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(facts: Any, answer: str) -> bool:
+        return all(answer for _ in count())
+
+    monkeypatch.setitem(KINDS, "sudoku", KINDS["sudoku"]._replace(check=busy))
+    verdict = verify(reference("sudoku", {"original_sudoku": SUDOKU}), str(SUDOKU))
+    assert verdict.detail == "took more than 1 s of CPU"
 
 
 @given(st.integers(0, 80), st.integers(1, 9))

@@ -1,0 +1,102 @@
+"""No pattern of a judge takes long on any text: its time grows with the text and not with its square.
+
+Each compiled pattern meets texts of a head, one unit over and over, and a tail that spoils the match. Each
+text is tried short; those that took longest are tried again at 40,000 characters.
+"""
+
+import importlib
+import inspect
+import pkgutil
+import re
+import time
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any, NamedTuple
+
+import pytest
+
+import apriel_mcore.verify
+from apriel_mcore.verify.alarm import OutOfTime, time_limit
+
+HEADS = (
+    *("", "a", "1", "-", "!", '"', "A is a b", "1, ", "A \u2192 ", "Move disk 1 from Peg 1 to Peg 2\n", "^"),
+    *("```", "**", "<<a ", "<", "[", "(", "\\boxed", "\\text", "\\text{", "\\frac", "\\frac{", "\\left", "$"),
+    *("answer", "answer is", "answer is:", "answer is (", "final", "reference", "equivalent", "f(", "[f("),
+)
+UNITS = (
+    *(" ", "\n", "\t", "a", "A", "1", "-", ".", ",", "!", "*", "`", "~", "[", "(", "{", "<", "\\", '"', "_"),
+    *("1,", "1,000", "1 000 ", "1+", "a ", "!)", "a.", "<<a b>>", "1 1\n", " \n", "\\text{", "^{", "f("),
+    *("<answer>", "answer is ", "A is a b, ", "a=1,", "\u2192 A", "'", "a.b."),
+)
+TAILS = ("", "x")
+SHORT, LONG = 300, 40_000
+REPEATED = 6
+LONGEST_CPU_S = 0.3
+
+
+class Scan(NamedTuple):
+    """One use of one pattern."""
+
+    name: str
+    use: Callable[[str], object]
+
+
+def scans() -> Iterator[Scan]:
+    """Every module-level pattern of every judge, by the methods that its module calls on it."""
+    for found in pkgutil.walk_packages(apriel_mcore.verify.__path__, "apriel_mcore.verify."):
+        module = importlib.import_module(found.name)
+        source = inspect.getsource(module)
+        for name, value in vars(module).items():
+            for key, pattern in patterns(value):
+                yield from (
+                    Scan(f"{found.name.removeprefix('apriel_mcore.verify.')}.{name}{key}", use)
+                    for use in uses(name, pattern, source)
+                )
+
+
+def patterns(value: Any) -> Iterator[tuple[str, re.Pattern[str]]]:
+    if isinstance(value, re.Pattern):
+        yield "", value
+    elif isinstance(value, dict):
+        yield from ((f"[{key}]", part) for key, part in value.items() if isinstance(part, re.Pattern))
+
+
+def uses(name: str, pattern: re.Pattern[str], source: str) -> Iterator[Callable[[str], object]]:
+    """A whole scan is asked for where the module does anything else than anchor the pattern."""
+    called = set(re.findall(rf"\b{name}(?:\[\w+\])?\.(\w+)", source))
+    if "fullmatch" in called:
+        yield pattern.fullmatch
+    if "match" in called:
+        yield pattern.match
+    if not called or called - {"match", "fullmatch"}:
+        yield pattern.findall
+
+
+def spent_s(scan: Scan, text: str) -> float:
+    start = time.process_time()
+    try:
+        with time_limit(LONGEST_CPU_S):
+            scan.use(text)
+    except OutOfTime:
+        return LONGEST_CPU_S
+    return time.process_time() - start
+
+
+def hostile(head: str, unit: str, tail: str, size: int) -> str:
+    return head + unit * ((size - len(head) - len(tail)) // len(unit)) + tail
+
+
+@pytest.mark.parametrize("scan", list(scans()), ids=lambda scan: scan.name)
+def test_time_grows_with_the_text(scan: Scan) -> None:
+    spent = {parts: spent_s(scan, hostile(*parts, SHORT)) for parts in product(HEADS, UNITS, TAILS)}
+    for parts in sorted(spent, key=spent.__getitem__)[-REPEATED:]:
+        assert spent_s(scan, hostile(*parts, LONG)) < LONGEST_CPU_S, parts
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"(a|a)*b", r"<answer>(.*?)</answer>", r"^[\W_]+|[\W_]+$", r"is\s*:?\s*B", r"[!?]+\)*(?=\s)"]
+)
+def test_a_pattern_whose_time_does_not_is_found(pattern: str) -> None:
+    slow = Scan(pattern, re.compile(pattern).findall)
+    with pytest.raises(AssertionError):
+        test_time_grows_with_the_text(slow)
