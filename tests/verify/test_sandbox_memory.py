@@ -16,7 +16,7 @@ from apriel_mcore.verify.sandbox_launch import Backend
 from apriel_mcore.verify.values import decode
 
 LIMITS = SandboxLimits(cpu_s=10.0, wall_s=30.0)
-SIZES = (0, 100, 400, 3000, 300_000)
+SIZES = (0, 100, 400, 3000, 100_000)
 """Bytes around a mark: of the interpreter's own arenas, of the C heap, of mappings of their own."""
 
 SCANNER = r"""
@@ -111,7 +111,9 @@ def f(n):
 )
 WANTED = 735_192_846
 NOTE = "".join(f"    # note {number}: what the statement says is asserted here\n" for number in range(12))
-ASSERTS = f"def check(candidate):\n{NOTE}    value = candidate(3)  # wanted: {WANTED}\n    assert value == {WANTED}"
+ASSERTS = (
+    f"def check(candidate):\n{NOTE}    value = candidate(3)  # wanted: {WANTED}\n    assert value == {WANTED}"
+)
 CHECKER = f"def check(given, expected, found):\n{NOTE}    return found == {WANTED}  # wanted: {WANTED}"
 
 
