@@ -159,17 +159,21 @@ def _checked(
 ) -> _Judgement:
     """What the problem's checker says, in a run of its own that starts when the solution has ended.
 
-    Where it fails on an answer it is asked about the expected output: if it accepts that, the checker works
-    and the answer was nothing it could read. VerifierError otherwise: that is nobody's wrong answer.
+    Where it fails on an answer it is asked about the expected outputs, of all tests as before, so that it gets
+    no more time for each: if it accepts that one, the checker works and the answer was nothing it could read.
+    VerifierError otherwise: that is nobody's wrong answer.
     """
     found = dict(_found(gold, first))
     said = _ask_checker(gold, found, limits, runner)
-    unsaid = {number: gold.tests[number].expected for number in found if type(said[number]) is not bool}
-    for number, of_expected in _ask_checker(gold, unsaid, limits, runner).items():
-        if of_expected is not True:
+    unsaid = [number for number in found if type(said[number]) is not bool]
+    expected = {number: gold.tests[number].expected for number in found if unsaid}
+    of_expected = _ask_checker(gold, expected, limits, runner)
+    for number in unsaid:
+        if of_expected[number] is not True:
             raise VerifierError(
                 f"checker: test {number}: expected True or False, found {said[number]} for an answer, and "
-                f"{of_expected} for the expected output, which a checker that works accepts"
+                f"{of_expected[number]} for the expected output; let check return False for what it cannot "
+                "read, or accept the expected output as found"
             )
 
     def judgement(gold: Reference, number: int, reply: dict[str, Any]) -> Outcome:

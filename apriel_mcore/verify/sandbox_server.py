@@ -291,7 +291,8 @@ def main() -> None:
             os._exit(0)
         if number == 1:
             warm_up()
-        run = Run(marshal.loads(terms), *fds, boot)
+        job_fd, reply_fd = fds
+        run = Run(marshal.loads(terms), job_fd, reply_fd, boot)
         ending = run.finish()
         felt = run.terms["wall_s"] - run.clock.left
         control.send(

@@ -479,6 +479,19 @@ def test_a_checker_that_fails_is_nobodys_wrong_answer(checker: str, why: str) ->
         answer("def f(n): return 4", reference, SandboxLimits(cpu_s=1.0, wall_s=20.0))
 
 
+def test_a_checker_too_slow_for_all_tests_blames_no_right_answer() -> None:
+    slow = """
+import time
+def check(given, expected, found):
+    end = time.process_time() + 0.5
+    while time.process_time() < end: pass
+    return found == expected
+"""
+    reference = {**calls(*(((n,), n) for n in range(5))), "checker": slow}
+    with pytest.raises(VerifierError, match="cpu"):
+        answer("def f(n): return n", reference, SandboxLimits(cpu_s=1.0, wall_s=20.0))
+
+
 SORTED = "def check(given, expected, found): return sorted(found) == expected"
 PAIR_SUM = "def check(given, expected, found): return sum(map(int, found.split())) == int(expected)"
 ALL_PAIRS = """
