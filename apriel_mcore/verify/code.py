@@ -2,12 +2,15 @@
 
     text -> final answer -> last code block -> sandbox -> claimed values -> compared here with the expected
 
-The sandbox gets code and inputs, never an expected value, so there is nothing in it to read or to overload:
-a marker on stdout, an object that equals everything or a forged reply all end as a value that must be right.
+The solution's process gets code and inputs, never an expected value, so there is nothing in it to read or to
+overload: a marker on stdout, an object that equals everything or a forged reply all end as a value that must
+be right.
 
 A test calls a function, or runs a program on a stdin, or is an `assert` of Python: asserts that state plain
-calls and values become tests of the first kind (asserts.py), others run in a sandbox of their own that only
-sees what the solution returned (dialogue.py). A checker, where several outputs are right, does so too.
+calls and values become tests of the first kind (asserts.py), others run in a process of their own that only
+sees what the solution returned (dialogue.py). A checker, where several outputs are right, does so too. These
+processes do get expected values. They are siblings of the solution's: the server that forks them all never
+reads what a run is about (sandbox_server.py).
 """
 
 import functools
@@ -56,7 +59,8 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """lenient: a tuple may stand for a list, for expected values that went through JSON."""
     checker: str = ""
     """Python with `check(given, expected, found) -> bool` instead of a comparison; `given` is the list of
-    arguments or the stdin, `found` the value or the text printed."""
+    arguments or the stdin, `found` the value or the text printed. It must accept `expected` as `found`:
+    where it fails on an answer, that tells a bad answer from a broken checker."""
 
 
 def verify(reference: dict[str, Any], text: str, limits: SandboxLimits, runner: Runner) -> Verdict:
@@ -155,31 +159,61 @@ def _checked(
 ) -> _Judgement:
     """What the problem's checker says, in a run of its own that starts when the solution has ended.
 
-    VerifierError when the checker itself fails: that is nobody's wrong answer.
+    Where it fails on an answer it is asked about the expected outputs, of all tests as before, so that it gets
+    no more time for each: if it accepts that one, the checker works and the answer was nothing it could read.
+    VerifierError otherwise: that is nobody's wrong answer.
     """
-    inputs_N: list[Any] = []
-    asked: list[int] = []
-    for number, test in enumerate(gold.tests):
-        reply = first.get(number, {})
-        found = reply.get("value") if gold.entry_point else reply.get("stdout")
-        if (found is None and "value" not in reply) or (not gold.entry_point and reply.get("exit") != 0):
-            continue
-        given = {"list": list(test.args)} if gold.entry_point else test.stdin
-        asked.append(number)
-        inputs_N.append([given, test.expected, _believed(found)])
-    ran = runner.run(Job(source=gold.checker, entry_point="check", inputs_N=inputs_N), limits)
-    said = _first_replies(ran)
-    for position, number in enumerate(asked):
-        if type(said.get(position, {}).get("value")) is not bool:
-            raise VerifierError(f"checker: test {number}: {said.get(position, {}).get('error', ran.ending)}")
-    passed = {number for position, number in enumerate(asked) if said[position]["value"] is True}
+    found = dict(_found(gold, first))
+    said = _ask_checker(gold, found, limits, runner)
+    unsaid = [number for number in found if type(said[number]) is not bool]
+    expected = {number: gold.tests[number].expected for number in found if unsaid}
+    of_expected = _ask_checker(gold, expected, limits, runner)
+    for number in unsaid:
+        if of_expected[number] is not True:
+            raise VerifierError(
+                f"checker: test {number}: expected True or False, found {said[number]} for an answer, and "
+                f"{of_expected[number]} for the expected output; let check return False for what it cannot "
+                "read, or accept the expected output as found"
+            )
 
     def judgement(gold: Reference, number: int, reply: dict[str, Any]) -> Outcome:
         if reply.get("ending") in ("cpu", "wall"):
             return "timeout"
-        return "passed" if number in passed else "wrong"
+        return "passed" if said.get(number) is True else "wrong"
 
     return judgement
+
+
+def _found(gold: Reference, first: dict[int, dict[str, Any]]) -> Iterator[tuple[int, Any]]:
+    """The tests that came to an output, with it as a tree."""
+    for number in range(len(gold.tests)):
+        reply = first.get(number, {})
+        if gold.entry_point and "value" in reply:
+            yield number, _believed(reply["value"])
+        if not gold.entry_point and reply.get("exit") == 0:
+            yield number, _believed(reply.get("stdout"))
+
+
+def _ask_checker(
+    gold: Reference, found: dict[int, Any], limits: SandboxLimits, runner: Runner
+) -> dict[int, Any]:
+    """By test: what the checker returned, or the name of what it raised, or how its run ended before that."""
+    if not found:
+        return {}
+    inputs_N: list[Any] = []
+    for number, tree in found.items():
+        test = gold.tests[number]
+        given = {"list": list(test.args)} if gold.entry_point else test.stdin
+        inputs_N.append([given, test.expected, tree])
+    ran = runner.run(Job(source=gold.checker, entry_point="check", inputs_N=inputs_N), limits)
+    replies = _first_replies(ran)
+    failure = next((reply["error"] for reply in ran.replies if reply.get("loaded") is False), ran.ending)
+    in_its_place = {"error": failure}
+    answers = [replies.get(position, in_its_place) for position in range(len(found))]
+    return {
+        number: reply["value"] if "value" in reply else reply.get("error")
+        for number, reply in zip(found, answers, strict=True)
+    }
 
 
 def _believed(tree: Any) -> Any:

@@ -1,11 +1,12 @@
-"""Asserts that state more than a call and a value: the tests run in one sandbox, the solution in another.
+"""Asserts that state more than a call and a value: the tests run in one process, the solution in another.
 
-    tests sandbox --"what is candidate(3)?"--> here --> solution's sandbox
+    tests' process --"what is candidate(3)?"--> here --> solution's process
           ^-------------- the plain value ------'
 
 The tests are run from their beginning until they make a call whose value is not known yet; that call goes to
-the solution, in a run of its own, and the tests start again with one answer more. The solution never shares
-a process with the tests, and what it returns reaches them as a plain value of an exact type.
+the solution, in a run of its own, and the tests start again with one answer more. The solution's process is
+never the tests' and never descends from it (sandbox_server.py), and what it returns reaches them as a plain
+value of an exact type.
 """
 
 from typing import Any

@@ -1,12 +1,13 @@
 """How does model-written Python run without harming the host? In a confined process, forked for it alone.
 
-    Sandbox.run --job, reply pipe--> server (sandbox_server.py) in its launcher --fork--> solution
-         ^                              |                                                    |
-         '---- how it ended ------------'                                                    |
-         '---- reply lines, believed only as claims ----------------------------------------'
+    Sandbox.run --terms--> server (sandbox_server.py) in its launcher --fork--> solution <--job-- Sandbox.run
+         ^                    |                                                    |
+         '---- how it ended --'                                                    |
+         '---- reply lines, believed only as claims -------------------------------'
 
-The server is started once and forks a process for each run. Whatever goes wrong with it (it died, the run
-floods the pipe, the host was too busy) it is killed with all below it, and the next run starts another.
+The server is started once and forks a process for each run, which reads the job: memory that a process has
+from the server can hold nothing of another run. Whatever goes wrong with it (it died, the run floods the
+pipe, the host was too busy) it is killed with all below it, and the next run starts another.
 """
 
 import functools
@@ -95,11 +96,16 @@ class Sandbox:
         host did not give it the time.
         """
         nonce = secrets.token_hex(8)
-        request = request_of(job, limits, nonce) | {"limits": self._lowered(limits)}
+        terms = terms_of(job, limits, nonce, tasks=limits.tasks if self.launcher.own_uid else 0)
         server = self._claim()
         clean = False
         try:
-            replies, end = server.run(request, reply_bytes=limits.reply_bytes, give_up_s=limits.give_up_s)
+            replies, end = server.run(
+                terms,
+                msgspec.structs.asdict(job),
+                reply_bytes=limits.reply_bytes,
+                give_up_s=limits.give_up_s,
+            )
             clean = end.clean
         finally:
             if not clean:
@@ -120,23 +126,20 @@ class Sandbox:
             self._server = Server(self.launcher)
         return self._server
 
-    def _lowered(self, limits: SandboxLimits) -> dict[str, int]:
-        return lowered(limits, tasks=limits.tasks if self.launcher.own_uid else 0)
 
-
-def request_of(job: Job, limits: SandboxLimits, nonce: str) -> dict[str, Any]:
-    """What the runner and the server read, but for the resource limits."""
-    return {"nonce": nonce, "wall_s": limits.wall_s, **msgspec.structs.asdict(job)}
-
-
-def lowered(limits: SandboxLimits, *, tasks: int) -> dict[str, int]:
-    """The resource limits of a solution's process; `tasks` 0: not set."""
+def terms_of(job: Job, limits: SandboxLimits, nonce: str, *, tasks: int) -> dict[str, Any]:
+    """What a server may know of a run: nothing that is worth reading. `tasks` 0: no limit on them."""
     return {
-        "tasks": tasks,
-        "open_files": limits.open_files,
-        "file_bytes": limits.file_bytes,
-        "memory_bytes": limits.memory_mib << 20,
-        "cpu_s": math.ceil(limits.cpu_s),
+        "nonce": nonce,
+        "wall_s": limits.wall_s,
+        "num_programs": 0 if job.entry_point else len(job.inputs_N),
+        "limits": {
+            "tasks": tasks,
+            "open_files": limits.open_files,
+            "file_bytes": limits.file_bytes,
+            "memory_bytes": limits.memory_mib << 20,
+            "cpu_s": math.ceil(limits.cpu_s),
+        },
     }
 
 

@@ -1,6 +1,6 @@
 """What runs inside the sandbox around a solution: it calls the solution and reports the values.
 
-    request -> compile -> load -> call test 0, 1, ...  -> reply fd, one JSON line each
+    job -> compile -> load -> call test 0, 1, ...  -> reply fd, one JSON line each
 
 The server (sandbox_server.py) loads this file from its source, so it knows nothing of the package: standard
 library only, nothing newer than Python 3.9. The solution shares the process and may do anything to it:
@@ -13,7 +13,7 @@ Reply lines, all with the run's nonce:
     {"loaded": false, "error": name}         the module's own statements failed, or the entry point is missing
     {"test": i, "value": tree}               what the call returned, in the form of values.py
     {"test": i, "error": name}               the call raised, or returned something that is not plain
-    {"test": i, "stdout": text, "exit": n}   what the program printed; sent by the server
+    {"test": i, "stdout": text, "exit": n}   what the program printed; sent when it has ended
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ class Replies:
             line = line[os.write(self.fd, line) :]
 
 
-def run(request: dict[str, Any], std_fds: tuple[int, ...], values: ModuleType, replies: Replies) -> None:
+def run(job: dict[str, Any], std_fds: tuple[int, ...], values: ModuleType, replies: Replies) -> None:
     """Compile and run; `std_fds` are the stdin and stdout of a program, empty for a function."""
     replies.send(ready=True)
     try:
-        code = compile(request["source"], "<solution>", "exec", dont_inherit=True)
+        code = compile(job["source"], "<solution>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError) as error:
         replies.send(compiled=False, error=type(error).__name__)
         # No atexit hooks and no waiting for the solution's threads, here and below: all replies are out.
@@ -67,7 +67,7 @@ def run(request: dict[str, Any], std_fds: tuple[int, ...], values: ModuleType, r
     if std_fds:
         stdin_fd, stdout_fd = std_fds
         run_as_main(code, stdin_fd, stdout_fd, replies)
-    call_tests(code, request["entry_point"], request["inputs_N"], values, replies)
+    call_tests(code, job["entry_point"], job["inputs_N"], values, replies)
     os._exit(0)
 
 
@@ -146,21 +146,19 @@ def find_function(module: ModuleType, entry_point: str) -> Callable[..., Any]:
     return lambda *args: getattr(names[owner](), name)(*args)
 
 
-def open_program(text: str) -> tuple[int, int]:
-    """Descriptors of a program's stdin, which holds the text, and of its stdout: files without a name."""
-    stdin_fd, stdout_fd = os.memfd_create("stdin"), os.memfd_create("stdout")
-    with open(stdin_fd, "wb", closefd=False) as stream:
+def file_of(text: str) -> int:
+    """A descriptor at the start of a file without a name that holds the text: a program's stdin."""
+    fd = os.memfd_create("stdin")
+    with open(fd, "wb", closefd=False) as stream:
         stream.write(text.encode())
-    os.lseek(stdin_fd, 0, os.SEEK_SET)
-    return stdin_fd, stdout_fd
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
 
 
-def close_program(fds: tuple[int, int]) -> str:
-    """What the program printed."""
-    stdin_fd, stdout_fd = fds
-    os.close(stdin_fd)
-    os.lseek(stdout_fd, 0, os.SEEK_SET)
-    with open(stdout_fd, "rb") as stream:
+def text_in(fd: int) -> str:
+    """The whole file: what a program printed."""
+    os.lseek(fd, 0, os.SEEK_SET)
+    with open(fd, "rb", closefd=False) as stream:
         return stream.read().decode(errors="replace")
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from apriel_mcore.errors import InputError, VerifierError
-from apriel_mcore.verify.sandbox import Job, Ran, SandboxLimits, lowered, read_replies, request_of
+from apriel_mcore.verify.sandbox import Job, Ran, SandboxLimits, read_replies, terms_of
 from apriel_mcore.verify.sandbox_process import End, source_of, sources
 
 ATTEMPTS = 3
@@ -64,7 +64,7 @@ class FusionClient:
     def run(self, job: Job, limits: SandboxLimits) -> Ran:
         """As Sandbox.run; VerifierError also when the service cannot be reached or says SandboxError."""
         nonce = secrets.token_hex(8)
-        asked = request_of(job, limits, nonce) | {"limits": lowered(limits, tasks=0)}
+        asked = terms_of(job, limits, nonce, tasks=0) | msgspec.structs.asdict(job)
         files = sources() | {"request.json": json.dumps(asked)}
         request = RunCode(
             code=source_of("sandbox_remote.py"),

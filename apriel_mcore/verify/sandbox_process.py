@@ -105,19 +105,21 @@ class Server:
             text = said.decode(errors="replace").strip()[-500:]
             raise VerifierError(f"sandbox {self._launcher.backend}: the server did not start ({why}): {text}")
 
-    def run(self, request: dict[str, Any], *, reply_bytes: int, give_up_s: float) -> tuple[bytes, End]:
-        """(reply lines, how the run ended)."""
+    def run(
+        self, terms: dict[str, Any], job: dict[str, Any], *, reply_bytes: int, give_up_s: float
+    ) -> tuple[bytes, End]:
+        """(reply lines, how the run ended). The server reads the terms; only its children read the job."""
         reply_fd, reply_end = os.pipe()
-        request_fd = _memory_file(marshal.dumps(request, _MARSHAL))
+        job_fd = _memory_file(marshal.dumps(job, _MARSHAL))
         try:
             try:
-                socket.send_fds(self._control, [b"run"], [request_fd, reply_end])
+                socket.send_fds(self._control, [marshal.dumps(terms, _MARSHAL)], [job_fd, reply_end])
             except OSError as error:
                 raise VerifierError(
                     f"sandbox {self._launcher.backend}: the server is gone: {error}"
                 ) from error
             finally:
-                os.close(request_fd)
+                os.close(job_fd)
                 os.close(reply_end)
             replies = bytearray()
             message, why = _collect(self._control, reply_fd, replies, cap=reply_bytes, wait_s=give_up_s)
@@ -158,7 +160,7 @@ class Server:
 
 def _memory_file(content: bytes) -> int:
     """A descriptor of an unnamed file; unlike a pipe it never blocks the writer."""
-    fd = os.memfd_create("request")
+    fd = os.memfd_create("job")
     with open(fd, "wb", closefd=False) as stream:
         stream.write(content)
     os.lseek(fd, 0, os.SEEK_SET)

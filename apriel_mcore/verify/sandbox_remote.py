@@ -37,13 +37,14 @@ def main() -> None:
         replies.send(ending=ending_of(status))
         return
     for test, text in enumerate(request["inputs_N"]):
-        fds = runner.open_program(text)
+        stdout_fd = os.memfd_create("stdout")
         pid = os.fork()
         if pid == 0:
-            runner.run(request, fds, values, replies)
+            runner.run(request, (runner.file_of(text), stdout_fd), values, replies)
         _, status = os.waitpid(pid, 0)
         exit_code, ending = os.waitstatus_to_exitcode(status), ending_of(status)
-        replies.send(test=test, stdout=runner.close_program(fds), exit=exit_code, ending=ending)
+        replies.send(test=test, stdout=runner.text_in(stdout_fd), exit=exit_code, ending=ending)
+        os.close(stdout_fd)
         if status != 0:
             return
 

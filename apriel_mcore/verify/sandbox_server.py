@@ -1,12 +1,16 @@
 """The sandbox's trusted half: it forks one confined process for each solution, times it and outlives it.
 
-    boot file -> server --fork--> limits, no new privileges, landlock, seccomp -> runner (sandbox_child.py)
-       parent --job, reply pipe-->    watch, kill, reap    --how it ended--> parent
+    boot file -> server --fork--> job; limits, no new privileges, landlock, seccomp -> sandbox_child.py
+       parent --terms, job and reply descriptors-->    watch, kill, reap    --how it ended--> parent
+
+Every child gets a copy of the server's memory, freed parts included, and can read all of it. So the server
+reads of a run only its terms (times and limits): source, inputs and output are opened in children alone, and
+nothing of one run, be it a solution's or a checker's, is there for the next to find.
 
 Started as `python -I -S -c <this file> BOOT_FD CONTROL_FD`: standard library only, nothing newer than Python
 3.9. Jobs come marshalled, and of socket only the C half is used: what json, socket and signal import took a
-third of a cold start. It holds no secret and no expected value. A solution can neither start processes nor
-send signals, so once its one process is reaped nothing of it is left.
+third of a cold start. A solution can neither start processes nor send signals, so once its one process is
+reaped nothing of it is left.
 """
 
 from __future__ import annotations
@@ -38,6 +42,8 @@ _OLDEST_ABI = 3
 """From here on a file cannot be truncated past the rules (Linux 6.2)."""
 _NEWEST_ABI = 6
 TMP = "/tmp"
+TERMS_BYTES = 1 << 10
+"""Room for one message: times, limits and a nonce."""
 COMMON = (
     *("bisect", "collections", "copy", "functools", "heapq", "itertools", "json"),
     *("math", "operator", "re", "string", "typing"),
@@ -148,50 +154,77 @@ def felt_s(pid: int, started: float) -> float:
 
 
 class Run:
-    """One job: the solution's processes, one after the other, and how the last of them ended."""
+    """One job: the solution's processes, one after the other, and how the last of them ended.
 
-    def __init__(self, request: dict[str, Any], reply_fd: int, boot: Boot) -> None:
-        self.request = request
+    The job itself stays behind its descriptor until a child reads it.
+    """
+
+    def __init__(self, terms: dict[str, Any], job_fd: int, reply_fd: int, boot: Boot) -> None:
+        self.terms = terms
+        self.job_fd = job_fd
         self.boot = boot
-        self.clock = Clock(request["wall_s"])
-        self.replies = boot.runner.Replies(reply_fd, request["nonce"])
+        self.clock = Clock(terms["wall_s"])
+        self.replies = boot.runner.Replies(reply_fd, terms["nonce"])
 
     def finish(self) -> str:
-        if self.request["entry_point"]:
-            pid = os.fork()
-            if pid == 0:
-                self.solve()
-            return self.clock.watch(pid, self.request["limits"]["cpu_s"])[0]
-        return self.finish_programs()
+        ending = self.finish_programs() if self.terms["num_programs"] else self.finish_process()[0]
+        os.close(self.job_fd)
+        os.close(self.replies.fd)
+        return ending
+
+    def finish_process(self, *program: int) -> tuple[str, int]:
+        """(ending, wait status) of one process; `program`: a test's number and the stdout for it."""
+        pid = os.fork()
+        if pid == 0:
+            self.solve(*program)
+        return self.clock.watch(pid, self.terms["limits"]["cpu_s"])
 
     def finish_programs(self) -> str:
         """Each test in a process of its own; the first that fails settles the verdict and ends the run."""
-        runner = self.boot.runner
-        for test, text in enumerate(self.request["inputs_N"]):
-            fds = runner.open_program(text)
-            pid = os.fork()
-            if pid == 0:
-                self.solve(*fds)
-            ending, status = self.clock.watch(pid, self.request["limits"]["cpu_s"])
-            exit_code = os.waitstatus_to_exitcode(status)
-            self.replies.send(test=test, stdout=runner.close_program(fds), exit=exit_code, ending=ending)
+        for test in range(self.terms["num_programs"]):
+            stdout_fd = os.memfd_create("stdout")
+            ending, status = self.finish_process(test, stdout_fd)
+            self.report(stdout_fd, test=test, exit=os.waitstatus_to_exitcode(status), ending=ending)
+            os.close(stdout_fd)
             if status != 0:
                 return ending
         return "exit"
 
-    def solve(self, *std_fds: int) -> NoReturn:
-        """In the child: confined, then the runner, which never returns."""
+    def report(self, stdout_fd: int, **fields: Any) -> None:
+        """In a child too: one answer's output is as good as the expected value to another."""
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self.boot.leave()
+                self.replies.send(**fields, stdout=self.boot.runner.text_in(stdout_fd))
+                os._exit(0)
+            finally:
+                os._exit(1)
+        if os.waitpid(pid, 0)[1] != 0:
+            raise OSError("what a program printed could not be sent")
+
+    def solve(self, *program: int) -> NoReturn:
+        """In the child: the job is read, then confined, then the runner, which never returns."""
+        runner = self.boot.runner
         try:
             self.boot.leave()
-            self.boot.runner.silence()
-            self.boot.runner.set_limits(self.request["limits"])
+            runner.silence()
+            job = self.read_job()
+            std_fds = (runner.file_of(job["inputs_N"][program[0]]), program[1]) if program else ()
+            runner.set_limits(self.terms["limits"])
             self.boot.confinement.enter()
         # Whatever it is, no solution has been touched, and the parent must hear of it.
         except BaseException as error:
             self.replies.send(broken=repr(error))
             os._exit(1)
-        self.boot.runner.run(self.request, std_fds, self.boot.values, self.replies)
+        runner.run(job, std_fds, self.boot.values, self.replies)
         os._exit(0)
+
+    def read_job(self) -> dict[str, Any]:
+        """From its beginning: the children of a run share one position in the file."""
+        os.lseek(self.job_fd, 0, os.SEEK_SET)
+        with open(self.job_fd, "rb") as stream:
+            return marshal.load(stream)
 
 
 class Boot:
@@ -221,11 +254,11 @@ def load(name: str, source: str) -> ModuleType:
     return module
 
 
-def receive_fds(control: _socket.socket) -> tuple[int, ...]:
-    """The descriptors of a job, none when the parent hung up."""
+def receive(control: _socket.socket) -> tuple[bytes, tuple[int, ...]]:
+    """A run's terms, and the descriptors of its job and of its replies; none when the parent hung up."""
     room = _socket.CMSG_LEN(2 * struct.calcsize("i"))
-    _, ancillary, _, _ = control.recvmsg(16, room)
-    return struct.unpack("ii", ancillary[0][2]) if ancillary else ()
+    terms, ancillary, _, _ = control.recvmsg(TERMS_BYTES, room)
+    return terms, struct.unpack("ii", ancillary[0][2]) if ancillary else ()
 
 
 def freeze() -> None:
@@ -253,17 +286,15 @@ def main() -> None:
     freeze()
     control.send(b"up")
     for number in itertools.count():
-        fds = receive_fds(control)
+        terms, fds = receive(control)
         if not fds:
             os._exit(0)
         if number == 1:
             warm_up()
-        request_fd, reply_fd = fds
-        with open(request_fd, "rb") as stream:
-            run = Run(marshal.load(stream), reply_fd, boot)
+        job_fd, reply_fd = fds
+        run = Run(marshal.loads(terms), job_fd, reply_fd, boot)
         ending = run.finish()
-        os.close(reply_fd)
-        felt = run.request["wall_s"] - run.clock.left
+        felt = run.terms["wall_s"] - run.clock.left
         control.send(
             boot.runner.json_of({"ending": ending, "felt_s": felt, "clean": boot.is_clean()}).encode()
         )

@@ -463,10 +463,68 @@ def test_a_checker_accepts_what_it_says() -> None:
     assert answer("print(1, 3)\nraise ValueError", program).status == "wrong"
 
 
-def test_a_checker_that_fails_is_nobodys_wrong_answer() -> None:
-    reference = {**calls(((12,), None)), "checker": "def check(given, expected, found): return 1 / 0"}
-    with pytest.raises(VerifierError, match="ZeroDivisionError"):
-        answer("def f(n): return 3", reference)
+@pytest.mark.parametrize(
+    ("checker", "why"),
+    [
+        ("def check(given, expected, found): return 1 / 0", "ZeroDivisionError"),
+        ("def check(given, expected, found): return 1", "found 1 for an answer"),
+        ("def check(given, expected, found): return type(found) is int and 12 // found < 0 or None", "None"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("def check(given, expected, found):\n    while True: pass", "cpu"),
+    ],
+)
+def test_a_checker_that_fails_is_nobodys_wrong_answer(checker: str, why: str) -> None:
+    reference = {**calls(((12,), 3)), "checker": checker}
+    with pytest.raises(VerifierError, match=why):
+        answer("def f(n): return 4", reference, SandboxLimits(cpu_s=1.0, wall_s=20.0))
+
+
+def test_a_checker_too_slow_for_all_tests_blames_no_right_answer() -> None:
+    slow = """
+import time
+def check(given, expected, found):
+    end = time.process_time() + 0.5
+    while time.process_time() < end: pass
+    return found == expected
+"""
+    reference = {**calls(*(((n,), n) for n in range(5))), "checker": slow}
+    with pytest.raises(VerifierError, match="cpu"):
+        answer("def f(n): return n", reference, SandboxLimits(cpu_s=1.0, wall_s=20.0))
+
+
+SORTED = "def check(given, expected, found): return sorted(found) == expected"
+PAIR_SUM = "def check(given, expected, found): return sum(map(int, found.split())) == int(expected)"
+ALL_PAIRS = """
+def check(given, expected, found):
+    return all(any(x == y for y in found) for x in found) and sorted(found) == expected
+"""
+
+
+@pytest.mark.parametrize(
+    ("reference", "code", "status"),
+    [
+        ({**calls(((), [1, 2])), "checker": SORTED}, "def f(): return [2, 1]", "correct"),
+        ({**calls(((), [1, 2])), "checker": SORTED}, "def f(): return None", "wrong"),
+        ({**calls(((), [1, 2])), "checker": SORTED}, "def f(): return [1, 'a']", "wrong"),
+        (
+            {**calls(((1,), [1, 2]), ((2,), [1])), "checker": SORTED},
+            "def f(n): return [1] * (n - 1)",
+            "wrong",
+        ),
+        ({**calls(((), [1, 2])), "checker": ALL_PAIRS}, "def f(): return [*range(100_000)]", "wrong"),
+        ({**programs(("3", "3")), "checker": PAIR_SUM}, "print(1, 2)", "correct"),
+        ({**programs(("3", "3")), "checker": PAIR_SUM}, "print('sorry')", "wrong"),
+        (
+            {**programs(("3", "3"), ("1", "1")), "checker": PAIR_SUM},
+            "print(('x', '0 1')[input() == '1'])",
+            "wrong",
+        ),
+    ],
+)
+def test_a_checker_that_fails_on_an_answer_only_has_refused_it(
+    reference: dict[str, Any], code: str, status: str
+) -> None:
+    assert answer(code, reference, SandboxLimits(cpu_s=1.0, wall_s=20.0)).status == status
 
 
 def test_lenient_sequences_and_tolerance() -> None:
