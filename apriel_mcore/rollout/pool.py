@@ -41,7 +41,7 @@ _ARRIVAL_POLL_S = 0.05
 
 
 class OtherBytes(ServerFailed):
-    """It read something else than was sent, or than the others did: it is damaged, or what there was to read."""
+    """It read something else than was sent, or than others did: it is damaged, or what there was to read."""
 
 
 class Weights(msgspec.Struct, frozen=True):
@@ -382,8 +382,8 @@ class ServerPool:
     async def _is_up_to_date(self, server: Life) -> bool:
         """Whether a new server has the current weights, by now; only under the swap lock.
 
-        What had to be received it may still have from the life before, on the same host; what there was to read
-        may have changed since it was written.
+        What had to be received it may still have from the life before, on the same host; what there was to
+        read may have changed since it was written.
         """
         if not self._weights.offers:
             return True
