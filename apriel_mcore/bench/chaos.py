@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this bench."""
     parser.add_argument("--faults", type=int, default=len(FAULTS), help="how many (default: each kind once)")
     parser.add_argument(
-        "--minutes", type=float, default=math.inf, help="no fault after that (default: no limit)"
+        "--minutes", type=float, default=math.inf, help="no fault after them (default: no limit)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of kinds, moments and victims")
     parser.add_argument("--steps", type=int, default=60, help="of each run, at most (default: 60)")
