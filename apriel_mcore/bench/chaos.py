@@ -16,6 +16,7 @@ bench-results/chaos-SEED.
 
 import argparse
 import asyncio
+import math
 import shutil
 import statistics
 import tempfile
@@ -47,6 +48,9 @@ MAX_TRIES = 30
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this bench."""
     parser.add_argument("--faults", type=int, default=len(FAULTS), help="how many (default: each kind once)")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="no fault after them (default: no limit)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of kinds, moments and victims")
     parser.add_argument("--steps", type=int, default=60, help="of each run, at most (default: 60)")
     parser.add_argument("--ranks", type=int, default=2, help="trainer ranks (default: 2)")
@@ -88,8 +92,10 @@ class Cycle:
 class Tale:
     """What happened."""
 
-    def __init__(self, kinds: Sequence[str]) -> None:
+    def __init__(self, kinds: Sequence[str], *, most: int, minutes: float) -> None:
         self._kinds = kinds
+        self._most = most
+        self._minutes = minutes
         self.start = time.monotonic()
         self.recovery_s: defaultdict[str, list[float]] = defaultdict(list)
         self.groups: Counter[str] = Counter()
@@ -101,6 +107,11 @@ class Tale:
     def num_faults(self) -> int:
         """So far."""
         return sum(map(len, self.recovery_s.values()))
+
+    @property
+    def is_enough(self) -> bool:
+        """No fault is wanted any more."""
+        return self.num_faults >= self._most or time.monotonic() - self.start > 60 * self._minutes
 
     def add(self, account: verdict.Account, job: Job) -> None:
         """A run came to its end."""
@@ -126,12 +137,12 @@ class Tale:
 
 
 async def _play(args: argparse.Namespace, folder: Path) -> Numbers:
-    random, tale = Random(args.seed), Tale(args.kinds)
+    random, tale = Random(args.seed), Tale(args.kinds, most=args.faults, minutes=args.minutes)
     world = World(folder)
     await world.open()
     cycle = Cycle([kind for kind in args.kinds if world.has_own_disk or kind != "disk_full"], random)
     try:
-        while tale.num_faults < args.faults and not tale.problems:
+        while not tale.is_enough and not tale.problems:
             job = Job(
                 world,
                 RunDir(world.disk / f"run{tale.runs}"),
@@ -140,10 +151,12 @@ async def _play(args: argparse.Namespace, folder: Path) -> Numbers:
                 ranks=args.ranks,
             )
             try:
-                await _one_run(world, job, random, tale, cycle, most=args.faults)
+                await _one_run(world, job, random, tale, cycle)
             finally:
                 job.end()
             tale.add(await asyncio.to_thread(verdict.judge, job, world.ledger), job)
+            if not tale.problems:
+                shutil.rmtree(job.run_dir.root)  # the disk is small
             print(f"run {tale.runs}: {job.attempts} attempts, {tale.num_faults} faults so far", flush=True)
     except AprielError as error:
         tale.problems.append(str(error))
@@ -159,10 +172,10 @@ async def _play(args: argparse.Namespace, folder: Path) -> Numbers:
     return tale.numbers()
 
 
-async def _one_run(world: World, job: Job, random: Random, tale: Tale, cycle: Cycle, *, most: int) -> None:
-    """A run to its end, under faults until there were `most`."""
+async def _one_run(world: World, job: Job, random: Random, tale: Tale, cycle: Cycle) -> None:
+    """A run to its end, under faults until there were enough."""
     while not await _steps(job, 1):
-        if tale.num_faults >= most:
+        if tale.is_enough:
             continue
         await asyncio.sleep(random.uniform(0.0, 1.0))
         kind, start = cycle.next(), time.monotonic()

@@ -40,6 +40,10 @@ _log = logging.getLogger(__name__)
 _ARRIVAL_POLL_S = 0.05
 
 
+class OtherBytes(ServerFailed):
+    """It read something else than was sent, or than others did: it is damaged, or what there was to read."""
+
+
 class Weights(msgspec.Struct, frozen=True):
     """What every server must serve; no offer stands for the checkpoint they start from."""
 
@@ -199,7 +203,10 @@ class ServerPool:
         if offer.receive and not self._acks:
             raise PoolError(f"no server is left that received version {offer.version}")
         while not self._acks:
-            await self._router.until_serving()
+            if self.needs_weights:  # who came back read other bytes: they changed after they were written
+                raise PoolError(f"no server that came back accepts version {offer.version}")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._router.until_serving(), self._patience.watch_s)
         order = [keeper.endpoint.name for keeper in self.fleet.keepers]
         return [self._acks[name] for name in order if name in self._acks]
 
@@ -325,9 +332,9 @@ class ServerPool:
         with timed("take weights", lane=name):
             ack = await server.client.take(offer, name=name)
         if offer.sent_R and (wrong := differences(ack, offer.sent_R, offer.version)):
-            raise ServerFailed("; ".join(wrong))
+            raise OtherBytes("; ".join(wrong))
         if self._read_R and ack.read_R != self._read_R:
-            raise ServerFailed(f"{name} read other bytes of version {ack.version} than those before it")
+            raise OtherBytes(f"{name} read other bytes of version {ack.version} than those before it")
         if self._recompute_kv:
             await server.client.recompute_kv()
         self._read_R = ack.read_R
@@ -375,15 +382,17 @@ class ServerPool:
     async def _is_up_to_date(self, server: Life) -> bool:
         """Whether a new server has the current weights, by now; only under the swap lock.
 
-        What had to be received it may still have from the life before, on the same host.
+        What had to be received it may still have from the life before, on the same host; what there was to
+        read may have changed since it was written.
         """
         if not self._weights.offers:
             return True
         try:
             await self._load(server)
         except ServerFailed as error:
-            if not self._weights.offers[-1].receive or not await server.client.is_healthy():
-                raise
+            lasting = bool(self._weights.offers[-1].receive) or isinstance(error, OtherBytes)
+            if not lasting or not await server.client.is_healthy():
+                raise  # to be tried again
             _log.warning("%s joins with the next version: %s", server.endpoint.name, error)
             return False
         return True

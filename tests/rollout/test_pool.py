@@ -10,7 +10,7 @@ from aiohttp import web
 from apriel_mcore.errors import PoolError
 from apriel_mcore.rollout.keeper import Patience
 from apriel_mcore.rollout.pool import ServerPool
-from apriel_mcore.seams import Ack, Offer, Sampling, arena_offer
+from apriel_mcore.seams import Ack, Offer, Sampling, Sent, arena_offer
 
 SAMPLING = Sampling(max_tokens=4, temperature=1.0, stop=("\n",))
 PATIENCE = Patience(
@@ -365,14 +365,35 @@ def test_a_server_that_fails_an_update_leaves_and_the_rest_go_on() -> None:
     _play(scenario)
 
 
-def test_a_successor_that_reads_other_bytes_does_not_serve() -> None:
+def test_a_successor_that_reads_other_bytes_waits_for_the_next_version() -> None:
     async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
         await pool.update_weights(arena_offer("/a", 2))
         fakes[1].digest = "other"
         await fakes[1].die()
-        await _until(lambda: fakes[1].starts == 1 + PATIENCE.restarts)
+        await _until(lambda: pool.metrics()["pool.joining"] == 1.0)
         await asyncio.sleep(0.05)
-        assert pool.metrics()["pool.serving"] == 1.0
+        assert pool.metrics()["pool.serving"] == 1.0 and fakes[1].starts == 2
+        assert not pool.needs_weights
+        fakes[1].digest = "d"
+        assert len(await pool.update_weights(arena_offer("/b", 3))) == 2
+
+    _play(scenario)
+
+
+def test_damage_that_every_server_finds_again_is_an_error_so_that_it_is_written_anew() -> None:
+    offer = arena_offer("/a", 1, sent_R=(Sent(num_tensors=3, num_bytes=10, digest="d"),))
+
+    async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
+        for fake in fakes:
+            fake.digest = "other"
+        with pytest.raises(PoolError, match="no server accepts version 1"):
+            await pool.update_weights(offer)
+        with pytest.raises(PoolError, match="no server that came back accepts version 1"):
+            await pool.update_weights(offer)
+        for fake in fakes:
+            fake.digest = "d"
+        await pool.update_weights(offer)
+        assert (await pool.generate((1,), SAMPLING)).version_first == 1
 
     _play(scenario)
 
@@ -537,12 +558,16 @@ def test_a_text_that_no_server_scores_is_an_error() -> None:
     _play(scenario, servers=1)
 
 
-def test_a_successor_must_read_what_was_sent() -> None:
+def test_the_only_server_that_reads_other_bytes_asks_for_the_weights_again() -> None:
     async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
         await pool.update_weights(arena_offer("/a", 1))
         fakes[0].digest = "other"
         await fakes[0].die()
-        with pytest.raises(PoolError, match="no rollout server is left"):
-            await pool.generate((1,), SAMPLING)
+        answer = asyncio.create_task(pool.generate((1,), SAMPLING))
+        await _until(lambda: pool.needs_weights)
+        assert not fakes[0].requests
+        fakes[0].digest = "d"
+        await pool.update_weights(arena_offer("/b", 1))
+        assert (await answer).version_first == 1
 
     _play(scenario, servers=1)
