@@ -30,6 +30,15 @@ def test_parallel_rows_verify_and_show_the_names_that_calls_must_use() -> None:
             assert tool["function"]["parameters"]["type"] == "object"
 
 
+def test_questions_that_no_function_answers_verify_without_a_call() -> None:
+    found = [item for _, item in bfcl.read(BfclSource(categories=("irrelevance", "live_irrelevance")))]
+    items = [item for item in found if isinstance(item, Item)]
+    assert (len(found), len(items)) == (1124, 1120)  # four rows offer no function
+    for item in items[::40]:
+        assert calls.verify(item.reference, item.reference["gold"]).success
+        assert calls.verify(item.reference, "").status == "no_answer"
+
+
 def test_java_arguments_are_shown_as_texts() -> None:
     found = [item for _, item in bfcl.read(BfclSource(categories=("simple_java",)))]
     item = next(item for item in found if isinstance(item, Item))
