@@ -27,7 +27,10 @@ def is_the_number(answer: str, gold: str, metadata: dict[str, Any]) -> bool:
 def _number(text: str) -> Decimal | None:
     """Exact; None for anything but a number, with or without a dollar sign."""
     read = _NUMBER.fullmatch(text.strip())
-    return Decimal("".join(read.group("sign", "size")).replace(",", "") + (read["power"] or "")) if read else None
+    if read is None:
+        return None
+    digits = "".join(read.group("sign", "size")).replace(",", "")
+    return Decimal(digits + (read["power"] or ""))
 
 
 def _as_asked(gold: str, metadata: dict[str, Any]) -> list[str]:

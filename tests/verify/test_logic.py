@@ -7,14 +7,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from apriel_mcore.data import wrong
 from apriel_mcore.errors import InputError
-from apriel_mcore.types import Verdict
+from apriel_mcore.types import Problem, Verdict
 from apriel_mcore.verify import logic
 from apriel_mcore.verify.logic import DENIED, check_task, self_check
 
 reasoning_gym = pytest.importorskip("reasoning_gym")
 from reasoning_gym.factory import DATASETS  # noqa: E402
 
+SLOW_TO_MAKE = {"arc_agi", "futoshiki", "knight_swap", "rearc", "sokoban", "tsumego", "zebra_puzzles"}
 PROBED = sorted(DATASETS.keys() - DENIED.keys())
 
 
@@ -115,6 +117,25 @@ def test_allowed_scorers_do_not_execute_hang_or_accept_junk(tmp_path: Path) -> N
             assert not verdict.success, f"{task} accepts {probe[:40]!r}"
             assert time.process_time() - start < 0.5, f"{task} is slow on {probe[:40]!r}"
             assert not mark.exists(), f"{task} executed {probe[:40]!r}"
+
+
+def test_no_changed_gold_is_accepted() -> None:
+    """Of every task that makes items quickly: other signs, a digit more or less, junk before, talk around."""
+    for task in sorted(set(PROBED) - SLOW_TO_MAKE):
+        for seed in (3, 4):
+            reference = generate(task, seed)
+            gold = reference["entry"]["answer"]
+            changed = Problem(
+                id=task,
+                domain="d",
+                source="s",
+                messages=(),
+                verifier="logic",
+                reference=reference | {"gold": gold},
+                split_key="k",
+            )
+            for text in wrong.answers(changed, num=50, seed=seed):
+                assert not verify(reference, text).success, f"{task}: {gold[:60]!r} and {text[:60]!r}"
 
 
 def test_a_recipe_may_count_near_misses() -> None:

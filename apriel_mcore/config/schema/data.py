@@ -89,7 +89,7 @@ BfclCategory = Literal[
 
 
 class BfclSource(Section, frozen=True, kw_only=True, tag_field="kind", tag="bfcl"):
-    """Categories of the Berkeley leaderboard, with their answers (none for irrelevance), from the bfcl-eval wheel."""
+    """Categories of the Berkeley leaderboard, from the bfcl-eval wheel; for irrelevance no call is right."""
 
     categories: Annotated[tuple[BfclCategory, ...], Meta(min_length=1)]
     part: Part = "split"
