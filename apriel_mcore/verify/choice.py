@@ -17,7 +17,7 @@ from apriel_mcore.types import Verdict
 from apriel_mcore.verify.answer import final_answer, last_boxed
 from apriel_mcore.verify.outcome import CORRECT, NO_ANSWER, failed, read_reference
 
-_IN_BOX = re.compile(
+_IN_BOX = re.compile(  # possessive: linear
     r"(?:\\(?:text|textbf|mathrm|mathbf)\s*+\{\s*+)?\(?\s*+([A-Z])\s*+[).:]?+\s*+\}?\s*+\.?"
 )
 """A letter alone: B, (B), \\text{B}. In "B) Paris" the text may as well deny it."""
