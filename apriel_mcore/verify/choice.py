@@ -32,7 +32,7 @@ _TAKEN_BACK = re.compile(
     r"|(?i:not)\b(?!\s+\(?[A-Z]\b)"
     r"|(?i:is|isn't|was|cannot|can't|may|might|seems)\b(?!\s+(?:the\s+)?(?:correct|right|best)\b))"
 )
-"""What follows a letter that does not stand alone: "B or C", "B, C", "B? No", "B is wrong"; "B, not C" does."""
+"""What follows a letter that does not stand alone: "B or C", "B, C", "B? No"; "B, not C" does."""
 _TAIL = 2000
 """Characters at the end of an answer in which prose is read."""
 

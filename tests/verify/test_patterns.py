@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import apriel_mcore.verify
+from apriel_mcore.verify import math
 from apriel_mcore.verify.alarm import OutOfTime, time_limit
 
 HEADS = (
@@ -86,11 +87,16 @@ def hostile(head: str, unit: str, tail: str, size: int) -> str:
     return head + unit * ((size - len(head) - len(tail)) // len(unit)) + tail
 
 
+def longest(scan: Scan) -> int:
+    """The readers of mathematics see no text above their judge's limit."""
+    return math.MAX_CHARS if scan.name.startswith(("latex.", "numerals.", "units.", "math.")) else LONG
+
+
 @pytest.mark.parametrize("scan", list(scans()), ids=lambda scan: scan.name)
 def test_time_grows_with_the_text(scan: Scan) -> None:
     spent = {parts: spent_s(scan, hostile(*parts, SHORT)) for parts in product(HEADS, UNITS, TAILS)}
     for parts in sorted(spent, key=spent.__getitem__)[-REPEATED:]:
-        assert spent_s(scan, hostile(*parts, LONG)) < LONGEST_CPU_S, parts
+        assert spent_s(scan, hostile(*parts, longest(scan))) < LONGEST_CPU_S, parts
 
 
 @pytest.mark.parametrize(
