@@ -159,8 +159,8 @@ def _checked(
 ) -> _Judgement:
     """What the problem's checker says, in a run of its own that starts when the solution has ended.
 
-    Where it fails on an answer it is asked about the expected outputs, of all tests as before, so that it gets
-    no more time for each: if it accepts that one, the checker works and the answer was nothing it could read.
+    Where it fails on an answer it is asked about the expected outputs, of all tests again, so that it has no
+    more time for each: if it accepts that one, the checker works and the answer was nothing it could read.
     VerifierError otherwise: that is nobody's wrong answer.
     """
     found = dict(_found(gold, first))
