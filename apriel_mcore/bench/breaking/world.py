@@ -34,6 +34,8 @@ CHECKPOINT_EVERY = 4
 _NEW_MOUNTS = 0x20000
 _PRIVATE = 0x44000
 _HUNG_AFTER_S = 8.0
+_START_S = 300.0
+"""Seconds where cores are free; at a load of 30 on two cores more than a minute."""
 _OURS = [sys.executable, "-m", "apriel_mcore.processes"]
 """What we start ends with us."""
 MAX_ATTEMPTS = 60
@@ -147,22 +149,30 @@ class World:
             [*module, *arguments], stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
         )
 
+    def check(self) -> None:
+        """Raises what ended our supervisor, without which nobody starts servers again."""
+        if self._watching.done():
+            self._watching.result()
+
     async def _supervise(self) -> None:
-        """Start servers again that died or hang."""
-        silent_since = [time.monotonic()] * NUM_SERVERS
+        """Start servers again that died or hang; one that has not answered yet is given the time to start."""
+        since = [time.monotonic()] * NUM_SERVERS
+        patience_s = [_START_S] * NUM_SERVERS
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2.0)) as http:
             while True:
                 await asyncio.sleep(0.5)
                 for number, port in enumerate(self._ports):
                     server = self._servers[number]
-                    if await _answers(http, port) or _is_young(server):
-                        silent_since[number] = time.monotonic()
-                    if server.poll() is None and time.monotonic() - silent_since[number] < _HUNG_AFTER_S:
+                    if await _answers(http, port):
+                        since[number], patience_s[number] = time.monotonic(), _HUNG_AFTER_S
+                    if _is_stopped(server):  # as it may be while it starts
+                        patience_s[number] = _HUNG_AFTER_S
+                    if server.poll() is None and time.monotonic() - since[number] < patience_s[number]:
                         continue
                     server.kill()
                     server.wait()
                     self._servers[number] = self._start_server(port)
-                    silent_since[number] = time.monotonic()
+                    since[number], patience_s[number] = time.monotonic(), _START_S
 
     # --- disk and clock --------------------------------------------------------------------------
 
@@ -243,6 +253,7 @@ class Job:
 
     def tend(self) -> bool:
         """Start it if it is down; True when it has come to its end. AprielError when it will not."""
+        self._world.check()
         if self._process and self._process.poll() is None:
             for process in psutil.Process(self._process.pid).children(recursive=True):
                 self.family.setdefault(process.pid, process)
@@ -351,16 +362,11 @@ async def _answers(http: aiohttp.ClientSession, port: int) -> bool:
         return False
 
 
-def _is_young(server: subprocess.Popen[bytes]) -> bool:
-    """It may still be starting."""
+def _is_stopped(server: subprocess.Popen[bytes]) -> bool:
     try:
-        return time.time() - psutil.Process(server.pid).create_time() < 60 and not _is_stopped(server)
+        return psutil.Process(server.pid).status() == psutil.STATUS_STOPPED
     except psutil.NoSuchProcess:
         return False
-
-
-def _is_stopped(server: subprocess.Popen[bytes]) -> bool:
-    return psutil.Process(server.pid).status() == psutil.STATUS_STOPPED
 
 
 def _matches(process: psutil.Process, word: str) -> bool:
