@@ -69,7 +69,7 @@ def _math(reference: dict[str, Any], rng: Random) -> Iterator[str]:
     """Golds of the forms that wrong_math.py knows, changed in value, order, shape, base, power or unit."""
     other = wrong_math.answers(reference["answer"])
     rng.shuffle(other)
-    wrap = "{}" if reference["format"] == "number" else "\\boxed{{{}}}"
+    wrap = "{}" if reference.get("format") == "number" else "\\boxed{{{}}}"
     yield from (wrap.format(text) for text in other)
 
 

@@ -33,7 +33,7 @@ class Reference(msgspec.Struct, frozen=True):
     """Gold of a math problem."""
 
     answer: str
-    format: Literal["boxed", "number"]
+    format: Literal["boxed", "number"] = "boxed"
     r"""boxed: the last `\boxed{}` counts; number: the whole final answer must be the number."""
 
 
