@@ -35,6 +35,10 @@ def read_tree(recipe: Path, *, seen: tuple[Path, ...] = ()) -> Tree:
     try:
         tree = tomllib.loads(recipe.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if seen:
+            raise ConfigError(
+                f"{seen[-1]}: extends {recipe}, which is not there; give the path from this file's folder"
+            ) from None
         raise ConfigError(f"{recipe}: no such recipe; `ls recipes/` shows those that ship") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
         raise ConfigError(f"{recipe}: not a TOML file: {error}") from None

@@ -139,6 +139,13 @@ def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
         load(tmp_path / "nothing.toml")
 
 
+def test_a_missing_parent_is_named_with_who_extends_it(tmp_path: Path) -> None:
+    child = tmp_path / "child.toml"
+    child.write_text('extends = "parent.toml"\n')
+    with pytest.raises(ConfigError, match=r"child\.toml: extends .*parent\.toml, which is not there"):
+        load(child)
+
+
 def test_extends_in_a_circle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text('extends = "b.toml"\n')
     (tmp_path / "b.toml").write_text('extends = "a.toml"\n')
