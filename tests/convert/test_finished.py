@@ -55,12 +55,15 @@ def assert_damage_is_found(call: Callable[[], report.Report], folder: Path, dama
     for path in files:
         kept, status = path.read_bytes(), path.stat()
         damage(path)
-        with pytest.raises(InputError, match=r"damaged since: .*; remove the folder, or") as refusal:
-            call()
-        assert path.name in str(refusal.value)
-        assert folder.is_dir(), "nothing finished is removed"
-        path.write_bytes(kept)
-        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # it may be another test's source
+        try:
+            with pytest.raises(InputError, match=r"damaged since: .*; remove the folder, or") as refusal:
+                call()
+            # One letter of a name changed in the metadata is a tensor that is missing, and is told so.
+            assert path.name in str(refusal.value) or path.name == ".metadata"
+            assert folder.is_dir(), "nothing finished is removed"
+        finally:
+            path.write_bytes(kept)
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # it may be another test's source
     assert call().found_finished
 
 

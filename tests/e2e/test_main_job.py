@@ -141,7 +141,9 @@ def test_stop_kill_resume_finish(tmp_path: Path) -> None:
     assert again == before, "a recorded batch is trained again as it was"
     last = [event for event in events if event["event"] == "step"][-1]
     assert sum(abs(last[f"trained_share.{d}"] - last[f"target_share.{d}"]) for d in ("math", "calls")) < 0.15
-    assert all(event["logprob_abs_diff"] <= 0.06 for event in events if event["event"] == "step")
+    for step in (event for event in events if event["event"] == "step"):
+        # Behind by a version, it is also what training changed.
+        assert step["logprob_abs_diff"] <= (0.06 if step["lag_mean"] == 0 else 0.3), step
     receipts = [json.loads(line) for line in (run_dir / "receipts.jsonl").read_text().splitlines()]
     assert max(receipt["version"] for receipt in receipts) == 5
     assert last["feed.pool.restarts"] == 1.0

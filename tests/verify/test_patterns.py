@@ -100,7 +100,7 @@ def test_time_grows_with_the_text(scan: Scan) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", [r"(a|a)*b", r"<answer>(.*?)</answer>", r"^[\W_]+|[\W_]+$", r"is\s*:?\s*B", r"[!?]+\)*(?=\s)"]
+    "pattern", [r"(a|a)*b", r"<answer>(.*?)</answer>", r"^[\W_]+|[\W_]+$", r"[!?]+\)*(?=\s)"]
 )
 def test_a_pattern_whose_time_does_not_is_found(pattern: str) -> None:
     slow = Scan(pattern, re.compile(pattern).findall)
