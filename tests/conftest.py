@@ -20,7 +20,8 @@ from torch import Tensor
 from apriel_mcore.config.schema import LocalServers
 from apriel_mcore.rollout.keeper import Patience
 from apriel_mcore.rollout.pool import ServerPool
-from apriel_mcore.rollout.server import ServerProcess, ServerSpec
+from apriel_mcore.rollout.server import ServerProcess
+from apriel_mcore.rollout.server_spec import ServerSpec
 
 settings.register_profile("long", max_examples=100_000, deadline=None)
 

@@ -19,7 +19,7 @@ from apriel_mcore.config.schema import (
     StreamPublish,
 )
 from apriel_mcore.launcher import Crew
-from apriel_mcore.rollout.server import SPARE_SEQS
+from apriel_mcore.rollout.server_spec import SPARE_SEQS
 from apriel_mcore.views import report, summary
 
 _MUSTER_S = 600.0

@@ -11,11 +11,10 @@ from apriel_mcore.errors import InputError
 from apriel_mcore.rollout.keeper import Endpoint, Patience
 from apriel_mcore.rollout.pool import ServerPool
 from apriel_mcore.rollout.reference import NoScorer, ReferenceScorer, Scorer, Tokenizer
-from apriel_mcore.rollout.server import (
+from apriel_mcore.rollout.server import RemoteServer, ServerProcess
+from apriel_mcore.rollout.server_spec import (
     SPARE_SEQS,
-    RemoteServer,
     Seat,
-    ServerProcess,
     ServerSpec,
     copies_of,
     transport_of,

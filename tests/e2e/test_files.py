@@ -20,7 +20,8 @@ from apriel_mcore.rollout.client import ServerFailed, VllmClient
 from apriel_mcore.rollout.event_loop import EventLoopThread
 from apriel_mcore.rollout.keeper import Patience
 from apriel_mcore.rollout.pool import ServerPool
-from apriel_mcore.rollout.server import ServerProcess, ServerSpec
+from apriel_mcore.rollout.server import ServerProcess
+from apriel_mcore.rollout.server_spec import ServerSpec
 from apriel_mcore.seams import Offer, Sampling
 from tests.e2e.test_stream import TEXT_T, Alone, Servers, Trainer, hf_logprobs, scored_by_hf
 

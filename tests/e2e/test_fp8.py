@@ -18,7 +18,8 @@ from apriel_mcore.config.schema import LocalServers, Parallel
 from apriel_mcore.rollout.client import ServerFailed, VllmClient
 from apriel_mcore.rollout.event_loop import EventLoopThread
 from apriel_mcore.rollout.pool import Patience, ServerPool
-from apriel_mcore.rollout.server import Device, ServerProcess, ServerSpec
+from apriel_mcore.rollout.server import ServerProcess
+from apriel_mcore.rollout.server_spec import Device, ServerSpec
 from apriel_mcore.seams import arena_offer
 from tests.e2e.test_stream import TEXT_T, Alone, Servers, Trainer, hf_logprobs
 

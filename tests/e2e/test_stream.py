@@ -23,7 +23,8 @@ from apriel_mcore.config.schema import LocalServers, Parallel
 from apriel_mcore.rollout.event_loop import EventLoopThread
 from apriel_mcore.rollout.keeper import Patience
 from apriel_mcore.rollout.pool import ServerPool
-from apriel_mcore.rollout.server import ServerProcess, ServerSpec
+from apriel_mcore.rollout.server import ServerProcess
+from apriel_mcore.rollout.server_spec import ServerSpec
 from apriel_mcore.seams import Ack, Offer, Sampling
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
