@@ -4,7 +4,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.tools/uv/bin/uv)
 PYTHON := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: quickstart test fuzz check bench bench-peers soak docs launcher slurm-test clean
+.PHONY: quickstart test fuzz check bench bench-peers chaos-test soak docs launcher slurm-test clean
 quickstart: $(READY)
 	.venv/bin/apriel fetch recipes/quickstart.toml
 	.venv/bin/apriel train recipes/quickstart.toml
@@ -45,6 +45,10 @@ slurm-test: $(READY) .venv-launch/.ready
 docs: .venv-docs/.ready
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
 	@echo "site/ is written; to read it: python3 -m http.server --bind 127.0.0.1 --directory site"
+
+# A dozen faults, each of another kind, on real runs of a small model.
+chaos-test: $(READY)
+	$(PYTHON) -m pytest -m chaos tests/bench/test_chaos.py
 
 # 200 faults of every kind on real runs of a small model: an hour or two on idle cores.
 soak: $(READY)

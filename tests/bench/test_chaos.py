@@ -1,4 +1,4 @@
-"""Runs under faults lose nothing. The long test is asked for: `pytest -m chaos tests/bench/test_chaos.py`."""
+"""Runs under faults lose nothing. The long test is asked for: `make chaos-test`."""
 
 import json
 import subprocess
