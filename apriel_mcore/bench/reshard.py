@@ -52,7 +52,7 @@ Chunk = dict[str, Tensor]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Shapes, rounds, and where the shared memory is."""
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["135m", "1b"])
     parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds; figures are medians")
     parser.add_argument("--directory", type=Path, default=Path("/dev/shm"), help="in-memory file system")
 
