@@ -23,7 +23,6 @@ from apriel_mcore.config.schema import (
     PuzzleSource,
     RunConfig,
     Source,
-    TemplateSource,
 )
 from apriel_mcore.data import jsonl, layouts, overlap, rows, templates
 from apriel_mcore.data.item import Item, Tool, Unusable
@@ -194,6 +193,8 @@ def _items(source: Source) -> Iterator[tuple[str, Item | Unusable]]:
     """Each item with its place, or what is wrong with the row at that place."""
     if isinstance(source, BfclSource):
         yield from bfcl.read(source)
+    elif isinstance(source, PuzzleSource):
+        yield from puzzles.read(source)
     elif isinstance(source, CollectedSource):
         for place, row in rows.read(source):
             try:
@@ -201,15 +202,8 @@ def _items(source: Source) -> Iterator[tuple[str, Item | Unusable]]:
             except Unusable as reason:
                 yield place, reason
     else:
-        yield from (("", item) for item in _made_or_written(source))
-
-
-def _made_or_written(source: TemplateSource | PuzzleSource | JsonlSource) -> list[Item]:
-    if isinstance(source, JsonlSource):
-        return jsonl.items(source)
-    if isinstance(source, PuzzleSource):
-        return puzzles.items(source)
-    return templates.items(source)
+        made = jsonl.items(source) if isinstance(source, JsonlSource) else templates.items(source)
+        yield from (("", item) for item in made)
 
 
 def _problem(

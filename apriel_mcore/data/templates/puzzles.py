@@ -1,14 +1,20 @@
-"""Puzzles of a reasoning-gym task, every gold answer as frequent as any other."""
+"""Puzzles of a reasoning-gym task, every gold answer as frequent as any other.
+
+generated -> distinct -> gold doubtful? -> evenly by answer -> items
+                              '------------------------------- unusable, with the reason
+"""
 
 from collections import Counter
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from apriel_mcore.config.schema import PuzzleSource
-from apriel_mcore.data.item import Item, Shot, conversation, evenly
+from apriel_mcore.data.item import Item, Shot, Unusable, conversation, evenly
+from apriel_mcore.data.templates import syllogisms
 from apriel_mcore.errors import InputError
 from apriel_mcore.verify.logic import check_task
 
@@ -34,36 +40,52 @@ def _letter_counting(facts: dict[str, Any]) -> str:
 SHORT = {"syllogism": _syllogism, "letter_counting": _letter_counting}
 """The same question in about two thirds of the tokens, from the entry's metadata."""
 
+DOUBTS: dict[str, Callable[[dict[str, Any]], Unusable | None]] = {"syllogism": syllogisms.doubt}
+"""Why the gold of an entry with this metadata is not to be trusted: tasks whose golds are partly wrong."""
+
+
+class _Made(NamedTuple):
+    usable: list[Entry]
+    unusable: list[tuple[str, Unusable]]
+
 
 def items(source: PuzzleSource) -> list[Item]:
-    """Exactly `source.size` items of `verify/logic`, the same for the same source.
+    """The items of `read`."""
+    return [item for _, item in read(source) if isinstance(item, Item)]
+
+
+def read(source: PuzzleSource) -> Iterator[tuple[str, Item | Unusable]]:
+    """Exactly `source.size` items of `verify/logic`, the same for the same source, after the entries that
+    were generated and are none; these have their number in the generator as their place.
 
     Answers too rare to have an equal share are left out. Examples are the shortest puzzles of their
     answer; which answers are shown, and in what order, is drawn anew for each item. InputError for an
     unknown or refused task, options that it does not take, or more items than it can make.
     """
     rng = Random(f"{source.task} {source.seed}")
-    entries = _entries(source)
+    entries, unusable = _entries(source)
+    yield from unusable
     examples = _examples(source.task, entries)
     if source.shots > len(examples):
         raise InputError(f"shots = {source.shots}: {source.task} has only {len(examples)} different answers")
     shown = {shot.question for shot in examples} if source.shots else set()
     asked = [entry for entry in entries if _question(source.task, entry) not in shown]
     chosen = evenly(_common(asked, source.size), _answer, source.size, rng)
-    return [_item(source.task, entry, rng.sample(examples, source.shots)) for entry in chosen]
+    for entry in chosen:
+        yield "", _item(source.task, entry, rng.sample(examples, source.shots))
 
 
-def _entries(source: PuzzleSource) -> list[Entry]:
+def _entries(source: PuzzleSource) -> _Made:
     """Distinct entries: a few more than `size`, or OVERSAMPLE times that where answers or entries are few."""
     enough = source.size + source.size // 8 + _MOST_SHOWN
-    entries = _generate(source, enough)
-    answers_are_many = len({_answer(entry) for entry in entries}) > enough // 2
-    if answers_are_many and len(entries) >= source.size + _MOST_SHOWN:
-        return entries
+    made = _generate(source, enough)
+    answers_are_many = len({_answer(entry) for entry in made.usable}) > enough // 2
+    if answers_are_many and len(made.usable) >= source.size + _MOST_SHOWN:
+        return made
     return _generate(source, OVERSAMPLE * enough)
 
 
-def _generate(source: PuzzleSource, size: int) -> list[Entry]:
+def _generate(source: PuzzleSource, size: int) -> _Made:
     check_task(source.task)
     import reasoning_gym  # two seconds
 
@@ -71,8 +93,20 @@ def _generate(source: PuzzleSource, size: int) -> list[Entry]:
         dataset = reasoning_gym.create_dataset(source.task, size=size, seed=source.seed, **source.options)
     except (ValueError, TypeError, AssertionError) as error:
         raise InputError(f"task = {source.task!r} with options {source.options}: {error}") from error
-    entries = {entry["question"]: _plain(dict(entry)) for entry in dataset}
-    return [entry for entry in entries.values() if _answer(entry).strip()]  # a few have no answer
+    entries = {entry["question"]: (number, _plain(dict(entry))) for number, entry in enumerate(dataset)}
+    made = _Made([], [])
+    for number, entry in entries.values():
+        if doubt := _doubt(source.task, entry):
+            made.unusable.append((f"entry {number} of seed {source.seed}", doubt))
+        else:
+            made.usable.append(entry)
+    return made
+
+
+def _doubt(task: str, entry: Entry) -> Unusable | None:
+    if not _answer(entry).strip():
+        return Unusable("no_answer", "the generator found none")
+    return DOUBTS[task](entry["metadata"]) if task in DOUBTS else None
 
 
 def _plain(entry: Entry) -> Entry:

@@ -5,10 +5,11 @@ from typing import Any
 
 import msgspec
 import pytest
+import reasoning_gym
 
 from apriel_mcore.config.schema import PuzzleSource
-from apriel_mcore.data.item import Item
-from apriel_mcore.data.templates import puzzles
+from apriel_mcore.data.item import Item, Unusable
+from apriel_mcore.data.templates import puzzles, syllogisms
 from apriel_mcore.errors import InputError
 from apriel_mcore.verify import logic
 
@@ -29,6 +30,20 @@ def test_gold_answers_come_in_equal_parts(source: dict[str, Any], answers: dict[
     assert len({item.split_key for item in made}) == 60
     assert all(logic.verify(item.reference, item.reference["gold"], solved_at=1.0).success for item in made)
     assert made == generate(**source)
+
+
+def test_puzzles_with_a_doubtful_gold_are_set_aside_with_the_reason() -> None:
+    found = list(puzzles.read(PuzzleSource(task="syllogism", size=60, seed=5)))
+    aside = [(place, item) for place, item in found if isinstance(item, Unusable)]
+    assert len(found) == len(aside) + 60
+    assert set(Counter(item.reason for _, item in aside)) == {"ambiguous", "wrong_gold"}
+    made = reasoning_gym.create_dataset("syllogism", size=10**4, seed=5)
+    for place, item in aside[:20]:
+        number = int(place.removeprefix("entry ").removesuffix(" of seed 5"))
+        doubt = syllogisms.doubt(made[number]["metadata"])
+        assert doubt is not None and doubt.reason == item.reason
+    kept = [item.reference["entry"] for _, item in found if isinstance(item, Item)]
+    assert all(syllogisms.doubt(entry["metadata"]) is None for entry in kept)
 
 
 def test_example_turns_come_in_either_order() -> None:
