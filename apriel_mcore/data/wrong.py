@@ -16,9 +16,6 @@ from apriel_mcore.types import Problem
 _MANY_SOLUTIONS = frozenset({"cryptarithm"})
 """Tasks of which another number may be another solution."""
 
-_ROUNDED = frozenset({"power_function"})
-"""Tasks that ask for so many significant digits, so that one more or less may be as right."""
-
 _LONE_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 _ROUNDS = 6
@@ -153,8 +150,7 @@ def _logic(reference: dict[str, Any], rng: Random) -> Iterator[str]:
     word = "".join(rng.choices("abcdefgh", k=6))
     variants = [f"{gold} {gold}", f"The answer is {gold}.", f"{gold} or {word}", word, f"not {gold}"]
     variants += [f"{word} {gold}", f"{word}\n{gold}"]
-    if reference["task"] not in _ROUNDED:
-        variants += _other_numbers(gold, rng)
+    variants += _other_numbers(gold, rng)
     digits = [place for place, symbol in enumerate(gold) if symbol.isdigit()]
     if digits and reference["task"] not in _MANY_SOLUTIONS:
         first = digits[0]

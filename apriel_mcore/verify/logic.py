@@ -17,7 +17,6 @@ from apriel_mcore.types import Verdict
 from apriel_mcore.verify.alarm import OutOfTime, time_limit
 from apriel_mcore.verify.answer import final_answer, tagged_or_bare_text
 from apriel_mcore.verify.logic_forms import is_of_its_form
-from apriel_mcore.verify.logic_numbers import TASKS as NUMBER_TASKS
 from apriel_mcore.verify.logic_numbers import is_the_number
 from apriel_mcore.verify.outcome import CORRECT, NO_ANSWER, failed, read_reference
 
@@ -27,6 +26,9 @@ FULL_SCORE = 1.0
 
 _EXECUTES = "its scorer executes the answer as code"
 _NO_GOLD = "its items have no reference answer that could be checked"
+WRONG_GOLDS = "part of its golds are wrong: "
+"""Of tasks whose entries no short rule can tell apart; tests/golds works them out again."""
+
 DENIED = {
     "binary_matrix": _EXECUTES,
     "countdown": _EXECUTES,
@@ -48,6 +50,21 @@ DENIED = {
     "rubiks_cube": _NO_GOLD,
     "rush_hour": _NO_GOLD,
     "composite": "it is not a task of its own",
+    "aiw": WRONG_GOLDS + "somebody is her own colleague, or the brother of a stranger is asked about",
+    "calendar_arithmetic": WRONG_GOLDS + "spans end before they start, and leap years are not told",
+    "decimal_arithmetic": WRONG_GOLDS + "the last digit, as rounded between the operations",
+    "family_relationships": WRONG_GOLDS + "parents-in-law are asked about the other way round",
+    "gsm_symbolic": WRONG_GOLDS + "899.05 pretzels are 899",
+    "knight_swap": WRONG_GOLDS + "moves of a knight that the board allows are not considered",
+    "mahjong_puzzle": WRONG_GOLDS + "a card that completes a set may pass",
+    "manipulate_matrix": WRONG_GOLDS + "horizontally mirrored is upside down, vertically left to right",
+    "number_sequence": WRONG_GOLDS + "another rule as simple goes on differently",
+    "power_function": WRONG_GOLDS + "-2^2 is 4",
+    "quantum_lock": WRONG_GOLDS + "buttons that only toggle the light make some sequences shorter",
+    "sentence_reordering": WRONG_GOLDS + "some repeat a word, many have another order as good",
+    "simple_geometry": WRONG_GOLDS + "polygons said to be convex have angles above 180 degrees",
+    "time_intervals": WRONG_GOLDS + "the last millisecond is cut off, and seconds are",
+    "tsumego": WRONG_GOLDS + "some moves capture nothing, or less than another",
 }
 
 # Their scorers compare boards of tuples, which became lists on the way through JSON.
@@ -88,7 +105,7 @@ def verify(reference: dict[str, Any], text: str, *, solved_at: float) -> Verdict
         return NO_ANSWER
     if len(answer) > MAX_CHARS:
         return failed("unparsable", f"longer than {MAX_CHARS} characters")
-    if puzzle.task in NUMBER_TASKS:
+    if puzzle.task == "number_format":
         right = is_the_number(answer, puzzle.entry.answer, puzzle.entry.metadata)
         return CORRECT if right else failed("wrong", "another number, or more than a number")
     if not is_of_its_form(puzzle.task, answer, puzzle.entry.answer):

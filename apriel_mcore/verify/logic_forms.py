@@ -21,11 +21,9 @@ _FORMS = {
         "kakurasu": _ROWS.format(cell="[01]"),
         "knights_knaves": rf"{_WHO_IS}(?:,? and {_WHO_IS}|, {_WHO_IS})*\.?",
         "polynomial_equations": rf"{_NUMBER}(?:,\s*+{_NUMBER})*+",
-        "quantum_lock": r"[A-Z](?:\s*\u2192\s*[A-Z])*",
         "sokoban": r"[UDLR]+",
         "survo": _ROWS.format(cell=r"-?\d+"),
         "tower_of_hanoi": rf"{_MOVE}(?:{_NEXT_LINE}{_MOVE})*+",
-        "time_intervals": r"\d+ days?|(?:\d+ days?, )?\d{1,3}:\d{2}(?::\d{2})?(?:\.\d+)?",
     }.items()
 }
 _EXACT = frozenset({"letter_jumble", "spell_backward"})

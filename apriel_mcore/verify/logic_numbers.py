@@ -1,18 +1,11 @@
-"""Is this the number? For tasks with one number as their answer, whose scorers allow another one.
-
-gsm_symbolic       its scorer does not see a sign, and reads 1 in "1,215"
-decimal_arithmetic its scorer lets the last digits differ
-number_format      its scorer takes numbers that are near, and so a digit more or less
-"""
+"""Is this the number? For number_format, whose scorer takes near ones, and so a digit more or less."""
 
 import re
 from decimal import Decimal
 from typing import Any
 
-TASKS = frozenset({"decimal_arithmetic", "gsm_symbolic", "number_format"})
-
 _NUMBER = re.compile(
-    r"(?P<sign>[+-]?)\$?(?P<size>(?:\d{1,3}(?:,\d{3})++|\d++)(?:\.\d++)?|\.\d++)(?P<power>[eE][+-]?\d{1,3})?",
+    r"(?P<sign>[+-]?)(?P<size>(?:\d{1,3}(?:,\d{3})++|\d++)(?:\.\d++)?|\.\d++)(?P<power>[eE][+-]?\d{1,3})?",
     re.ASCII,
 )
 
@@ -20,12 +13,12 @@ _NUMBER = re.compile(
 def is_the_number(answer: str, gold: str, metadata: dict[str, Any]) -> bool:
     """Equal to the gold, however written, or to the gold as its question writes it."""
     found = _number(answer)
-    written = _as_asked(gold, metadata) if "formatted_candidates" in metadata else []
+    written = _as_asked(gold, metadata)
     return found is not None and found in {_number(text) for text in (gold, *written)}
 
 
 def _number(text: str) -> Decimal | None:
-    """Exact; None for anything but a number, with or without a dollar sign."""
+    """Exact; None for anything but a number."""
     read = _NUMBER.fullmatch(text.strip())
     if read is None:
         return None

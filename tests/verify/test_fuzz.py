@@ -142,7 +142,7 @@ def _puzzles() -> list[tuple[dict[str, Any], str]]:
         "maze",
         "fraction_simplification",
     )
-    slow = ("knight_swap", "futoshiki", "sokoban", "zebra_puzzles")
+    slow = ("futoshiki", "sokoban", "zebra_puzzles")
     tasks = few if INPUTS < 10_000 else [task for task in DATASETS if task not in (*DENIED, *slow)]
     found = []
     for task in tasks:

@@ -40,8 +40,25 @@ def _letter_counting(facts: dict[str, Any]) -> str:
 SHORT = {"syllogism": _syllogism, "letter_counting": _letter_counting}
 """The same question in about two thirds of the tokens, from the entry's metadata."""
 
-DOUBTS: dict[str, Callable[[dict[str, Any]], Unusable | None]] = {"syllogism": syllogisms.doubt}
-"""Why the gold of an entry with this metadata is not to be trusted: tasks whose golds are partly wrong."""
+
+def _capitals(facts: dict[str, Any]) -> Unusable | None:
+    letter, text = facts["target_letter"], "".join(facts["span"])
+    if text.count(letter) == text.lower().count(letter):
+        return None
+    return Unusable("ambiguous", f"whether a capital {letter.upper()} counts")
+
+
+def _identity(facts: dict[str, Any]) -> Unusable | None:
+    return Unusable("ambiguous", "every number solves it") if facts["equation"] == "0 = 0" else None
+
+
+DOUBTS: dict[str, Callable[[dict[str, Any]], Unusable | None]] = {
+    "syllogism": syllogisms.doubt,
+    "letter_counting": _capitals,
+    "simple_equations": _identity,
+}
+"""Why the gold of an entry with this metadata is not to be trusted. Tasks with wrong golds that no short rule
+tells are denied (verify/logic.py)."""
 
 
 class _Made(NamedTuple):

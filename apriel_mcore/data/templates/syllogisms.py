@@ -57,7 +57,7 @@ def read(text: str) -> Statement[str]:
 
 
 def follows(premises: Sequence[Statement[str]], conclusion: Statement[str], *, may_be_empty: bool) -> bool:
-    """Whether the conclusion is true in every model of the premises. InputError for more than three classes."""
+    """Whether the conclusion is true in every model of the premises; InputError for over three classes."""
     statements = (*premises, conclusion)
     terms = dict.fromkeys(term for statement in statements for term in statement[1:])
     if len(terms) > 3:

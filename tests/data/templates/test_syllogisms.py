@@ -72,7 +72,7 @@ is one, or one for each class that must have a member and that may be another.""
     premises=st.lists(statements, min_size=2, max_size=2), conclusion=statements, may_be_empty=st.booleans()
 )
 def test_it_follows_where_no_small_universe_refutes_it(
-    premises: list[Statement[str]], conclusion: Statement[str], may_be_empty: bool
+    premises: tuple[Statement[str], ...], conclusion: Statement[str], may_be_empty: bool
 ) -> None:
     named = {term for statement in (*premises, conclusion) for term in statement[1:]}
     refuted = any(
