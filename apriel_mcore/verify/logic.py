@@ -61,6 +61,7 @@ DENIED = {
     "number_sequence": WRONG_GOLDS + "another rule as simple goes on differently",
     "power_function": WRONG_GOLDS + "-2^2 is 4",
     "quantum_lock": WRONG_GOLDS + "buttons that only toggle the light make some sequences shorter",
+    "rectangle_count": WRONG_GOLDS + "some drawings are also of another number of rectangles",
     "sentence_reordering": WRONG_GOLDS + "some repeat a word, many have another order as good",
     "simple_geometry": WRONG_GOLDS + "polygons said to be convex have angles above 180 degrees",
     "time_intervals": WRONG_GOLDS + "the last millisecond is cut off, and seconds are",

@@ -2,10 +2,10 @@
 
 import json
 import re
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from graphlib import CycleError, TopologicalSorter
-from itertools import pairwise, product
+from itertools import count, pairwise, product
 
 from tests.golds.sums import after
 
@@ -321,6 +321,34 @@ def swaps(board: dict[str, str], first: str) -> bool:
     return False
 
 
+def rectangle_count(question: str, gold: str) -> bool:
+    """Whether every way to take the drawing apart has as many rectangles."""
+    lines = question.split("grid below?\n", 1)[1].split("\n")
+    marks = {"#": 1, "\N{FULL BLOCK}": 2}
+    left = Counter(
+        {(r, c): marks[at] for r, line in enumerate(lines) for c, at in enumerate(line) if at in marks}
+    )
+    return set(apart(left)) == {int(gold)}
+
+
+def apart(left: Counter[Cell], taken: int = 0) -> Iterator[int]:
+    """Numbers of rectangles: the first cell that is left must be the upper left corner of one."""
+    if not (cells := +left):
+        yield taken
+        return
+    top, start = min(cells)
+    for end in count(start + 2):
+        if not all(left[top, c] > 0 for c in range(start, end + 1)):
+            return
+        for bottom in count(top + 1):
+            if left[bottom, start] <= 0 or left[bottom, end] <= 0:
+                break
+            edge = {(r, c) for r in (top, bottom) for c in range(start, end + 1)}
+            edge |= {(r, c) for c in (start, end) for r in range(top, bottom + 1)}
+            if bottom >= top + 2 and all(left[cell] > 0 for cell in edge):
+                yield from apart(left - Counter(edge), taken + 1)
+
+
 CHECKS: dict[str, Callable[[str, str], bool]] = {
     "binary_alternation": binary_alternation,
     "color_cube_rotation": color_cube_rotation,
@@ -334,6 +362,7 @@ CHECKS: dict[str, Callable[[str, str], bool]] = {
     "path_star": path_star,
     "pool_matrix": pool_matrix,
     "quantum_lock": quantum_lock,
+    "rectangle_count": rectangle_count,
     "rotate_matrix": rotate_matrix,
     "rotten_oranges": rotten_oranges,
     "shortest_path": shortest_path,
