@@ -66,7 +66,8 @@ def shortest_path(question: str, gold: str) -> bool:
 def maze(question: str, gold: str) -> bool:
     start, goal = re.search(r"from '(.)' \(start\) to '(.)' \(goal\)", question).groups()
     free = re.search(r"'(.)' = Passage", question)[1]
-    grid = [list(line) for line in question.split("```\n")[1].splitlines()]
+    drawn = question.split("```\n", 1)[1].rsplit("\n```\nLegend", 1)[0]  # a wall may be a ` too
+    grid = [list(line) for line in drawn.splitlines()]
     steps = reached(cells(grid, start), cells(grid, free + goal))
     return steps[next(iter(cells(grid, goal)))] == int(gold)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import reasoning_gym
 
-from apriel_mcore.data.templates.puzzles import DOUBTS
+from apriel_mcore.data.templates.doubts import doubt
 from apriel_mcore.verify.logic import DENIED, WRONG_GOLDS
 from tests.golds import grids, puzzles, sums, words
 
@@ -34,8 +34,7 @@ def is_right(task: str, entry: dict[str, Any]) -> bool:
 def entries(task: str, num: int, seed: int) -> list[dict[str, Any]]:
     """Of the first `num`, those with a gold that the product would use."""
     made = reasoning_gym.create_dataset(task, size=num, seed=seed)
-    doubt = DOUBTS.get(task, lambda _: None)
-    return [entry for entry in made if entry["answer"].strip() and doubt(entry["metadata"]) is None]
+    return [entry for entry in made if doubt(task, entry) is None]
 
 
 def main(num: int) -> None:

@@ -5,7 +5,7 @@ generated -> distinct -> gold doubtful? -> evenly by answer -> items
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from random import Random
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ import msgspec
 
 from apriel_mcore.config.schema import PuzzleSource
 from apriel_mcore.data.item import Item, Shot, Unusable, conversation, evenly
-from apriel_mcore.data.templates import syllogisms
+from apriel_mcore.data.templates.doubts import doubt
 from apriel_mcore.errors import InputError
 from apriel_mcore.verify.logic import check_task
 
@@ -39,26 +39,6 @@ def _letter_counting(facts: dict[str, Any]) -> str:
 
 SHORT = {"syllogism": _syllogism, "letter_counting": _letter_counting}
 """The same question in about two thirds of the tokens, from the entry's metadata."""
-
-
-def _capitals(facts: dict[str, Any]) -> Unusable | None:
-    letter, text = facts["target_letter"], "".join(facts["span"])
-    if text.count(letter) == text.lower().count(letter):
-        return None
-    return Unusable("ambiguous", f"whether a capital {letter.upper()} counts")
-
-
-def _identity(facts: dict[str, Any]) -> Unusable | None:
-    return Unusable("ambiguous", "every number solves it") if facts["equation"] == "0 = 0" else None
-
-
-DOUBTS: dict[str, Callable[[dict[str, Any]], Unusable | None]] = {
-    "syllogism": syllogisms.doubt,
-    "letter_counting": _capitals,
-    "simple_equations": _identity,
-}
-"""Why the gold of an entry with this metadata is not to be trusted. Tasks with wrong golds that no short rule
-tells are denied (verify/logic.py)."""
 
 
 class _Made(NamedTuple):
@@ -113,17 +93,11 @@ def _generate(source: PuzzleSource, size: int) -> _Made:
     entries = {entry["question"]: (number, _plain(dict(entry))) for number, entry in enumerate(dataset)}
     made = _Made([], [])
     for number, entry in entries.values():
-        if doubt := _doubt(source.task, entry):
-            made.unusable.append((f"entry {number} of seed {source.seed}", doubt))
+        if unusable := doubt(source.task, entry):
+            made.unusable.append((f"entry {number} of seed {source.seed}", unusable))
         else:
             made.usable.append(entry)
     return made
-
-
-def _doubt(task: str, entry: Entry) -> Unusable | None:
-    if not _answer(entry).strip():
-        return Unusable("no_answer", "the generator found none")
-    return DOUBTS[task](entry["metadata"]) if task in DOUBTS else None
 
 
 def _plain(entry: Entry) -> Entry:
