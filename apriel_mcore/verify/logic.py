@@ -51,6 +51,7 @@ DENIED = {
     "rush_hour": _NO_GOLD,
     "composite": "it is not a task of its own",
     "aiw": WRONG_GOLDS + "somebody is her own colleague, or the brother of a stranger is asked about",
+    "basic_arithmetic": WRONG_GOLDS + "some quotients are cut to whole numbers",
     "calendar_arithmetic": WRONG_GOLDS + "spans end before they start, and leap years are not told",
     "decimal_arithmetic": WRONG_GOLDS + "the last digit, as rounded between the operations",
     "family_relationships": WRONG_GOLDS + "parents-in-law are asked about the other way round",

@@ -137,7 +137,7 @@ def _puzzles() -> list[tuple[dict[str, Any], str]]:
     few = (
         "syllogism",
         "letter_counting",
-        "basic_arithmetic",
+        "chain_sum",
         "word_ladder",
         "maze",
         "fraction_simplification",

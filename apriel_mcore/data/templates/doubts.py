@@ -37,13 +37,6 @@ def _simple_equations(entry: _Entry) -> Unusable | None:
     )
 
 
-def _basic_arithmetic(entry: _Entry) -> Unusable | None:
-    """Quotients are made whole, except by a bracket with a sign."""
-    if "/ -(" not in entry["metadata"]["expression"]:
-        return None
-    return Unusable("wrong_gold", "the quotient is cut to a whole number")
-
-
 def _number_filtering(entry: _Entry) -> Unusable | None:
     """Of two equal numbers the gold has one twice."""
     numbers = entry["metadata"]["original_numbers"]
@@ -60,7 +53,6 @@ def _needle_haystack(entry: _Entry) -> Unusable | None:
 
 
 _DOUBTS: dict[str, Callable[[_Entry], Unusable | None]] = {
-    "basic_arithmetic": _basic_arithmetic,
     "letter_counting": _letter_counting,
     "needle_haystack": _needle_haystack,
     "number_filtering": _number_filtering,

@@ -27,8 +27,6 @@ def haystack(*said: str) -> dict[str, Any]:
         ("letter_counting", entry(target_letter="a", span=["at", "Ox"]), ""),
         ("simple_equations", entry(equation="0 = 0"), "ambiguous"),
         ("simple_equations", entry(equation="3*x = 0"), ""),
-        ("basic_arithmetic", entry(expression="5 / ( 2 + 3 )"), ""),
-        ("basic_arithmetic", entry(expression="5 / -( 2 + 4 )"), "wrong_gold"),
         ("number_filtering", entry(original_numbers=["81", "8.1", "81.00"]), "wrong_gold"),
         ("number_filtering", entry(original_numbers=["81", "8.1", "-81.0"]), ""),
         ("needle_haystack", haystack("Ann likes tea", "Bo likes rye"), ""),
@@ -41,7 +39,7 @@ def test_a_doubt_has_a_reason(task: str, found: dict[str, Any], reason: str) -> 
 
 
 @pytest.mark.parametrize(
-    "task", ["basic_arithmetic", "letter_counting", "needle_haystack", "number_filtering", "simple_equations"]
+    "task", ["letter_counting", "needle_haystack", "number_filtering", "simple_equations"]
 )
 def test_few_generated_entries_are_doubted(task: str) -> None:
     made = reasoning_gym.create_dataset(task, size=100, seed=3)
