@@ -1,8 +1,8 @@
 """Which tasks have golds that are wrong, or that another reading of the question contradicts?
 
-    python -m tests.golds.recompute [NUM]
+    python -m tests.golds.recompute [NUM [TASK ...]]
 
-NUM entries (50) of each task that can be worked out again, without those that the product sets aside.
+NUM entries (50) of each task that can be worked out again, or of these, without those that are set aside.
 Tasks that are denied for another reason, and those that ask for a rule to be guessed, are not asked.
 """
 
@@ -37,8 +37,8 @@ def entries(task: str, num: int, seed: int) -> Iterator[dict[str, Any]]:
     return (entry for entry in made if doubt(task, entry) is None)
 
 
-def main(num: int) -> None:
-    for task in TASKS:
+def main(num: int, tasks: list[str]) -> None:
+    for task in tasks or TASKS:
         asked = list(entries(task, num, seed=0))
         wrong = [entry for entry in asked if not is_right(task, entry)]
         state = "denied" if task in DENIED else ""
@@ -46,4 +46,4 @@ def main(num: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 50)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 50, sys.argv[2:])
