@@ -34,10 +34,11 @@ def _train(args: argparse.Namespace) -> None:
     with naming(args.recipe):
         preflight.require_kernels(config)
         preflight.check(config, run_dir, tell=lambda line: None)
-        with rundir.held(run_dir):
-            rundir.prepare(run_dir, config)
+    with rundir.held(run_dir):
+        rundir.prepare(run_dir, config)
+        with naming(args.recipe):
             launcher.train(config, run_dir)
-            _finish(run_dir)
+        _finish(run_dir)
 
 
 def _finish(run_dir: RunDir) -> None:

@@ -12,14 +12,7 @@ from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.config.tree import Tree
 from apriel_mcore.errors import did_you_mean
 
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    "int": int,
-    "float": float,
-    "str": str,
-    "bool": bool,
-    "array": list,
-    "object": dict,
-}
+_TYPES = {"int": int, "float": float, "str": str, "bool": bool, "array": list, "object": dict}
 """Python's, by the names in msgspec's messages."""
 _HOLDS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 
@@ -48,11 +41,12 @@ def _meant(schema: "_Schema", tree: Tree, path: str, text: str, field: re.Match[
     for place, value in _places(tree, re.findall(r"[^.\[\]]+|\[\.\.\.\]|\[\d+\]", path)):
         if field:
             is_there = field.group(1) == "contains unknown"
-            fits = (field.group(2) in value) == is_there != schema.knows(place, value, field.group(2))
+            fits = isinstance(value, dict) and (field.group(2) in value) == is_there
+            fits = fits and schema.knows(place, value, field.group(2)) != is_there
         elif got:
-            fits = isinstance(value, _TYPES[got.group(1)])
+            fits = isinstance(value, _TYPES.get(got.group(1), object))
         elif bound:
-            fits = not _HOLDS[bound.group(1)](value, float(bound.group(2)))
+            fits = isinstance(value, int | float) and not _HOLDS[bound.group(1)](value, float(bound.group(2)))
         else:
             fits = "'" not in text or repr(value) in text
         if fits:
@@ -110,10 +104,11 @@ class _Schema:
         return [kind for kind in self._types_at(path) if isinstance(kind, msgspec.inspect.StructType)]
 
     def knows(self, path: str, section: Tree, key: str) -> bool:
-        """Whether the variant of a section has the key."""
-        kinds = self.structs(path)
+        """Whether the variant of a section has the key, or it is the one that says which."""
         return any(
-            key in _names(kind) for kind in kinds if section.get(kind.tag_field or "", kind.tag) == kind.tag
+            key in (*_names(kind), kind.tag_field)
+            for kind in self.structs(path)
+            if section.get(kind.tag_field or "", kind.tag) == kind.tag
         )
 
     def is_free(self, path: str) -> bool:

@@ -61,6 +61,8 @@ def test_no_recipe_repeats_what_it_inherits(recipe: Path) -> None:
         ("model.kind=hub", ["model", "'hub'", "gguf_wheel, folder"]),
         ("domains.math.sources.sums.kind=csv", ["domains.math.sources.sums", "'csv'", "jsonl"]),
         ("domains.maths.ratio=0.1", ["domains.maths:", "`sources`", "did you mean `domains.math`"]),
+        ("domains.logic.sources.more.size=3", ["domains.logic.sources.more:", "`kind`"]),
+        ("domains.math.length_buffer=0", ["domains.math.length_buffer:", ">= 1"]),
         ("domains.math.ratio=2", ["domains.math.ratio:", "<= 1"]),
         ("domains.logic.sources.more.kind=template", ["domains.logic.sources.more:", "`name`"]),
         ("publish.message_mib=8", ["publish.message_mib", 'belongs to kind = "stream"']),
