@@ -83,7 +83,8 @@ def _hint(schema: "_Schema", key_path: str) -> str:
     if key in here:
         kinds = ", ".join(f'"{kind.tag}"' for kind in schema.structs(section) if key in _names(kind))
         return f"; it belongs to kind = {kinds}"
-    near = difflib.get_close_matches(key, here, n=1) or difflib.get_close_matches(key, schema.all_keys(), n=1)
+    elsewhere = schema.all_keys() - {key}
+    near = difflib.get_close_matches(key, here, n=1) or difflib.get_close_matches(key, elsewhere, n=1)
     if near:
         return f"; did you mean `{near[0]}`?"
     return f"; this section knows {', '.join(here)}" if here else "; `apriel show` prints the known keys"
@@ -126,7 +127,7 @@ class _Schema:
             words += [str(struct.tag) for struct in self.structs(section) if struct.tag_field == "kind"]
         return words
 
-    def all_keys(self) -> list[str]:
+    def all_keys(self) -> set[str]:
         """Every key of every section."""
         names: set[str] = set()
         waiting = [self._root]
@@ -137,7 +138,7 @@ class _Schema:
                 waiting += [member for field in kind.fields for member in _members(field.type)]
             elif isinstance(kind, msgspec.inspect.DictType):
                 waiting += list(_members(kind.value_type))
-        return sorted(names)
+        return names
 
     def _types_at(self, path: str) -> Sequence[msgspec.inspect.Type]:
         """What may stand at a dotted path, unions taken apart."""
