@@ -61,6 +61,8 @@ def check_problems(config: RunConfig, *, tell: Callable[[str], object]) -> None:
     dataset = problems.load(config, renderer)
     require_references(config, dataset, renderer)
     for name, rejected in dataset.rejected.items():
+        if not config.domains[name].sources:
+            continue
         out = ", ".join(f"{count} {reason}" for reason, count in rejected.items())
         counts = f"{len(dataset.train[name])} to train on, {len(dataset.held_out[name])} held out"
         tell(f"{name:<12} {counts}" + (f"; left out: {out}" if out else ""))
