@@ -361,7 +361,12 @@ def test_an_environment_without_engines_says_which_has_them(
         f"from apriel_mcore import cli; cli.main({command!r})"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,  # one that starts its engines after all would serve for ever
     )
     assert result.returncode == 2, result.stderr
     assert len(result.stderr.splitlines()) == 1
