@@ -3,29 +3,30 @@
 import random
 from collections import Counter
 
-from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.data import model_files, problems
 from apriel_mcore.data.problems import Dataset
 from apriel_mcore.data.prompts import Renderer
-from apriel_mcore.errors import InputError
+from apriel_mcore.errors import InputError, did_you_mean
+from apriel_mcore.views.terminal import add_columns, show
+
+_COUNTED = ("train", "held out", "rejected", "tokens p50", "p90", "max")
 
 
 def stats(config: RunConfig) -> None:
     """Print counts and prompt lengths of every source, and every reason for a reject with its first row."""
     dataset = problems.load(config, Renderer(model_files.config_folder(config.model)))
-    console = Console()
-    console.print(_counts(config, dataset))
-    console.print(_rejects(dataset))
-    console.print(_overlaps(config, dataset))
+    show(_counts(config, dataset))
+    show(_rejects(dataset))
+    show(_overlaps(config, dataset))
 
 
 def sample(config: RunConfig, *, domain: str | None, num: int) -> None:
     """Print `num` problems of a domain (None: of each), drawn with the recipe's seed, with their gold."""
     if domain is not None and domain not in config.domains:
-        raise InputError(f"--domain {domain}: the recipe has {', '.join(config.domains)}")
+        raise InputError(f"--domain {domain}: no such domain; {did_you_mean(domain, config.domains)}")
     renderer = Renderer(model_files.config_folder(config.model))
     dataset = problems.load(config, renderer)
     for name, found in dataset.train.items():
@@ -39,7 +40,8 @@ def sample(config: RunConfig, *, domain: str | None, num: int) -> None:
 
 
 def _counts(config: RunConfig, dataset: Dataset) -> Table:
-    table = Table("domain", "source", "train", "held out", "rejected", "tokens p50", "p90", "max")
+    table = Table()
+    add_columns(table, "domain", "source", *_COUNTED, words=2)
     for name, domain in config.domains.items():
         for source in domain.sources:
             train = [p for p in dataset.train[name] if p.source == source]
@@ -53,7 +55,7 @@ def _counts(config: RunConfig, dataset: Dataset) -> Table:
 
 
 def _rejects(dataset: Dataset) -> Table:
-    table = Table("domain", "source", "reason", "rows", "first")
+    table = Table("domain", "source", "reason", Column("rows", justify="right"), "first")
     found = Counter((r.domain, r.source, r.reason) for r in dataset.rejects)
     for key, count in found.most_common():
         first = next(r for r in dataset.rejects if (r.domain, r.source, r.reason) == key)
@@ -63,7 +65,7 @@ def _rejects(dataset: Dataset) -> Table:
 
 def _overlaps(config: RunConfig, dataset: Dataset) -> Table:
     """Which prompts are left out because another source or a benchmark has them too."""
-    table = Table("domain", "found also in", "rows")
+    table = Table("domain", "found also in", Column("rows", justify="right"))
     searched = ", ".join(config.data.decontaminate.benchmarks) or "none"
     table.caption = f"benchmarks searched for: {searched}"
     found = Counter(

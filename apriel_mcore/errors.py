@@ -14,6 +14,16 @@ AprielError                      exit 1
 `-- Preempted                    exit 75  stopped on request, after a checkpoint: run me again
 """
 
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message that refuses a name: the nearest of those that there are, else all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(word, names, n=1)
+    return f"did you mean `{near[0]}`?" if near else f"known: {', '.join(names)}"
+
 
 class AprielError(Exception):
     """Root of the tree; `exit_code` is what the process ends with."""

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from apriel_mcore.config.schema import RunConfig
@@ -21,6 +20,9 @@ from apriel_mcore.errors import InputError, VerifierError
 from apriel_mcore.seams import Judge
 from apriel_mcore.types import Problem
 from apriel_mcore.verify.configured import judges
+from apriel_mcore.views.terminal import add_columns, show
+
+_COLUMNS = ("domain", "source", "rejected rows", "gold", "accepted", "share", "wrong", "accepted wrongly")
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,12 +47,11 @@ def run(config: RunConfig, *, num_wrong: int, failures: Path | None) -> None:
     golds = [_Asked(p, p.reference["gold"]) for p in found if p.reference.get("gold")]
     changed = _changed(found, num_wrong, config.seed)
     refused, accepted = asyncio.run(_replay(config, golds, changed))
-    console = Console(width=140)
-    console.print(_table(dataset, golds, changed, refused, accepted))
+    show(_table(dataset, golds, changed, refused, accepted))
     for title, listed in (("gold refused", refused), ("wrong accepted", accepted)):
         for failure in listed:
             said = f"{failure.source} {failure.problem}: {failure.text[-100:]!r}: {failure.verdict[:200]}"
-            console.print(f"{title}: {said}", markup=False, highlight=False)
+            print(f"{title}: {said}")
     if failures is not None:
         failures.write_bytes(msgspec.json.Encoder().encode_lines([*refused, *accepted]))
 
@@ -102,9 +103,8 @@ def _table(
     refused: Sequence[Failure],
     accepted: Sequence[Failure],
 ) -> Table:
-    table = Table(
-        "domain", "source", "rejected rows", "gold", "accepted", "share", "wrong", "accepted wrongly"
-    )
+    table = Table()
+    add_columns(table, *_COLUMNS, words=2)
     asked = Counter((a.problem.domain, a.problem.source) for a in golds)
     missed = Counter((f.domain, f.source) for f in refused)
     tried = Counter((a.problem.domain, a.problem.source) for a in changed)

@@ -7,10 +7,11 @@ read on a laptop, before model and data are there.
 import shutil
 import socket
 from collections.abc import Callable
+from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 
-from apriel_mcore import fp8, kernels, sizing
+from apriel_mcore import fp8, kernels, processes, sizing
 from apriel_mcore.bridge import shape as model_shape
 from apriel_mcore.bridge.names import hf_tensors
 from apriel_mcore.bridge.scales import check_blocks, scales_for
@@ -26,9 +27,11 @@ from apriel_mcore.config.schema import (
     RemoteVerify,
     RunConfig,
 )
-from apriel_mcore.data import jsonl, model_files, overlap, rows
+from apriel_mcore.data import jsonl, model_files, overlap, problems, rows
+from apriel_mcore.data.prompts import Renderer
 from apriel_mcore.errors import ConfigError, InputError
 from apriel_mcore.rollout.configured import remote_token
+from apriel_mcore.rollout.reference import require_references
 from apriel_mcore.rundir import RunDir
 from apriel_mcore.verify.endpoint import read_judge_token
 from apriel_mcore.verify.service import read_token
@@ -44,6 +47,25 @@ def check(config: RunConfig, run_dir: RunDir, *, tell: Callable[[str], object]) 
     _check_ports(config)
     _check_tokens(config)
     _check_space(config, shape, run_dir, tell)
+
+
+def check_problems(config: RunConfig, *, tell: Callable[[str], object]) -> None:
+    """What the run would train on, read and rendered as its first rank will. InputError as it would raise.
+
+    Needs the tokenizer: a login node's environment, which has none, says so and leaves it to the job.
+    """
+    if find_spec("transformers") is None:
+        tell("problems     not read: this environment has no tokenizer (transformers); the run reads them")
+        return
+    renderer = Renderer(model_files.model_folder(config.model))
+    dataset = problems.load(config, renderer)
+    require_references(config, dataset, renderer)
+    for name, rejected in dataset.rejected.items():
+        if not config.domains[name].sources:
+            continue
+        out = ", ".join(f"{count} {reason}" for reason, count in rejected.items())
+        counts = f"{len(dataset.train[name])} to train on, {len(dataset.held_out[name])} held out"
+        tell(f"{name:<12} {counts}" + (f"; left out: {out}" if out else ""))
 
 
 def check_sizes(config: RunConfig, *, tell: Callable[[str], object]) -> ModelShape:
@@ -68,7 +90,9 @@ def check_sizes(config: RunConfig, *, tell: Callable[[str], object]) -> ModelSha
 
 
 def require_kernels(config: RunConfig) -> None:
-    """ConfigError where this environment cannot train as the recipe says."""
+    """ConfigError where this environment cannot train as the recipe says, ModuleNotFoundError where it cannot
+    train at all."""
+    processes.require("torch")
     kernels.require(kernels.find(), config.train)
 
 

@@ -10,6 +10,7 @@ import os
 import runpy
 import signal
 import sys
+from importlib.util import find_spec
 
 _PR_SET_PDEATHSIG = 1
 
@@ -22,6 +23,12 @@ def die_with_parent() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if os.getppid() != parent:  # it died before the call took effect
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def require(package: str) -> None:
+    """ModuleNotFoundError unless a child process in this environment can import it."""
+    if find_spec(package) is None:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
 
 
 def streaming_copies() -> dict[str, str]:

@@ -20,6 +20,7 @@ from apriel_mcore import __version__, checkpoint_folder, kernels
 from apriel_mcore.config.load import diff, dump, load
 from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.errors import AprielError, InputError
+from apriel_mcore.obs.runlog import read_events
 
 _REPORTED_PACKAGES = (
     "torch",
@@ -109,8 +110,15 @@ class RunDir(msgspec.Struct, frozen=True):
 
     @property
     def lock(self) -> Path:
-        """Locked by the command that works on the run."""
+        """Locked by the command that works on the run, whose process id is in it."""
         return self.root / "lock"
+
+    @property
+    def num_steps(self) -> int:
+        """Of the whole run, as its recipe says; 0 where it has none."""
+        if not self.recipe.is_file():
+            return 0
+        return tomllib.loads(self.recipe.read_text(encoding="utf-8"))["train"]["num_steps"]
 
     @property
     def digest(self) -> str:
@@ -124,6 +132,22 @@ class RunDir(msgspec.Struct, frozen=True):
     def attempts(self) -> int:
         """Attempts that have been started so far."""
         return len(list(self.logs.glob("launcher-attempt*.log")))
+
+
+def existing(root: Path) -> RunDir:
+    """The run in a directory; InputError where there is none, with those that lie near."""
+    run = RunDir(root)
+    if run.recipe.is_file() or run.events.is_file():
+        return run
+    found = "neither resolved.toml nor events.jsonl in it: no run" if root.exists() else "no such folder"
+    around = [folder for folder in root.parents if RunDir(folder).recipe.is_file()]
+    near = _runs_in(root) or around or _runs_in(root.parent)
+    remedy = f"did you mean {', '.join(map(str, near[:5]))}?" if near else "give that of a run, as runs/NAME"
+    raise InputError(f"{root}: {found}; {remedy}")
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    return sorted(recipe.parent for recipe in folder.glob("*/resolved.toml"))
 
 
 def check_same_recipe(run_dir: RunDir, config: RunConfig) -> None:
@@ -167,6 +191,15 @@ def check_resumable(run_dir: RunDir, config: RunConfig) -> None:
     )
 
 
+def is_finished(run_dir: RunDir, config: RunConfig) -> bool:
+    """Whether nothing is left to do: the last step is on disk and was evaluated."""
+    last = checkpoint_folder.folder_of(run_dir.checkpoints, config.train.num_steps)
+    return last in checkpoint_folder.complete(run_dir.checkpoints) and any(
+        (event["event"], event.get("step")) == ("eval", config.train.num_steps)
+        for event in read_events(run_dir.events)
+    )
+
+
 @contextmanager
 def held(run_dir: RunDir) -> Iterator[None]:
     """One command at a time works on a run directory; InputError when another one does.
@@ -175,19 +208,23 @@ def held(run_dir: RunDir) -> Iterator[None]:
     """
     is_new = not run_dir.root.exists()
     run_dir.root.mkdir(parents=True, exist_ok=True)
-    with run_dir.lock.open("w") as lock:
+    with run_dir.lock.open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
                 f"{run_dir.root}: another command works on this run; wait for it, or give another --run-dir"
             ) from None
+        lock.truncate(0)
+        print(os.getpid(), file=lock, flush=True)
         try:
             yield
         except AprielError as error:
             if is_new and error.exit_code == InputError.exit_code:
                 shutil.rmtree(run_dir.root)
             raise
+        finally:
+            lock.truncate(0)
 
 
 def prepare(run_dir: RunDir, config: RunConfig) -> None:

@@ -11,6 +11,17 @@ _LLAMA = {"model_type": "llama", "tie_word_embeddings": False, "max_position_emb
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "apriel_15b": json.loads((RECIPES / "shapes" / "apriel_15b" / "config.json").read_text()),
+    "smollm2_135m": _LLAMA
+    | {
+        "tie_word_embeddings": True,
+        "max_position_embeddings": 8192,
+        "hidden_size": 576,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "intermediate_size": 1536,
+        "vocab_size": 49152,
+    },
     "llama3_8b": _LLAMA
     | {
         "hidden_size": 4096,

@@ -1,6 +1,7 @@
 """Bad input ends with status 2 and one line that names where and what to do; nothing is written."""
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -11,7 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
-from apriel_mcore import cli, preflight
+from apriel_mcore import checkpoint_folder, cli, launcher, preflight
+from apriel_mcore.bench.made_run import make_run
 from apriel_mcore.config.load import load
 from apriel_mcore.errors import InputError
 from apriel_mcore.rundir import RunDir, prepare
@@ -146,6 +148,10 @@ def test_checkpoints_that_a_resumed_run_has_need_no_more_space(
         preflight.check(config, run_dir, tell=lambda line: None)
 
 
+ROOMY = ("rollout.servers.max_model_len=1024",)
+"""The tiny model's tokens are bytes."""
+
+
 class Checked(NamedTuple):
     code: int
     found: str
@@ -207,6 +213,46 @@ def test_a_small_model_on_gpus_passes_the_check(capsys: pytest.CaptureFixture[st
     assert "checkpoints" in found
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        (
+            "domains.logic.sources.syllogism.task=sylogism",
+            ["domains.logic.sources.syllogism", "'sylogism'", "did you mean `syllogism`"],
+        ),
+        (
+            "domains.logic.sources.syllogism.task=countdown",
+            ["domains.logic.sources.syllogism", "'countdown'", "executes the answer", "choose another"],
+        ),
+        (
+            "train.seq_len=64",
+            [
+                "domains.",
+                "no problem is left",
+                "train.seq_len = 64 less domains.",
+                "output budget of",
+                "raise",
+            ],
+        ),
+        ("domains.math.sources.sums.shots=9", ["domains.math.sources.sums", "shots = 9"]),
+    ],
+)
+def test_check_refuses_problems_that_train_would_refuse(
+    capsys: pytest.CaptureFixture[str], model: list[str], override: str, words: list[str]
+) -> None:
+    code, _, refusal = check(capsys, QUICKSTART, *model, override)
+    assert code == 2
+    assert len(refusal.splitlines()) == 1
+    for word in ["quickstart.toml", *words]:
+        assert word in refusal
+
+
+def test_check_counts_what_there_is_to_train_on(capsys: pytest.CaptureFixture[str], model: list[str]) -> None:
+    code, found, refusal = check(capsys, QUICKSTART, *model, *ROOMY)
+    assert (code, refusal) == (0, "")
+    assert re.search(r"math +\d+ to train on, \d+ held out", found)
+
+
 def test_check_reads_the_token_of_servers_that_run_already(
     capsys: pytest.CaptureFixture[str], model: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +266,31 @@ def test_check_reads_the_token_of_servers_that_run_already(
     assert "$APRIEL_SERVER_TOKEN" in refusal
     monkeypatch.setenv("APRIEL_SERVER_TOKEN", "t" * 32)
     assert check(capsys, QUICKSTART, *model, *elsewhere).code == 0
+
+
+def test_a_finished_run_is_not_started_again(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir, recipe = RunDir(make_run(tmp_path / "run", steps=4)), [QUICKSTART, *model, "train.num_steps=4"]
+    prepare(run_dir, load(Path(QUICKSTART), recipe[1:]))
+    partial = run_dir.checkpoints / "step_000004.partial"
+    partial.mkdir()
+    (partial / checkpoint_folder.STATE_FILE).write_text("{}")
+    checkpoint_folder.seal(partial, checkpoint_folder.folder_of(run_dir.checkpoints, 4), {})
+    monkeypatch.setattr(launcher, "train", lambda config, run_dir: pytest.fail("engines were started"))
+    cli.main(["train", *recipe, "--run-dir", str(run_dir.root)])
+    said = capsys.readouterr().out
+    assert "after 4 steps" in said
+    assert f"{run_dir.root}: finished; nothing was started" in said
+
+
+def test_overrides_may_stand_behind_options(capsys: pytest.CaptureFixture[str], model: list[str]) -> None:
+    cli.main(["data", "sample", QUICKSTART, "--domain", "math", *model, "--num", "1", *ROOMY])
+    assert capsys.readouterr().out.startswith("=== math / sums /")
+    with pytest.raises(SystemExit) as end:
+        cli.main(["data", "sample", QUICKSTART, "--nmu", "1"])
+    assert end.value.code == 2
+    assert "--nmu: `apriel data` has no such option; see `apriel data --help`" in capsys.readouterr().err
 
 
 def test_check_needs_no_torch(tmp_path: Path) -> None:
@@ -265,6 +336,43 @@ def test_help_answers_at_once_without_torch(command: list[str]) -> None:
     assert result.returncode == 0, result.stderr
     assert "usage: apriel" in result.stdout
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", QUICKSTART],
+        ["eval", QUICKSTART],
+        ["serve", QUICKSTART],
+        ["convert", "hf-to-mcore", "model", "checkpoint"],
+        ["data", "stats", QUICKSTART],
+        ["bench", "reshard"],
+        ["report", "runs/mine"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_an_environment_without_engines_says_which_has_them(
+    command: list[str], tmp_path: Path, tiny_llama: Path
+) -> None:
+    if QUICKSTART in command:
+        command = [*command, "model.kind=folder", f"model.path={tiny_llama}"]
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['torch', 'transformers', 'vllm', 'zstandard']))\n"
+        f"from apriel_mcore import cli; cli.main({command!r})"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,  # one that starts its engines after all would serve for ever
+    )
+    assert result.returncode == 2, result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert f"`apriel {command[0]}` needs " in result.stderr
+    assert f".venv/bin/apriel {' '.join(command)}" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == (["evals"] if command[0] == "eval" else [])
 
 
 def test_a_bench_reads_its_own_options(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

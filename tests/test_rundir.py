@@ -1,5 +1,7 @@
 """A run directory is continued only by its own recipe."""
 
+import json
+import os
 import re
 from pathlib import Path
 
@@ -8,7 +10,15 @@ import pytest
 from apriel_mcore.checkpoint_folder import STATE_FILE, folder_of, seal
 from apriel_mcore.config.load import load
 from apriel_mcore.errors import InputError, PoolError
-from apriel_mcore.rundir import RunDir, check_resumable, check_same_recipe, held, prepare
+from apriel_mcore.rundir import (
+    RunDir,
+    check_resumable,
+    check_same_recipe,
+    existing,
+    held,
+    is_finished,
+    prepare,
+)
 
 QUICKSTART = Path(__file__).parents[1] / "recipes" / "quickstart.toml"
 
@@ -100,3 +110,44 @@ def test_a_file_is_no_run_directory(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="is a file"):
         check_same_recipe(RunDir(tmp_path / "file"), load(QUICKSTART))
+
+
+def test_the_lock_tells_which_process_to_signal(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path / "run")
+    with held(run_dir):
+        with pytest.raises(InputError), held(run_dir):
+            raise AssertionError("not to be reached")
+        assert run_dir.lock.read_text() == f"{os.getpid()}\n"
+    assert run_dir.lock.read_text() == ""
+
+
+def test_a_run_is_finished_when_its_last_step_is_saved_and_evaluated(tmp_path: Path) -> None:
+    run_dir, config = RunDir(tmp_path / "run"), load(QUICKSTART)
+    prepare(run_dir, config)
+    partial = run_dir.checkpoints / "step_000030.partial"
+    partial.mkdir()
+    (partial / STATE_FILE).write_text("{}")
+    seal(partial, folder_of(run_dir.checkpoints, 30), {})
+    run_dir.events.write_text(json.dumps({"event": "eval", "time": 0.0, "step": 15}) + "\n")
+    assert not is_finished(run_dir, config)
+    with run_dir.events.open("a") as events:
+        events.write(json.dumps({"event": "eval", "time": 1.0, "step": 30}) + "\n")
+    assert is_finished(run_dir, config)
+    assert not is_finished(run_dir, load(QUICKSTART, ["train.num_steps=40"]))
+
+
+def test_a_wrong_path_of_a_run_names_those_that_lie_near(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path / "runs" / "mine")
+    prepare(run_dir, load(QUICKSTART))
+    assert existing(run_dir.root) == run_dir
+    for wrong, found in (
+        (tmp_path / "runs" / "mien", "no such folder"),
+        (tmp_path / "runs", "neither resolved.toml nor events.jsonl"),
+        (run_dir.checkpoints / "step_000010", "no such folder"),
+    ):
+        with pytest.raises(InputError) as error:
+            existing(wrong)
+        assert str(error.value).startswith(f"{wrong}: {found}")
+        assert f"did you mean {run_dir.root}?" in str(error.value)
+    with pytest.raises(InputError, match="give that of a run"):
+        existing(tmp_path / "elsewhere" / "x")

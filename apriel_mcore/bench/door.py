@@ -8,8 +8,9 @@ import platform
 from pathlib import Path
 from typing import Protocol, cast
 
-from rich.console import Console
 from rich.table import Table
+
+from apriel_mcore.views.terminal import show
 
 Numbers = dict[str, float | str]
 
@@ -33,7 +34,8 @@ def run(name: str, argv: list[str]) -> None:
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     bench.add_arguments(parser)
     args = parser.parse_args(argv)
-    numbers = bench.run(args) | _machine()
+    machine = _machine()
+    numbers = bench.run(args) | machine
     _show(name, numbers)
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
@@ -58,4 +60,4 @@ def _show(name: str, numbers: Numbers) -> None:
     table.add_column("value", justify="right")
     for key, value in numbers.items():
         table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
-    Console().print(table)
+    show(table)

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 from apriel_mcore.cli.arguments import Commands, recipe_command
-from apriel_mcore.errors import InputError
 
 
 def add(commands: Commands) -> None:
@@ -18,7 +17,6 @@ def add(commands: Commands) -> None:
     launch.add_argument("--seeds", type=int, nargs="+", default=[], help="an array: one run for each seed")
     launch.add_argument("--override", action="store_true", help="continue a run whose recipe changed")
     launch.add_argument("--dry-run", action="store_true", help="print all that would be sent, send nothing")
-    launch.set_defaults(reads_rest=True)  # KEY=VALUE may also stand behind options
 
     status = _launched(commands, "status", "where a launched run is")
     status.set_defaults(door=_status)
@@ -42,9 +40,7 @@ def _launch(args: argparse.Namespace) -> None:
     from apriel_mcore.cluster.folders import Launch
     from apriel_mcore.config.load import load
 
-    if flags := [word for word in args.rest if word.startswith("-")]:
-        raise InputError(f"{flags[0]}: no such option of `apriel launch`; `apriel launch --help` lists them")
-    config = load(args.recipe, [*args.overrides, *args.rest])
+    config = load(args.recipe, args.overrides)
     for remark in config.remarks():
         print(f"apriel: note: {remark}", file=sys.stderr)
     order = launch.prepare(

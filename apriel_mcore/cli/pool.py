@@ -23,9 +23,9 @@ def add(commands: Commands) -> None:
 
 
 def _list(args: argparse.Namespace) -> None:
-    from apriel_mcore.pool_door import show
+    from apriel_mcore.pool_door import show_servers
 
-    show(args.run_dir)
+    show_servers(args.run_dir)
 
 
 def _add(args: argparse.Namespace) -> None:

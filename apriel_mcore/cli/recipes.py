@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from apriel_mcore.cli.arguments import Commands, recipe_command
+from apriel_mcore.cli.arguments import Commands, naming, recipe_command
 from apriel_mcore.rundir import RunDir
 
 
@@ -35,10 +35,12 @@ def _check(args: argparse.Namespace) -> None:
     from apriel_mcore.config.load import load
 
     config = load(args.recipe, args.overrides)
-    if args.sizes_only:
-        preflight.check_sizes(config, tell=print)
-    else:
-        preflight.check(config, RunDir(Path("runs") / config.name), tell=print)
+    with naming(args.recipe):
+        if args.sizes_only:
+            preflight.check_sizes(config, tell=print)
+        else:
+            preflight.check(config, RunDir(Path("runs") / config.name), tell=print)
+            preflight.check_problems(config, tell=print)
 
 
 def _show(args: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from apriel_mcore.cli.arguments import Commands, recipe_command
+from apriel_mcore.cli.arguments import Commands, naming, recipe_command
 from apriel_mcore.rundir import RunDir
 
 
@@ -27,11 +27,17 @@ def _train(args: argparse.Namespace) -> None:
     if not args.override:
         rundir.check_same_recipe(run_dir, config)
     rundir.check_resumable(run_dir, config)
-    preflight.require_kernels(config)
-    preflight.check(config, run_dir, tell=lambda line: None)
+    if rundir.is_finished(run_dir, config):
+        _finish(run_dir)
+        print(f"{run_dir.root}: finished; nothing was started. More steps: train.num_steps=N --override")
+        return
+    with naming(args.recipe):
+        preflight.require_kernels(config)
+        preflight.check(config, run_dir, tell=lambda line: None)
     with rundir.held(run_dir):
         rundir.prepare(run_dir, config)
-        launcher.train(config, run_dir)
+        with naming(args.recipe):
+            launcher.train(config, run_dir)
         _finish(run_dir)
 
 

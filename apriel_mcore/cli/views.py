@@ -16,7 +16,7 @@ def add(commands: Commands) -> None:
     report = commands.add_parser("report", help="write report.html of a run")
     report.add_argument("run_dir", type=Path)
     report.set_defaults(door=_report)
-    compare = commands.add_parser("compare", help="print a table of several finished runs")
+    compare = commands.add_parser("compare", help="print a table of several runs")
     compare.add_argument("run_dirs", type=Path, nargs="+")
     compare.set_defaults(door=_compare)
     trace = commands.add_parser("trace", help="timeline of a run as a file for ui.perfetto.dev")

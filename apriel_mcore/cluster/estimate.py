@@ -23,6 +23,11 @@ def lines(config: RunConfig, site: Site) -> list[str]:
         shape = model_shape.read(model_files.config_folder(config.model))
     except InputError as error:
         return [f"unknown here: {error}"]
+    if config.train.device == "cpu":
+        return [
+            'memory       train.device = "cpu": no GPU to size',
+            "time         no profile of this hardware: the first steps will tell (`apriel status`)",
+        ]
     return [*sizing.describe(config, shape), *_time(config, shape, site)]
 
 
@@ -38,8 +43,6 @@ def require_fit(config: RunConfig) -> None:
 
 
 def _time(config: RunConfig, shape: ModelShape, site: Site) -> list[str]:
-    if config.train.device == "cpu":
-        return ["time         no profile of this hardware: the first steps will tell (`apriel status`)"]
     if missing := sorted(set(config.domains) - set(ASSUMED)):
         return [f"time         lengths of the domains {', '.join(missing)} are unknown"]
     question = search.Question(

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import tomli_w
 
+from apriel_mcore.config.complaint import explain
 from apriel_mcore.config.load import parse_override, read_tree
 from apriel_mcore.config.schema.site import Site
 from apriel_mcore.config.tree import merge
@@ -22,8 +23,7 @@ def load(file: Path, overrides: Sequence[str] = ()) -> Site:
     try:
         return msgspec.convert(tree, Site)
     except msgspec.ValidationError as error:
-        complaint, _, path = str(error).partition(" - at `$")
-        raise ConfigError(f"{file}: {path.strip('.`') or 'cluster'}: {complaint}") from None
+        raise ConfigError(f"{file}: {explain(str(error), tree, Site)}") from None
 
 
 def dump(site: Site) -> str:

@@ -126,17 +126,40 @@ def require_problems(config: RunConfig, dataset: Dataset) -> None:
     for name, domain in config.domains.items():
         if domain.ratio > 0 and not dataset.train[name]:
             first = next((f"; first: {r.place}: {r.detail}" for r in dataset.rejects if r.domain == name), "")
+            rejected = dataset.rejected[name]
+            remedy = "add rows, or correct the source's layout"
             raise InputError(
-                f"domains.{name}: no problem is left to train on (rejected: {dataset.rejected[name]}{first}; "
-                f"prompts may have up to {_longest(config, name)} tokens): add rows, correct the "
-                "source's layout, or raise rollout.servers.max_model_len and train.seq_len"
+                f"domains.{name}: no problem is left to train on (rejected: {rejected}{first}): "
+                + (_more_room(config, name) if "too_long" in rejected else remedy)
             )
 
 
+def _more_room(config: RunConfig, name: str) -> str:
+    room, budget = _room(config), _budget(config, name)
+    least = min(room.values())
+    keys = " and ".join(key for key, length in room.items() if length == least)
+    return (
+        f"{keys} = {least} less domains.{name}'s output budget of {budget} leaves {least - budget} tokens "
+        "to a prompt; raise the one or lower the other"
+    )
+
+
 def _longest(config: RunConfig, name: str) -> int:
-    """Tokens that a prompt of a domain may have: every stage's budget must fit behind it."""
-    room = min(config.rollout.servers.max_model_len, config.train.seq_len)
-    return room - max(stage.budget_of(name) for stage in config.stages())
+    """Tokens that a prompt of a domain may have."""
+    return min(_room(config).values()) - _budget(config, name)
+
+
+def _room(config: RunConfig) -> dict[str, int]:
+    """Tokens that a prompt and its answer may have, by the key that says so."""
+    return {
+        "train.seq_len": config.train.seq_len,
+        "rollout.servers.max_model_len": config.rollout.servers.max_model_len,
+    }
+
+
+def _budget(config: RunConfig, name: str) -> int:
+    """The most that a stage gives the answers of a domain."""
+    return max(stage.budget_of(name) for stage in config.stages())
 
 
 def set_aside(dataset: Dataset, refused: Mapping[str, str]) -> Dataset:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from apriel_mcore.errors import InputError
+from apriel_mcore.errors import InputError, did_you_mean
 
 _REMEDY = "run `apriel fetch RECIPE`"
 
@@ -47,7 +47,7 @@ class WheelCache:
     def pin(self, name: str) -> Wheel:
         """The pin of a wheel; InputError when wheels.toml has none."""
         if name not in self._pins:
-            raise InputError(f"no wheel named {name!r} is pinned; known: {', '.join(self._pins)}")
+            raise InputError(f"no wheel named {name!r} is pinned; {did_you_mean(name, self._pins)}")
         return self._pins[name]
 
     def fetch(self, names: Iterable[str]) -> list[Path]:

@@ -15,7 +15,7 @@ from msgspec import Meta
 from apriel_mcore.config.schema import BfclSource, Domain, FilesSource, HuggingFaceSource, WheelSource
 from apriel_mcore.config.schema.fields import NonNegative, Positive, Section
 from apriel_mcore.config.tree import Tree, merge
-from apriel_mcore.errors import ConfigError, InputError
+from apriel_mcore.errors import ConfigError, InputError, did_you_mean
 
 Verifier = Literal["math", "choice", "code", "instruction", "calls", "logic"]
 
@@ -70,7 +70,7 @@ def choose(asked: str, known: dict[str, Benchmark]) -> tuple[str, Benchmark]:
     """The benchmark of `NAME`, or of `NAME=FILE` with a local copy of its rows."""
     name, has_file, file = asked.partition("=")
     if name not in known:
-        raise InputError(f"--on {asked}: no benchmark {name!r}; known: domains, {', '.join(known)}")
+        raise InputError(f"--on {asked}: no benchmark {name!r}; {did_you_mean(name, ['domains', *known])}")
     benchmark = known[name]
     if not has_file:
         return name, benchmark

@@ -3,6 +3,7 @@
 Shape suffixes: _P problems, in the order of `problem_ids`.
 """
 
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -138,6 +139,50 @@ def write(result: Result, path: Path) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
     partial.replace(path)
+
+
+def add(result: Result, path: Path) -> tuple[Result, Path | None]:
+    """Write a result without losing what the file holds; returns what was written, and where the rest went.
+
+    Points of the same questions to the same model are joined, the later one of a budget taking the earlier
+    one's place. Any other result is moved to NAME.1.json, NAME.2.json and so on, the first that is free.
+    """
+    moved = None
+    if path.exists():
+        joined = _joined(path, result)
+        if joined is None:
+            moved = next(free for n in count(1) if not (free := path.with_suffix(f".{n}.json")).exists())
+            path.rename(moved)
+        result = joined or result
+    write(result, path)
+    return result, moved
+
+
+def _joined(path: Path, later: Result) -> Result | None:
+    """The result in a file with the points of a later one; None where they do not belong together."""
+    try:
+        earlier = read(path)
+    except InputError:  # of another version
+        return None
+    if (earlier.subject.digest, earlier.recipe) != (later.subject.digest, later.recipe):
+        return None
+    if [_questions(task) for task in earlier.tasks] != [_questions(task) for task in later.tasks]:
+        return None
+    tasks = [
+        msgspec.structs.replace(new, points=_union(old.points, new.points))
+        for old, new in zip(earlier.tasks, later.tasks, strict=True)
+    ]
+    return msgspec.structs.replace(later, tasks=tasks)
+
+
+def _questions(task: TaskResult) -> TaskResult:
+    return msgspec.structs.replace(task, points=[])
+
+
+def _union(earlier: list[Point], later: list[Point]) -> list[Point]:
+    """In the order in which one evaluation has them."""
+    points = {(point.forced, point.budget): point for point in (*earlier, *later)}
+    return [points[key] for key in sorted(points)]
 
 
 def read(path: Path) -> Result:

@@ -2,7 +2,8 @@
 
 subject --model folder--> renderer --> tasks --golds accepted?--> answers + verdicts --> RESULT.json
 
-OUT/NAME.json          the result
+OUT/NAME.json          the result; other budgets of the same questions are joined to it
+OUT/NAME.1.json        an earlier result of that name with other questions, or of another model
 OUT/generations/*      every answer, by content: what is on record is not generated again
 OUT/models/*           a converted checkpoint, while it is evaluated
 OUT/logs/*             of the servers
@@ -26,10 +27,11 @@ from apriel_mcore.evaluation.benchmark import definitions
 from apriel_mcore.evaluation.generations import GenerationFile
 from apriel_mcore.evaluation.host import Host, host_of
 from apriel_mcore.evaluation.measure import Measure
-from apriel_mcore.evaluation.result import Point, Result, TaskResult, write
+from apriel_mcore.evaluation.result import Point, Result, TaskResult, add
 from apriel_mcore.evaluation.subject import Subject
 from apriel_mcore.evaluation.tasks import Scope, Task
 from apriel_mcore.verify.configured import Judges, judges
+from apriel_mcore.views.terminal import show
 
 _STDERR = Console(stderr=True, highlight=False, soft_wrap=True)
 _AHEAD = 2
@@ -67,9 +69,11 @@ def run(config: RunConfig, order: Order) -> Result:
         time=time.time(),
     )
     path = order.out / f"{order.subject.name}.json"
-    write(result, path)
+    result, moved = add(result, path)
+    if moved:
+        _STDERR.print(f"{path} held another evaluation, which is now {moved}")
     subjects.forget(order.subject, order.out)
-    table.printer().print(table.of(result))
+    show(table.of(result))
     print(path)
     return result
 

@@ -4,7 +4,7 @@ As in the paper (arXiv 2604.02007: step 250 of 400, by held-out accuracy), from 
 The best of many noisy numbers looks better than it is: its lead over the next is told with its noise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import sqrt
 from pathlib import Path
 
@@ -14,9 +14,9 @@ from rich.table import Table
 from apriel_mcore import checkpoint_folder
 from apriel_mcore.checkpoints import best_steps
 from apriel_mcore.errors import InputError
-from apriel_mcore.evaluation import table
 from apriel_mcore.obs.runlog import Event, read_events
-from apriel_mcore.rundir import RunDir
+from apriel_mcore.rundir import RunDir, existing
+from apriel_mcore.views.terminal import add_columns, show
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,18 +33,18 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
 def run(run_dir: Path, *, from_step: int) -> Path:
     """Print the candidates and the folder of the best one. InputError when the run has none."""
-    paths = RunDir(run_dir)
+    paths = existing(run_dir)
     candidates = _candidates(paths, from_step)
     chosen = best_steps({one.step: one.accuracy for one in candidates}, paths.checkpoints, 1)
     if not chosen:
         raise InputError(
-            f"{run_dir}: no checkpoint from step {from_step} on was evaluated; set checkpoint.every and "
-            "eval.every so that they meet, or measure checkpoints with `apriel eval`"
+            f"{run_dir}: no checkpoint from step {from_step} on was evaluated: {paths.checkpoints} has those "
+            f"of steps {_listed(_saved(paths))}, {paths.events} evaluations at {_listed(_evals(paths))}; set "
+            "checkpoint.every and eval.every so that they meet, or measure checkpoints with `apriel eval`"
         )
     best = next(one for one in candidates if one.step in chosen)
-    console = table.printer()
-    console.print(_table(run_dir, candidates, best))
-    console.print(_lead(candidates, best))
+    show(_table(run_dir, candidates, best))
+    print(_lead(candidates, best))
     folder = checkpoint_folder.folder_of(paths.checkpoints, best.step)
     print(folder)
     return folder
@@ -52,9 +52,20 @@ def run(run_dir: Path, *, from_step: int) -> Path:
 
 def _candidates(paths: RunDir, from_step: int) -> list[Candidate]:
     """Evaluated checkpoints that are still there, by step."""
-    saved = {checkpoint_folder.step_of(folder) for folder in checkpoint_folder.complete(paths.checkpoints)}
-    evals = {event["step"]: event for event in read_events(paths.events) if event["event"] == "eval"}
-    return [_candidate(evals[step]) for step in sorted(saved & evals.keys()) if step >= from_step]
+    evals = _evals(paths)
+    return [_candidate(evals[step]) for step in sorted(_saved(paths) & evals.keys()) if step >= from_step]
+
+
+def _saved(paths: RunDir) -> set[int]:
+    return {checkpoint_folder.step_of(folder) for folder in checkpoint_folder.complete(paths.checkpoints)}
+
+
+def _evals(paths: RunDir) -> dict[int, Event]:
+    return {event["step"]: event for event in read_events(paths.events) if event["event"] == "eval"}
+
+
+def _listed(steps: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(steps))) or "none"
 
 
 def _candidate(event: Event) -> Candidate:
@@ -83,8 +94,7 @@ def _lead(candidates: Sequence[Candidate], best: Candidate) -> str:
 def _table(run_dir: Path, candidates: Sequence[Candidate], best: Candidate) -> Table:
     made = Table(title=f"{run_dir.name}: evaluated checkpoints")
     names = list(best.domains)
-    for name in ("step", "mean", *names):
-        made.add_column(name, justify="right")
+    add_columns(made, "step", "mean", *names, words=0)
     for one in candidates:
         cells = [f"{one.domains[name]:.3f} ({one.tokens[name]:.1f})" for name in names]
         mark = "*" if one.step == best.step else ""

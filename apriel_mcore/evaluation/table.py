@@ -1,12 +1,10 @@
 """A result as a table for the terminal."""
 
-import sys
-
-from rich.console import Console
 from rich.table import Table
 
 from apriel_mcore.evaluation.estimates import Interval
 from apriel_mcore.evaluation.result import Point, Result, TaskResult, means
+from apriel_mcore.views.terminal import add_columns
 
 _COLUMNS = (
     "task",
@@ -22,20 +20,10 @@ _COLUMNS = (
 )
 
 
-_FILE_WIDTH = 140
-"""Of tables that go into a file or a pipe, which has no width of its own."""
-
-
-def printer() -> Console:
-    """Writes tables to standard output."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
-
-
 def of(result: Result) -> Table:
     """A row for each task and budget; then the means over tasks, which weigh the same."""
     table = Table(title=f"{result.subject.name} ({result.subject.kind}, {result.subject.digest[:12]})")
-    for name in _COLUMNS:
-        table.add_column(name, justify="left" if name == "task" else "right")
+    add_columns(table, *_COLUMNS)
     for task in result.tasks:
         for point in task.points:
             table.add_row(*_row(task, point))

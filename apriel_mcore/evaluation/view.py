@@ -8,11 +8,12 @@ import msgspec
 from rich.table import Table
 
 from apriel_mcore.errors import InputError
-from apriel_mcore.evaluation import compare, published, result, table
+from apriel_mcore.evaluation import compare, published, result
 from apriel_mcore.evaluation.compare import Bucket, Change
 from apriel_mcore.evaluation.estimates import Interval
 from apriel_mcore.evaluation.result import Point, Result
 from apriel_mcore.views.frontier import COLORS, PUBLISHED, Curve, Mark, svg
+from apriel_mcore.views.terminal import show
 
 _PAGE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:860px;margin:2rem auto;padding:0 1rem;color:#222}"
@@ -66,7 +67,7 @@ def run(paths: Sequence[Path], outputs: Outputs) -> Comparison:
     )
     sheets = _sheets(comparison)
     for sheet in sheets:
-        table.printer().print(_table(sheet))
+        show(_table(sheet))
     drawn = plots(results, with_published=outputs.with_published)
     if outputs.svg:
         _write(outputs.svg, next(iter(drawn.values())) + "\n")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import aiohttp
 
-from apriel_mcore import secret
+from apriel_mcore import processes, secret
 from apriel_mcore.config.schema import LocalServers, RunConfig
 from apriel_mcore.data.model_files import model_folder
 from apriel_mcore.errors import ConfigError, InputError, PoolError
@@ -180,6 +180,7 @@ def choose_port(host: str, port: int) -> int:
 
 def serve(config: RunConfig) -> None:
     """Run the first of a recipe's local servers until it ends or the user interrupts."""
+    processes.require("vllm")
     if not isinstance(config.rollout.servers, LocalServers):
         raise InputError('rollout.servers.kind: only "local" servers can be started')
     if config.publish.weights != "as_trained":

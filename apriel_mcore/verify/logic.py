@@ -12,7 +12,7 @@ from typing import Annotated, Any, cast
 import msgspec
 from msgspec import Meta
 
-from apriel_mcore.errors import InputError
+from apriel_mcore.errors import InputError, did_you_mean
 from apriel_mcore.types import Verdict
 from apriel_mcore.verify.alarm import OutOfTime, time_limit
 from apriel_mcore.verify.answer import final_answer, tagged_or_bare_text
@@ -138,9 +138,11 @@ def warm_up() -> None:
 
 
 def check_task(task: str) -> None:
-    """InputError when the task is denied, without importing reasoning-gym."""
+    """InputError when the task is denied (without importing reasoning-gym) or unknown."""
     if task in DENIED:
-        raise InputError(f"reasoning-gym task {task!r} is not allowed: {DENIED[task]}")
+        raise InputError(f"task = {task!r} is not allowed: {DENIED[task]}; choose another")
+    if task not in (allowed := allowed_tasks()):
+        raise InputError(f"task = {task!r}: reasoning-gym has no such task; {did_you_mean(task, allowed)}")
 
 
 def _as_generated(puzzle: Reference) -> dict[str, Any]:
@@ -166,8 +168,5 @@ def allowed_tasks() -> list[str]:
 def _scorer(task: str) -> Scorer:
     check_task(task)
     import reasoning_gym
-    from reasoning_gym.factory import DATASETS
 
-    if task not in DATASETS:
-        raise InputError(f"reasoning-gym has no task {task!r}")
     return cast(Scorer, reasoning_gym.get_score_answer_fn(task))  # its own annotation has no parameters

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from apriel_mcore.errors import InputError
-from apriel_mcore.rundir import RunDir
+from apriel_mcore.rundir import existing
 from apriel_mcore.views.assets import whole_page
 from apriel_mcore.views.runview import RunView
 from apriel_mcore.views.shelf import Shelf
@@ -24,11 +24,11 @@ MAX_GROUPS_BYTES = 1_200_000
 
 def write(run_dir: Path) -> Path:
     """Write report.html of a run directory; returns its path. InputError where there is no run."""
-    paths = RunDir(run_dir)
+    paths = existing(run_dir)
     run = RunView(paths, run_dir.resolve().name)
     run.read_all()
     if not run.counts:
-        raise InputError(f"{run_dir}: no run, or one that has not begun: it has no events.jsonl with events")
+        raise InputError(f"{run_dir}: the run has not begun: it has no events.jsonl with events")
     partial = paths.report.with_suffix(".partial")
     partial.write_text(page(run), encoding="utf-8")
     partial.replace(paths.report)

@@ -2,21 +2,30 @@
 
 from statistics import fmean
 
-from rich.console import Console
 from rich.table import Table
 
 from apriel_mcore.obs.runlog import Event, read_events
 from apriel_mcore.rundir import RunDir
+from apriel_mcore.views import terminal
 
 FIRST_STEPS, LAST_STEPS = 3, 5
+_COLUMNS = (
+    "domain",
+    "reward first",
+    "last",
+    "held-out before",
+    "after",
+    "best constant",
+    "share",
+    "target",
+)
 
 
 def show(run_dir: RunDir) -> None:
     """Print reward and held-out accuracy per domain, first and last, and where the report is."""
     events = read_events(run_dir.events)
-    console = Console()
-    console.print(table(events))
-    console.print(f"report: {run_dir.report}", soft_wrap=True, highlight=False)
+    terminal.show(table(events))
+    print(f"report: {run_dir.report}")
 
 
 def table(events: list[Event]) -> Table:
@@ -25,17 +34,7 @@ def table(events: list[Event]) -> Table:
     evals = [event for event in events if event["event"] == "eval"]
     names = [key.removeprefix("target_share.") for key in steps[-1] if key.startswith("target_share.")]
     result = Table(title=f"after {steps[-1]['step']} steps")
-    for name in (
-        "domain",
-        "reward first",
-        "last",
-        "held-out before",
-        "after",
-        "best constant",
-        "share",
-        "target",
-    ):
-        result.add_column(name, justify="left" if name == "domain" else "right", no_wrap=name == "domain")
+    terminal.add_columns(result, *_COLUMNS)
     for name in names:
         result.add_row(
             name,

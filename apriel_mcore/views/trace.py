@@ -15,7 +15,7 @@ import msgspec
 from apriel_mcore.errors import InputError
 from apriel_mcore.obs import timeline
 from apriel_mcore.obs.spans import STORY, Span
-from apriel_mcore.rundir import RunDir
+from apriel_mcore.rundir import existing
 
 _MICROS = 1e6
 
@@ -33,7 +33,7 @@ def write(run_dir: Path, *, steps: Sequence[int] | None, out: Path | None) -> Pa
 
     InputError when the run has no timeline, or none of those steps.
     """
-    folder = RunDir(run_dir).timeline
+    folder = existing(run_dir).timeline
     low, high = (steps[0], steps[1]) if steps else (0, 1 << 62)
     slices = [
         Slice(_process(line, span), span, line.step)
@@ -42,8 +42,9 @@ def write(run_dir: Path, *, steps: Sequence[int] | None, out: Path | None) -> Pa
         for span in line.spans
     ]
     if not slices:
-        asked = f" of the steps {low} to {high}" if steps else ""
-        raise InputError(f"{folder}: no timeline{asked}; a run writes it with its first step")
+        there = {line.step for line in timeline.read(folder)}
+        asked = f" of the steps {low} to {high}: it has {min(there)} to {max(there)}" if there else ""
+        raise InputError(f"{folder}: no timeline{asked or '; a run writes it with its first step'}")
     target = out or run_dir / "trace.json.gz"
     with gzip.open(target, "wb", compresslevel=5) as file:
         file.write(b'{"displayTimeUnit":"ms","traceEvents":[\n')

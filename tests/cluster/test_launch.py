@@ -54,6 +54,15 @@ def test_a_dry_run_says_what_it_cannot_know(capsys: pytest.CaptureFixture[str]) 
     assert "unknown here: model.path: /nowhere" in parts["estimates"]
 
 
+def test_a_dry_run_sizes_no_gpus_for_a_recipe_without(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    model = config_only(tmp_path / "model", "smollm2_135m")
+    parts = dry_run(capsys, CLUSTER_RECIPE, "model.kind=folder", f"model.path={model}", MINI)
+    assert 'train.device = "cpu": no GPU to size' in parts["estimates"]
+    assert "GB" not in parts["estimates"]
+
+
 def test_what_does_not_fit_a_gpu_is_refused_before_it_is_queued(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -68,7 +77,10 @@ def test_what_does_not_fit_a_gpu_is_refused_before_it_is_queued(
     ("argv", "words"),
     [
         ([CLUSTER_RECIPE, "--cluster=nowhere.toml"], ["nowhere.toml", "slurm/"]),
-        ([CLUSTER_RECIPE, MINI, "--on", "batch.tiem=1"], ["mini.toml", "batch", "tiem"]),
+        (
+            [CLUSTER_RECIPE, MINI, "--on", "batch.tiem=1"],
+            ["mini.toml: batch.tiem:", "mean `time`"],
+        ),
         ([CLUSTER_RECIPE, MINI, "name=a b"], ["name", "a b"]),
         ([CLUSTER_RECIPE, MINI, "name=../x"], ["name", "../x"]),
         ([CLUSTER_RECIPE, MINI, "--seeds", "1", "1"], ["--seeds"]),

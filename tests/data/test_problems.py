@@ -109,7 +109,7 @@ def test_a_shared_split_key_keeps_paraphrases_together(tmp_path: Path) -> None:
 def test_a_domain_left_without_problems_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "f.jsonl", "x" * 31)
     with pytest.raises(
-        InputError, match=r"domains\.math: no problem .*'too_long': 1.*up to 30 tokens.*raise"
+        InputError, match=r"domains\.math: no problem .*'too_long': 1.*leaves 30 tokens.*raise"
     ):
         problems.load(config(file), Characters())
 

@@ -150,6 +150,11 @@ def test_stop_kill_resume_finish(tmp_path: Path) -> None:
     assert "report" in output
     assert (run_dir / "report.html").stat().st_size > 5_000
 
+    attempts = RunDir(run_dir).attempts()
+    status, output = Job(run_dir).end()
+    assert status == 0 and "finished; nothing was started" in output, output
+    assert RunDir(run_dir).attempts() == attempts
+
     assert_evaluated(run_dir, tmp_path / "evals")
 
 

@@ -148,7 +148,8 @@ def test_a_wrong_file_is_named(tmp_path: Path, text: str, complaint: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("asked", "complaint"), [("gsm9k", "known: domains, aime25"), ("bfcl=x.jsonl", "its wheel")]
+    ("asked", "complaint"),
+    [("gsm9k", "mean `gsm8k`"), ("mine", "known: domains, aime25"), ("bfcl=x.jsonl", "its wheel")],
 )
 def test_a_task_nobody_knows(asked: str, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):

@@ -90,6 +90,15 @@ def test_a_benchmark_from_a_file(
     cli.main([*command, "--budgets", "2", "10", "--samples", "3", "--name", "more"])
     assert adder.asked == 21, "one more answer to each problem"
 
+    cli.main([*command, "--budgets", "2", "3"])
+    result = read(tmp_path / "evals" / "org-adder.json")
+    assert [point.budget for point in result.tasks[0].points] == [2, 3, 10], "the points of both calls"
+    assert result.tasks[0].points[-1] == large
+    capsys.readouterr()
+    cli.main([*command, "--budgets", "2", "10", "--samples", "1"])
+    assert "org-adder.1.json" in capsys.readouterr().err
+    assert read(tmp_path / "evals" / "org-adder.1.json") == result, "other questions do not overwrite it"
+
     cli.main(["eval-compare", *(str(tmp_path / "evals" / f"{name}.json") for name in ("org-adder", "more"))])
     assert "org-adder -> more" in capsys.readouterr().out
 
@@ -99,7 +108,8 @@ def test_a_bad_order_starts_nothing(
 ) -> None:
     adder, url = served
     for words, complaint in (
-        (["--on", "gsm9k"], "no benchmark 'gsm9k'"),
+        (["--on", "gsm9k"], "no benchmark 'gsm9k'; did you mean `gsm8k`?"),
+        (["--on", "domain"], "did you mean `domains`?"),
         (["--on", f"gsm8k={tmp_path / 'no.jsonl'}"], "no such file"),
         (["--served-model", "other"], "serves org/adder"),
     ):

@@ -48,3 +48,7 @@ def test_no_checkpoint_that_was_evaluated(tmp_path: Path) -> None:
     run = run_dir(tmp_path, EVALS, saved=[175])
     with pytest.raises(InputError, match=r"checkpoint\.every and eval\.every"):
         selection.run(run, from_step=1)
+    with pytest.raises(InputError, match=r"steps 175, .*events\.jsonl evaluations at 0, 150, 200, 250, 300;"):
+        selection.run(run, from_step=1)
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        selection.run(tmp_path / "nowhere", from_step=1)

@@ -67,6 +67,17 @@ def test_the_site_shows_every_page() -> None:
     assert {page for page in pages if page not in site} == set()
 
 
+def test_the_index_leads_to_every_page_and_decisions_have_no_gap() -> None:
+    docs = ROOT / "docs"
+    index = (docs / "index.md").read_text(encoding="utf-8")
+    pages = {page.relative_to(docs).as_posix() for page in (*docs.glob("*.md"), *docs.glob("how-to/*.md"))}
+    assert {page for page in pages - {"index.md"} if f"({page})" not in index} == set()
+    decisions = sorted((docs / "decisions").glob("*.md"))
+    assert [int(page.name[:3]) for page in decisions] == list(range(1, len(decisions) + 1))
+    for page in decisions:
+        assert page.read_text(encoding="utf-8").startswith(f"# {page.name[:3]}: ")
+
+
 def test_the_reference_names_every_package() -> None:
     reference = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
     packages = {p.parent.name for p in (ROOT / "apriel_mcore").glob("*/__init__.py")}

@@ -154,6 +154,30 @@ def test_runs_are_compared_in_one_table(tmp_path: Path) -> None:
     assert "0.15 -> 0.15" in rows[2]
 
 
-def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no finished run"):
+def test_a_run_that_goes_on_says_so_in_the_table(tmp_path: Path) -> None:
+    events = [evaluation(0, "a"), step(1), step(2), evaluation(2, "b"), step(3)]
+    one, two = (run(tmp_path / name, events) for name in ("one", "two"))
+    (one / "resolved.toml").write_text("train.num_steps = 30\n")
+    (two / "resolved.toml").write_text("train.num_steps = 2\n")
+    rows = compare.table([one, two, run(tmp_path / "three", [evaluation(0, "a")])]).splitlines()
+    assert rows[2].startswith("| one (unfinished: step 3 of 30, evaluated at 2) |")
+    assert rows[3].startswith("| two |")
+    assert rows[-1] == "not in the table: three (step 0 of 0, 1 evaluation(s))"
+
+
+def test_runs_of_other_domains_stand_in_one_table(tmp_path: Path) -> None:
+    narrow = {key: value for key, value in evaluation(0, "").items() if "code" not in key}
+    folders = [
+        run(tmp_path / "narrow", [narrow, step(1), narrow]),
+        run(tmp_path / "both", [evaluation(0, ""), step(1), evaluation(1, "")]),
+    ]
+    rows = compare.table(folders).splitlines()
+    assert rows[0].startswith("| run | math | code | mean |")
+    assert rows[2].split(" | ")[2] == "-"
+
+
+def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing to compare: one .*two evaluations"):
         compare.table([run(tmp_path / "one", [evaluation(0, "a")])])
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        compare.table([tmp_path / "one", tmp_path / "nowhere"])

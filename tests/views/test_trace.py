@@ -53,6 +53,7 @@ def test_slices_of_a_lane_nest(found: list[Span]) -> None:
 
 
 def write_timeline(run: Path) -> None:
+    (run / "events.jsonl").touch()
     for rank in (0, 1):
         timeline = Timeline(run / "timeline", rank=rank, attempt=1)
         for step in (1, 2, 3):
@@ -76,8 +77,11 @@ def test_a_trace_is_written_from_the_timelines_of_all_ranks(tmp_path: Path) -> N
 
 
 def test_a_run_without_a_timeline_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no timeline"):
+    with pytest.raises(InputError, match="no run"):
+        trace.write(tmp_path, steps=None, out=None)
+    (tmp_path / "events.jsonl").touch()
+    with pytest.raises(InputError, match="no timeline; a run writes it"):
         trace.write(tmp_path, steps=None, out=None)
     write_timeline(tmp_path)
-    with pytest.raises(InputError, match="7 to 9"):
+    with pytest.raises(InputError, match="7 to 9: it has 1 to"):
         trace.write(tmp_path, steps=(7, 9), out=None)

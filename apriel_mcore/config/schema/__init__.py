@@ -23,6 +23,7 @@ from apriel_mcore.config.schema.data import (
     Sampler,
     SolveRateCurriculum,
     Source,
+    TemplateName,
     TemplateSource,
     WheelSource,
 )
@@ -164,6 +165,7 @@ __all__ = [
     "StandardLengthPenalty",
     "StreamPublish",
     "Taco",
+    "TemplateName",
     "TemplateSource",
     "TensorwiseFp8",
     "Track",

@@ -13,10 +13,13 @@ Part = Literal["split", "train", "held_out"]
 """split: by content hash; else the whole source goes into one part."""
 
 
+TemplateName = Literal["sums", "functions", "constraints", "calls"]
+
+
 class TemplateSource(Section, frozen=True, kw_only=True, tag_field="kind", tag="template"):
     """Problems generated from our own templates (apriel_mcore/data/templates)."""
 
-    name: str
+    name: TemplateName
     size: Positive
     shots: Natural = 0
     """Solved example turns before the question."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
 
-from apriel_mcore.errors import InputError
+from apriel_mcore.errors import InputError, did_you_mean
 from apriel_mcore.verify.instruction import copies, keywords, language, layout, lengths
 
 type Check = Callable[..., bool]
@@ -98,7 +98,7 @@ KINDS = {kind: _kind(check) for kind, check in CHECKS.items()}
 def bind(kind: str, args: dict[str, Any]) -> Callable[[str], bool]:
     """The constraint as a function of the answer alone; InputError on an unknown kind or wrong arguments."""
     if kind not in KINDS:
-        raise InputError(f"unknown constraint {kind!r}; known are {', '.join(sorted(KINDS))}")
+        raise InputError(f"unknown constraint {kind!r}; {did_you_mean(kind, sorted(KINDS))}")
     check, record = KINDS[kind]
     try:
         values = msgspec.structs.asdict(msgspec.convert(args, record))

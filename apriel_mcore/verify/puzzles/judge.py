@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from apriel_mcore.errors import InputError
+from apriel_mcore.errors import InputError, did_you_mean
 from apriel_mcore.types import Verdict
 from apriel_mcore.verify.alarm import OutOfTime, time_limit
 from apriel_mcore.verify.answer import final_answer
@@ -57,7 +57,7 @@ def warm_up() -> None:
 def check_task(task: str) -> None:
     """InputError for a task without a check."""
     if task not in KINDS:
-        raise InputError(f"no check for puzzle {task!r}; known are {', '.join(KINDS)}")
+        raise InputError(f"no check for puzzle {task!r}; {did_you_mean(task, KINDS)}")
 
 
 def gold_text(task: str, facts: dict[str, Any]) -> str:
