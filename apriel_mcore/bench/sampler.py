@@ -25,7 +25,7 @@ import numpy as np
 from apriel_mcore.config import schema
 from apriel_mcore.data.sampler import DomainScheduler
 from apriel_mcore.errors import InputError
-from apriel_mcore.planning.simulation import Limits, Simulation, Step, Trace
+from apriel_mcore.planning.simulation import Limits, Simulation, Step, Trace, TrainerApart
 
 DOMAINS = ("math", "code", "logic", "instruction", "calls")
 TARGETS_D = (0.35, 0.25, 0.15, 0.15, 0.10)
@@ -67,10 +67,11 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
 
 
-class Slots:
+class Slots(TrainerApart):
     """A pool of equal places: a rollout holds one for its latency."""
 
     def __init__(self, num_slots: int) -> None:
+        super().__init__()
         self._free = num_slots
         self._ends: list[tuple[float, int, int]] = []
         self._num_started = 0

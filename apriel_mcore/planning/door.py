@@ -10,7 +10,8 @@ from apriel_mcore.config.load import load
 from apriel_mcore.config.schema import LocalServers
 from apriel_mcore.data import model_files
 from apriel_mcore.errors import InputError
-from apriel_mcore.planning import hardware, measured, published, report, search
+from apriel_mcore.planning import hardware, host_check, host_fit, measured, published, report, search
+from apriel_mcore.planning.past_run import PastRun
 from apriel_mcore.planning.workload import ASSUMED, DomainLengths
 
 _LENGTHS_ORIGIN = "assumed: no run of this recipe was measured (give --lengths RUN_DIR or FILE)"
@@ -35,6 +36,13 @@ def calibrate_published(args: argparse.Namespace) -> None:
     table = published.read()
     fitted = published.fit(table, hardware.load("h100"))
     print("\n".join(published.lines(table, fitted)))
+
+
+def calibrate_host(args: argparse.Namespace) -> None:
+    """Fit this host to some runs, and judge the simulation by others."""
+    fitted = [PastRun.read(run_dir) for run_dir in args.run_dirs]
+    judged = [PastRun.read(run_dir) for run_dir in args.against]
+    print("\n".join(host_check.lines(fitted, judged, host_fit.fit(fitted))))
 
 
 def _best(question: search.Question, num_gpus: int, *, weak_from: int) -> search.Outcome:

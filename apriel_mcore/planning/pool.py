@@ -14,6 +14,7 @@ from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.memory import ServerMemory
 from apriel_mcore.planning.flops import Decoder
 from apriel_mcore.planning.hardware import Profile
+from apriel_mcore.planning.simulation import TrainerApart
 
 
 class Decode(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,10 +67,11 @@ class _Server:
         self.stamp = 0
 
 
-class Fleet:
+class Fleet(TrainerApart):
     """Equal servers behind a router: siblings together while there is room, else the least loaded."""
 
     def __init__(self, model: Decode, *, count: int, places: int, prompt: float) -> None:
+        super().__init__()
         self._model = model
         self._places = places
         self._prompt = prompt
@@ -80,6 +82,8 @@ class Fleet:
         """Heap of (time, server, stamp); an entry whose stamp is old is void."""
         self._home: dict[int, int] = {}
         self._num_started = 0
+        self._speed = 1.0
+        """Of every server, over what `model` says."""
         self.busy_seconds = 0.0
 
     def has_room(self) -> bool:
@@ -91,7 +95,7 @@ class Fleet:
         number = self._choose(group_id)
         server = self._servers[number]
         self._count(server, now)
-        server.clock = max(server.clock, now) + self._model.prefill_s
+        server.clock = max(server.clock, now) + self._model.prefill_s / self._speed
         self._num_started += 1
         heapq.heappush(server.running, (server.steps + work, self._num_started, group_id, work))
         server.context += self._prompt
@@ -131,7 +135,8 @@ class Fleet:
         if now <= server.clock:
             return
         if server.running:
-            steps = (now - server.clock) / self._model.step(len(server.running), server.context)
+            worked = (now - server.clock) * self._speed
+            steps = worked / self._model.step(len(server.running), server.context)
             server.steps += steps
             server.context += steps * len(server.running)
             self.busy_seconds += now - server.clock
@@ -143,5 +148,5 @@ class Fleet:
         heapq.heappush(self._loads, (len(server.running), number))
         if server.running:
             left = max(0.0, server.running[0][0] - server.steps)
-            seconds = left * self._model.step(len(server.running), server.context)
+            seconds = left * self._model.step(len(server.running), server.context) / self._speed
             heapq.heappush(self._ends, (server.clock + seconds, number, server.stamp))

@@ -3,20 +3,19 @@
 recipe + N --> layouts that fit (memory.py) x servers that fit --> fastest by closed form --> simulation
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import product
 
 import msgspec
 
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.config.schema import EngineFp8, LocalServers, Parallel, RunConfig
-from apriel_mcore.data.sampler import DomainScheduler
 from apriel_mcore.errors import InputError
 from apriel_mcore.memory import GB, RESERVED_BYTES, ServerMemory, server_memory, training_memory
 from apriel_mcore.planning.flops import Decoder
 from apriel_mcore.planning.hardware import Profile
 from apriel_mcore.planning.pool import Decode, Fleet, decode
-from apriel_mcore.planning.simulation import Limits, Simulation, Trace
+from apriel_mcore.planning.simulation import Limits, Simulation, Trace, scheduler_of
 from apriel_mcore.planning.trainer import Layout, Load, step_time
 from apriel_mcore.planning.workload import ROW_FILL, Answers, DomainLengths, Mean, mean_step
 
@@ -26,7 +25,6 @@ _POWERS = (1, 2, 4, 8)
 _UNLIMITED = 10**9
 LAGS = (1.0, 2.0, 4.0, 8.0)
 """Bounds that the search tries."""
-_PROBLEMS = 20000
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -265,7 +263,9 @@ def simulate(question: Question, split: Split, *, max_lag: float, num_steps: int
         2 * split.num_servers * split.places // config.rollout.group_size,
     )
     limits = Limits(num_steps=num_steps, max_queued=_UNLIMITED, max_in_flight=in_flight)
-    trace = Simulation(_scheduler(question, max_lag, seed), fleet, answers, limits).run()
+    rollout = msgspec.structs.replace(config.rollout, max_lag=max_lag)
+    scheduler = scheduler_of(msgspec.structs.replace(config, rollout=rollout), seed=seed)
+    trace = Simulation(scheduler, fleet, answers, limits).run()
     return _outcome(question, split, trace, max_lag)
 
 
@@ -274,21 +274,6 @@ def _step_seconds(question: Question, split: Split, lengths: list[float]) -> flo
     tokens = sum(sizes)
     context = sum(size * size for size in sizes) / tokens
     return split.publish_s + train_seconds(question, split.parallel, split.recompute, tokens, context)
-
-
-def _scheduler(question: Question, max_lag: float, seed: int) -> DomainScheduler:
-    config = question.config
-    ratios: Mapping[str, float] = {name: domain.ratio for name, domain in config.domains.items()}
-    return DomainScheduler(
-        ratios,
-        {name: [f"{name}-{number}" for number in range(_PROBLEMS)] for name in ratios},
-        groups_per_step=config.train.groups_per_step,
-        group_size=config.rollout.group_size,
-        settings=config.sampler,
-        max_lag=max_lag,
-        max_group_age=max_lag + 1,
-        seed=seed,
-    )
 
 
 def _outcome(question: Question, split: Split, trace: Trace, max_lag: float) -> Outcome:

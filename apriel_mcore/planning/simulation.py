@@ -13,12 +13,30 @@ from typing import Protocol
 
 import msgspec
 
+from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.data.sampler import DomainScheduler
 from apriel_mcore.errors import TrainingError
 
 
+_PROBLEMS = 20000
+"""Of each domain: more than a simulated run asks."""
+
+
 class Pool(Protocol):
-    """Rollouts in progress."""
+    """Rollouts in progress, and the trainer beside them."""
+
+    @property
+    def train_end(self) -> float:
+        """When the optimizer step in progress ends if nothing starts or ends before; infinity without one."""
+        ...
+
+    def begin_training(self, seconds: float, now: float) -> None:
+        """An optimizer step that would take `seconds` with nobody beside it."""
+        ...
+
+    def end_training(self, now: float) -> None:
+        """It is done, and the servers have its weights."""
+        ...
 
     def has_room(self) -> bool: ...
     def start(self, group_id: int, work: float, now: float) -> None:
@@ -32,6 +50,21 @@ class Pool(Protocol):
     def end(self) -> int:
         """Take that rollout out; the group that it belongs to."""
         ...
+
+
+class TrainerApart:
+    """A trainer whose devices are its own: nobody slows it."""
+
+    def __init__(self) -> None:
+        self.train_end = math.inf
+
+    def begin_training(self, seconds: float, now: float) -> None:
+        """As Pool."""
+        self.train_end = now + seconds
+
+    def end_training(self, now: float) -> None:
+        """As Pool."""
+        self.train_end = math.inf
 
 
 class Workload(Protocol):
@@ -65,13 +98,15 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
     begin: float
     seconds: float
-    """In training and publishing."""
+    """In training and publishing, with nobody beside it."""
     wait: float
     """Of the trainer, before it."""
     domains: list[str]
     lags: list[int]
     """Of each group: versions between its first rollout and its training."""
     work: float
+    num_rollouts: int
+    """Finished before it began, trained or not."""
 
 
 class Trace(msgspec.Struct, kw_only=True):
@@ -97,7 +132,6 @@ class Simulation:
         self._version = 0
         self._now = 0.0
         self._idle_since = 0.0
-        self._train_end = math.inf
         self._queue: deque[int] = deque()
         self._works: dict[int, list[float]] = {}
         self._unstarted: dict[int, list[float]] = {}
@@ -111,7 +145,7 @@ class Simulation:
         while len(self.trace.steps) < self._limits.num_steps:
             self._fill_queue()
             self._fill_pool()
-            if min(self._pool.next_end(), self._train_end) == math.inf:
+            if min(self._pool.next_end(), self._pool.train_end) == math.inf:
                 raise TrainingError(
                     f"the sampler stopped at step {self._version}: no group is in flight, none may be asked, "
                     "and the batch is incomplete"
@@ -150,9 +184,9 @@ class Simulation:
 
     def _advance(self) -> None:
         """To the next event that the scheduler sees, or that leaves a place to a waiting group."""
-        while (when := min(self._pool.next_end(), self._train_end)) < math.inf:
+        while (when := min(self._pool.next_end(), self._pool.train_end)) < math.inf:
             self._now = when
-            if self._train_end <= when:
+            if self._pool.train_end <= when:
                 self._finish_step()
                 break
             group_id = self._pool.end()
@@ -177,7 +211,7 @@ class Simulation:
 
     def _train(self) -> None:
         """The trainer takes batches while it is free and one can be composed."""
-        while self._train_end == math.inf and len(self.trace.steps) < self._limits.num_steps:
+        while self._pool.train_end == math.inf and len(self.trace.steps) < self._limits.num_steps:
             batch = self.scheduler.compose(self._version)
             if batch is None:
                 return
@@ -191,6 +225,7 @@ class Simulation:
                     domains=[self._domain_of[group_id] for group_id in batch.group_ids],
                     lags=[self._version - self._started_at[group_id] for group_id in batch.group_ids],
                     work=sum(map(sum, works)),
+                    num_rollouts=self.trace.num_rollouts,
                 )
             )
             self.trace.num_stale += len(batch.stale)
@@ -198,14 +233,29 @@ class Simulation:
                 del self._ready[group_id]
                 self._forget(group_id)
             if seconds > 0:
-                self._train_end = self._now + seconds
+                self._pool.begin_training(seconds, self._now)
             else:
                 self._finish_step()
 
     def _finish_step(self) -> None:
-        self._train_end, self._idle_since = math.inf, self._now
+        self._pool.end_training(self._now)
+        self._idle_since = self._now
         self._version += 1
         self.scheduler.settle()
 
     def _forget(self, group_id: int) -> None:
         del self._domain_of[group_id], self._started_at[group_id]
+
+
+def scheduler_of(config: RunConfig, *, seed: int) -> DomainScheduler:
+    """The product's, as the recipe asks for it, over numbered problems."""
+    return DomainScheduler(
+        config.ratios,
+        {name: [f"{name}-{number}" for number in range(_PROBLEMS)] for name in config.ratios},
+        groups_per_step=config.train.groups_per_step,
+        group_size=config.rollout.group_size,
+        settings=config.sampler,
+        max_lag=config.rollout.max_lag,
+        max_group_age=config.rollout.oldest_group,
+        seed=seed,
+    )

@@ -1,0 +1,112 @@
+"""What do a trainer and servers on the same cores leave each other?
+
+    speeds: threads that want to run share the cores evenly; servers keep to the first half of them
+    SharedFleet: servers whose speed changes when an optimizer step begins or ends, and a trainer whose
+                 speed changes when a server begins or ends work
+
+Where the servers are busy is `rollout/server_spec.thread_binding`; the trainer's threads go where there is
+room. Constants are fitted to runs (host_fit.py).
+"""
+
+import math
+
+import msgspec
+
+from apriel_mcore.planning.pool import Decode, Fleet
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """One machine that runs trainer and servers, as a model sees it."""
+
+    num_cores: int
+    decode: Decode
+    """Of a server whose cores are its own."""
+    train_fixed_s: float
+    """Of an optimizer step by one thread, however few its tokens."""
+    train_token_s: float
+    parallel_share: float
+    """Of a step's work that more threads divide among them (Amdahl)."""
+    publish_s: float
+    """From a step's end until the servers have its weights and the probe agreed."""
+    swap_s: float
+    """Of it, servers stand still."""
+    trainer_beside: float
+    """Speed of a trainer with cores of its own while servers work: memory, caches, what requests cost."""
+    server_beside: float
+
+    def step_seconds(self, tokens: float, *, threads: int) -> float:
+        """Of an optimizer step with nobody beside it; its publish comes on top."""
+        one = self.train_fixed_s + self.train_token_s * tokens
+        return one * (1 - self.parallel_share + self.parallel_share / threads)
+
+    def speeds(self, *, threads: int, num_servers: int, num_busy: int, training: bool) -> tuple[float, float]:
+        """Of the trainer and of each busy server, over those that they have alone."""
+        half = max(1, self.num_cores // 2)
+        wanted = num_busy * max(1, half // num_servers)
+        own = min(1.0, half / wanted) if wanted else 1.0
+        if not training:
+            return 1.0, own
+        if not wanted:
+            return 1.0, 1.0
+        server = min(own, self.num_cores / (threads + wanted))
+        trainer = min(1.0, (self.num_cores - server * wanted) / threads)
+        return trainer * self.trainer_beside, server * self.server_beside
+
+
+class SharedFleet(Fleet):
+    """Servers beside a trainer of `threads` threads."""
+
+    def __init__(self, host: Host, *, threads: int, count: int, places: int) -> None:
+        super().__init__(host.decode, count=count, places=places, prompt=0.0)
+        self._host = host
+        self._threads = threads
+        self._left = math.inf
+        """Seconds that the optimizer step in progress would still take alone."""
+        self._seen = 0.0
+        """Time up to which `_left` has been counted."""
+        self._trainer_speed = 1.0
+
+    def start(self, group_id: int, work: float, now: float) -> None:
+        """As Fleet."""
+        super().start(group_id, work, now)
+        self._share(now)
+
+    def end(self) -> int:
+        """As Fleet."""
+        now = self.next_end()
+        group_id = super().end()
+        self._share(now)
+        return group_id
+
+    def begin_training(self, seconds: float, now: float) -> None:
+        """As Pool."""
+        self._share(now)
+        self._left = seconds
+        self._share(now)
+
+    def end_training(self, now: float) -> None:
+        """As Pool; the time that servers stood still for the new weights is counted here."""
+        self._left = math.inf
+        self._share(now)
+        for number, server in enumerate(self._servers):
+            self._count(server, now)
+            server.clock = max(server.clock, now) + self._host.swap_s
+            self._schedule(number)
+
+    def _share(self, now: float) -> None:
+        """Bring everybody's work up to date and give them the speeds that hold from here on."""
+        self._left -= (now - self._seen) * self._trainer_speed
+        self._seen = now
+        self._trainer_speed, speed = self._host.speeds(
+            threads=self._threads,
+            num_servers=len(self._servers),
+            num_busy=sum(bool(server.running) for server in self._servers),
+            training=self._left < math.inf,
+        )
+        self.train_end = now + max(0.0, self._left) / self._trainer_speed
+        if speed != self._speed:
+            for server in self._servers:
+                self._count(server, now)
+            self._speed = speed
+            for number in range(len(self._servers)):
+                self._schedule(number)
