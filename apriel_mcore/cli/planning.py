@@ -15,8 +15,12 @@ def add(commands: Commands) -> None:
     published = kinds.add_parser("published", help="fit three published H100 rows, judge by all others")
     published.set_defaults(door=_calibrate_published)
     host = kinds.add_parser("host", help="fit a CPU host to runs on it, judge the simulation by other runs")
-    host.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR", help="with max_lag=0, and one above")
-    host.add_argument("--against", type=Path, nargs="+", default=[], metavar="RUN_DIR", help="to be predicted")
+    host.add_argument(
+        "run_dirs", type=Path, nargs="+", metavar="RUN_DIR", help="with max_lag=0, and one above"
+    )
+    host.add_argument(
+        "--against", type=Path, nargs="+", default=[], metavar="RUN_DIR", help="to be predicted"
+    )
     host.set_defaults(door=_calibrate_host)
 
 

@@ -1,7 +1,7 @@
 """Does the simulation say what runs on one host did? Predicted from their recipes alone, against measured.
 
-    fitted runs --> Host, answers and verdicts of this model on these problems --.
-    recipe of a run --> the product's scheduler, SharedFleet ---------------------'--> Pace  against  Pace of the run
+fitted runs --> Host, answers and verdicts of this model on these problems --.
+recipe of a run --> the product's scheduler, SharedFleet ---------------------'--> Pace  against  Pace of the run
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _UNLIMITED = 10**9
 _SEEDS = 16
 """Simulated runs of one recipe: a real one is one draw from them."""
 _TOLERANCE = 0.15
-_HEAD = ("use", "run", "trainer threads", "servers", "max_lag", "step s", "rollouts/s", "lag mean")
+_HEAD = ("use", "run", "trainer threads", "servers x places", "max_lag", "step s", "rollouts/s", "lag mean")
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,10 +46,14 @@ class Measured:
         self._config = run.config
         self._threads = run.threads
         self._host = host
-        self._by_domain = {name: [one for one in groups if one.problem.domain == name] for name in run.config.domains}
+        self._by_domain = {
+            name: [one for one in groups if one.problem.domain == name] for name in run.config.domains
+        }
         for name, found in self._by_domain.items():
             if not found:
-                raise InputError(f"calibrate host: no fitted run trained a group of domain {name}; give a longer one")
+                raise InputError(
+                    f"calibrate host: no fitted run trained a group of domain {name}; give a longer one"
+                )
         rollouts = sum(len(group.rollouts_G) for group in groups)
         self._prompt = (num_tokens(groups) - sum(sum(_lengths(group)) for group in groups)) / rollouts
 
@@ -116,30 +120,15 @@ def measure(run: PastRun) -> Pace:
 
 def lines(fitted: Sequence[PastRun], judged: Sequence[PastRun], host: Host) -> list[str]:
     """A Markdown table: measured, predicted and the error of each run; and the constants behind it."""
-    groups = [
-        group
-        for run in fitted
-        if run.config.advantage.filter_on == "off"
-        for groups in run.groups
-        for group in groups
-    ]
-    uses = [("fit", run) for run in fitted] + [("held out", run) for run in judged]
-    errors: list[float] = []
-    rows: list[str] = []
-    for use, run in uses:
-        predicted, measured = (msgspec.structs.astuple(pace) for pace in (predict(run, host, groups), measure(run)))
-        off = [guess / found - 1 if found else 0.0 for guess, found in zip(predicted, measured, strict=True)]
-        cells = (use, run.name, run.threads, run.servers.count, run.config.rollout.max_lag)
-        figures = [
-            f"{found:.2f}, {guess:.2f} ({error:+.0%})"
-            for guess, found, error in zip(predicted, measured, off, strict=True)
-        ]
-        rows.append(f"| {' | '.join([*map(str, cells), *figures])} |")
-        errors += map(abs, off if use == "held out" else [])
+    groups = [group for run in fitted if run.takes_turns for step in run.groups for group in step]
+    fits = [_compare(run, host, groups) for run in fitted]
+    held_out = [_compare(run, host, groups) for run in judged]
+    errors = [abs(error) for one in held_out for _, _, error in one]
     return [
         f"| {' | '.join(_HEAD)} |",
         "|---" * len(_HEAD) + "|",
-        *rows,
+        *(_row("fit", run, one) for run, one in zip(fitted, fits, strict=True)),
+        *(_row("held out", run, one) for run, one in zip(judged, held_out, strict=True)),
         "",
         "measured, predicted (error), after the first third of each run",
         f"held out: {sum(error <= _TOLERANCE for error in errors)} of {len(errors)} within {_TOLERANCE:.0%}",
@@ -147,12 +136,28 @@ def lines(fitted: Sequence[PastRun], judged: Sequence[PastRun], host: Host) -> l
     ]
 
 
+def _compare(run: PastRun, host: Host, groups: Sequence[Group]) -> list[tuple[float, float, float]]:
+    """Measured, predicted and error of each figure."""
+    found = msgspec.structs.astuple(measure(run))
+    guessed = msgspec.structs.astuple(predict(run, host, groups))
+    return [
+        (one, guess, guess / one - 1 if one else guess) for one, guess in zip(found, guessed, strict=True)
+    ]
+
+
+def _row(use: str, run: PastRun, figures: Sequence[tuple[float, float, float]]) -> str:
+    servers = f"{run.servers.count} x {run.servers.max_num_seqs}"
+    cells = [use, run.name, f"{run.threads}", servers, f"{run.config.rollout.max_lag}"]
+    cells += [f"{found:.2f}, {guess:.2f} ({error:+.0%})" for found, guess, error in figures]
+    return f"| {' | '.join(cells)} |"
+
+
 def _constants(host: Host) -> list[str]:
     decode = host.decode
     return [
         f"a step of a server: {decode.step_s * 1e3:.1f} ms + {decode.per_request_s * 1e3:.2f} ms an answer; "
         f"{decode.prefill_s * 1e3:.1f} ms for each answer's prompt and request",
-        f"an optimizer step: {host.train_fixed_s:.2f} s + {host.train_token_s * 1e3:.2f} ms a token by one thread, "
+        f"an optimizer step by one thread: {host.train_fixed_s:.2f} s + {host.train_token_s * 1e3:.2f} ms a token, "
         f"{host.parallel_share:.0%} of it divided among threads; publish {host.publish_s:.2f} s, "
         f"of which servers stand still {host.swap_s:.2f} s",
         f"beside each other, over their shares of {host.num_cores} cores: trainer {host.trainer_beside:.2f}, "

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from msgspec.structs import replace
-from numpy.typing import NDArray
 
 from apriel_mcore.errors import InputError
 from apriel_mcore.planning.occupancy import Moment, moments
@@ -24,8 +23,6 @@ _WARM_UP = 1
 """Steps of a run that are not looked at: kernels and caches are cold."""
 _BISECTIONS = 40
 
-Floats = NDArray[np.float64]
-
 
 def fit(runs: Sequence[PastRun]) -> Host:
     """InputError when a kind of run is missing."""
@@ -33,10 +30,15 @@ def fit(runs: Sequence[PastRun]) -> Host:
     single = [run for run in alone if run.threads == 1]
     several = [run for run in alone if run.threads > 1]
     together = [run for run in runs if not run.takes_turns]
-    if not single or not several or not together:
+    sizes = {run.config.train.groups_per_step for run in single}
+    if len(sizes) < 2 or not several or not together:
         raise InputError(
-            "calibrate host: give runs with rollout.max_lag=0 and one thread (train.threads), with "
-            "max_lag=0 and more threads, and with a max_lag above 0"
+            "calibrate host: give runs with rollout.max_lag=0 and train.threads=1 of two sizes of "
+            "train.groups_per_step, with max_lag=0 and more threads, and with a max_lag above 0"
+        )
+    if any(run.config.advantage.filter_on != "off" for run in alone):
+        raise InputError(
+            "calibrate host: runs with rollout.max_lag=0 need advantage.filter_on=off: a group that is filtered leaves no answers behind"
         )
     fixed_s, token_s = _train(single)
     host = Host(
@@ -68,7 +70,7 @@ def _moments(run: PastRun) -> Iterator[Moment]:
     return moments(run, after=run.steps[_WARM_UP - 1]["time"], before=run.steps[-2]["time"])
 
 
-def _train(runs: Sequence[PastRun]) -> Floats:
+def _train(runs: Sequence[PastRun]) -> list[float]:
     """Fixed seconds and seconds of a token."""
     rows = [(seconds, (1, num_tokens(groups))) for run in runs for seconds, groups in _steps(run)]
     return _least_squares(rows)
@@ -102,7 +104,7 @@ def _decode(runs: Sequence[PastRun]) -> Decode:
     return Decode(step_s=step_s, per_request_s=per_request_s, per_token_s=0.0, prefill_s=prefill_s)
 
 
-def _least_squares(rows: Sequence[tuple[float, tuple[float, ...]]]) -> Floats:
+def _least_squares(rows: Sequence[tuple[float, tuple[float, ...]]]) -> list[float]:
     """Coefficients, none below zero: a column that would be is left out."""
     seconds = np.array([row[0] for row in rows])
     features = np.array([row[1] for row in rows], dtype=float)
@@ -112,7 +114,7 @@ def _least_squares(rows: Sequence[tuple[float, tuple[float, ...]]]) -> Floats:
         if found.min() >= 0:
             coefficients = np.zeros(features.shape[1])
             coefficients[kept] = found
-            return coefficients
+            return coefficients.tolist()
         del kept[int(found.argmin())]
 
 

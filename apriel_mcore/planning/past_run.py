@@ -75,5 +75,7 @@ class PastRun(msgspec.Struct, frozen=True, kw_only=True):
 def num_tokens(groups: Sequence[Group]) -> int:
     """That a step on these groups trains, prompts included."""
     return sum(
-        len(group.problem.prompt_T) + len(rollout.tokens_T) for group in groups for rollout in group.rollouts_G
+        len(group.problem.prompt_T) + len(rollout.tokens_T)
+        for group in groups
+        for rollout in group.rollouts_G
     )

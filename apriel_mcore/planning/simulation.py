@@ -17,7 +17,6 @@ from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.data.sampler import DomainScheduler
 from apriel_mcore.errors import TrainingError
 
-
 _PROBLEMS = 20000
 """Of each domain: more than a simulated run asks."""
 

@@ -1,0 +1,91 @@
+"""Trainer and servers on the same cores slow each other, and only while both work."""
+
+import math
+
+import msgspec
+import pytest
+
+from apriel_mcore.planning.pool import Decode
+from apriel_mcore.planning.shared_host import Host, SharedFleet
+
+HOST = Host(
+    num_cores=2,
+    decode=Decode(step_s=0.1, per_request_s=0.0, per_token_s=0.0, prefill_s=0.0),
+    train_fixed_s=1.0,
+    train_token_s=0.01,
+    parallel_share=0.5,
+    publish_s=0.0,
+    swap_s=0.0,
+    trainer_beside=1.0,
+    server_beside=1.0,
+)
+
+
+def fleet(host: Host = HOST, *, threads: int = 2, count: int = 1) -> SharedFleet:
+    return SharedFleet(host, threads=threads, count=count, places=8)
+
+
+@pytest.mark.parametrize(
+    ("threads", "num_servers", "num_busy", "trainer", "server"),
+    [
+        (1, 1, 1, 1.0, 1.0),  # a core for each
+        (2, 1, 1, 2 / 3, 2 / 3),  # three threads on two cores
+        (1, 2, 2, 1.0, 0.5),  # both servers are bound to the first core
+        (1, 2, 1, 1.0, 1.0),
+        (2, 1, 0, 1.0, 1.0),
+    ],
+)
+def test_threads_share_the_cores_evenly(
+    threads: int, num_servers: int, num_busy: int, trainer: float, server: float
+):
+    found = HOST.speeds(threads=threads, num_servers=num_servers, num_busy=num_busy, training=True)
+    assert found == (pytest.approx(trainer), pytest.approx(server if num_busy else 1.0))
+
+
+def test_no_more_is_shared_out_than_there_is():
+    for cores in (1, 2, 4, 16):
+        host = msgspec.structs.replace(HOST, num_cores=cores)
+        for threads in (1, 2, cores):
+            for servers in (1, 2, 5):
+                trainer, server = host.speeds(
+                    threads=threads, num_servers=servers, num_busy=servers, training=True
+                )
+                used = trainer * threads + server * servers * max(1, max(1, cores // 2) // servers)
+                assert used <= cores + 1e-9
+                assert 0 < server <= 1
+                assert 0 < trainer <= 1
+
+
+def test_a_step_is_slow_while_a_server_works_and_fast_afterwards():
+    one = fleet()
+    one.begin_training(4.0, now=0.0)
+    assert one.train_end == pytest.approx(4.0)
+    one.start(1, 20, now=1.0)
+    assert one.next_end() == pytest.approx(1.0 + 20 * 0.1 * 1.5)
+    one.end()
+    # 1 s alone, 3 s at two thirds, the rest alone
+    assert one.train_end == pytest.approx(4.0 + 1.0)
+    one.end_training(one.train_end)
+    assert one.train_end == math.inf
+
+
+def test_an_answer_is_slow_while_a_step_goes_on_and_fast_afterwards():
+    one = fleet()
+    one.start(1, 40, now=0.0)
+    assert one.next_end() == pytest.approx(4.0)
+    one.begin_training(1.0, now=1.0)
+    one.end_training(one.train_end)
+    assert one.next_end() == pytest.approx(4.0 + 0.5)
+
+
+def test_servers_stand_still_while_they_take_weights():
+    one = fleet(msgspec.structs.replace(HOST, swap_s=0.5), threads=1)
+    one.begin_training(1.0, now=0.0)
+    one.start(1, 40, now=0.0)
+    one.end_training(1.0)
+    assert one.next_end() == pytest.approx(4.0 + 0.5)
+
+
+def test_more_threads_shorten_what_is_parallel():
+    assert HOST.step_seconds(100, threads=1) == pytest.approx(2.0)
+    assert HOST.step_seconds(100, threads=2) == pytest.approx(1.5)
