@@ -1,7 +1,7 @@
 """Does the simulation say what runs on one host did? Predicted from their recipes alone, against measured.
 
-fitted runs --> Host, answers and verdicts of this model on these problems --.
-recipe of a run --> the product's scheduler, SharedFleet ---------------------'--> Pace  against  Pace of the run
+fitted runs --> Host, answers and verdicts of this model -.
+recipe of a run --> the product's scheduler, SharedFleet -'-> Pace, against the run's own
 """
 
 from collections.abc import Sequence
@@ -46,6 +46,7 @@ class Measured:
         self._config = run.config
         self._threads = run.threads
         self._host = host
+        self._publish_s = host.publish_to(run.servers.count).seconds
         self._by_domain = {
             name: [one for one in groups if one.problem.domain == name] for name in run.config.domains
         }
@@ -71,7 +72,7 @@ class Measured:
     def train_seconds(self, works: list[list[float]]) -> float:
         """Publish included."""
         tokens = sum(sum(group) + len(group) * self._prompt for group in works)
-        return self._host.publish_s + self._host.step_seconds(tokens, threads=self._threads)
+        return self._publish_s + self._host.step_seconds(tokens, threads=self._threads)
 
 
 def predict(run: PastRun, host: Host, groups: Sequence[Group]) -> Pace:
@@ -155,11 +156,15 @@ def _row(use: str, run: PastRun, figures: Sequence[tuple[float, float, float]]) 
 def _constants(host: Host) -> list[str]:
     decode = host.decode
     return [
-        f"a step of a server: {decode.step_s * 1e3:.1f} ms + {decode.per_request_s * 1e3:.2f} ms an answer; "
-        f"{decode.prefill_s * 1e3:.1f} ms for each answer's prompt and request",
-        f"an optimizer step by one thread: {host.train_fixed_s:.2f} s + {host.train_token_s * 1e3:.2f} ms a token, "
-        f"{host.parallel_share:.0%} of it divided among threads; publish {host.publish_s:.2f} s, "
-        f"of which servers stand still {host.swap_s:.2f} s",
+        f"a step of a server: {decode.step_s * 1e3:.1f} ms + {decode.per_request_s * 1e3:.2f} ms an answer, "
+        f"{decode.prefill_s * 1e3:.1f} ms for each request",
+        "an optimizer step by one thread: "
+        f"{host.train_fixed_s:.2f} s + {host.train_token_s * 1e3:.2f} ms a token, "
+        f"{host.parallel_share:.0%} divided among threads",
+        *(
+            f"publish, {count} servers: {found.seconds:.2f} s, of which one stands still {found.swap_s:.2f} s"
+            for count, found in sorted(host.publish.items())
+        ),
         f"beside each other, over their shares of {host.num_cores} cores: trainer {host.trainer_beside:.2f}, "
         f"server {host.server_beside:.2f}",
     ]

@@ -16,7 +16,7 @@ from apriel_mcore.errors import InputError
 from apriel_mcore.planning.occupancy import Moment, moments
 from apriel_mcore.planning.past_run import PastRun, num_tokens
 from apriel_mcore.planning.pool import Decode
-from apriel_mcore.planning.shared_host import Host
+from apriel_mcore.planning.shared_host import Host, Publish
 from apriel_mcore.types import Group
 
 _WARM_UP = 1
@@ -38,17 +38,17 @@ def fit(runs: Sequence[PastRun]) -> Host:
         )
     if any(run.config.advantage.filter_on != "off" for run in alone):
         raise InputError(
-            "calibrate host: runs with rollout.max_lag=0 need advantage.filter_on=off: a group that is filtered leaves no answers behind"
+            "calibrate host: the runs with rollout.max_lag=0 need advantage.filter_on=off: a group that is "
+            "filtered leaves no answers behind"
         )
     fixed_s, token_s = _train(single)
     host = Host(
         num_cores=runs[0].num_cores,
-        decode=_decode(alone),
+        decode=_decode([run for run in alone if run.servers.count == 1]),
         train_fixed_s=fixed_s,
         train_token_s=token_s,
         parallel_share=1.0,
-        publish_s=statistics.median(span.seconds for run in alone for span in run.spans_of("publish")),
-        swap_s=statistics.median(span.seconds for run in alone for span in run.spans_of("take weights")),
+        publish={count: _publish(alone, count) for count in {run.servers.count for run in alone}},
         trainer_beside=1.0,
         server_beside=1.0,
     )
@@ -102,6 +102,14 @@ def _decode(runs: Sequence[PastRun]) -> Decode:
                 ]
     step_s, per_request_s, prefill_s = _least_squares(rows)
     return Decode(step_s=step_s, per_request_s=per_request_s, per_token_s=0.0, prefill_s=prefill_s)
+
+
+def _publish(runs: Sequence[PastRun], num_servers: int) -> Publish:
+    """The usual one; the first of a run is for empty servers too, but they are cold."""
+    mine = [run for run in runs if run.servers.count == num_servers]
+    seconds = [span.seconds for run in mine for span in run.spans_of("publish")[_WARM_UP:]]
+    swaps = [span.seconds for run in mine for span in run.spans_of("take weights")[_WARM_UP * num_servers :]]
+    return Publish(seconds=statistics.median(seconds), swap_s=statistics.median(swaps))
 
 
 def _least_squares(rows: Sequence[tuple[float, tuple[float, ...]]]) -> list[float]:

@@ -12,7 +12,17 @@ import math
 
 import msgspec
 
+from apriel_mcore.errors import InputError
 from apriel_mcore.planning.pool import Decode, Fleet
+
+
+class Publish(msgspec.Struct, frozen=True, kw_only=True):
+    """New weights for some number of servers."""
+
+    seconds: float
+    """From a step's end until they have the weights and the probe agreed."""
+    swap_s: float
+    """Of it, a server stands still."""
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,10 +36,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     train_token_s: float
     parallel_share: float
     """Of a step's work that more threads divide among them (Amdahl)."""
-    publish_s: float
-    """From a step's end until the servers have its weights and the probe agreed."""
-    swap_s: float
-    """Of it, servers stand still."""
+    publish: dict[int, Publish]
+    """By number of servers: those that share a core hinder each other more than their shares say."""
     trainer_beside: float
     """Speed of a trainer with cores of its own while servers work: memory, caches, what requests cost."""
     server_beside: float
@@ -38,6 +46,15 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
         """Of an optimizer step with nobody beside it; its publish comes on top."""
         one = self.train_fixed_s + self.train_token_s * tokens
         return one * (1 - self.parallel_share + self.parallel_share / threads)
+
+    def publish_to(self, num_servers: int) -> Publish:
+        """InputError when no run said it."""
+        if num_servers not in self.publish:
+            raise InputError(
+                "calibrate host: give also a run with rollout.max_lag=0 and "
+                f"rollout.servers.count={num_servers}"
+            )
+        return self.publish[num_servers]
 
     def speeds(self, *, threads: int, num_servers: int, num_busy: int, training: bool) -> tuple[float, float]:
         """Of the trainer and of each busy server, over those that they have alone."""
@@ -57,9 +74,11 @@ class SharedFleet(Fleet):
     """Servers beside a trainer of `threads` threads."""
 
     def __init__(self, host: Host, *, threads: int, count: int, places: int) -> None:
+        """InputError where `host` does not know how long as many servers take over new weights."""
         super().__init__(host.decode, count=count, places=places, prompt=0.0)
         self._host = host
         self._threads = threads
+        self._swap_s = host.publish_to(count).swap_s
         self._left = math.inf
         """Seconds that the optimizer step in progress would still take alone."""
         self._seen = 0.0
@@ -90,7 +109,7 @@ class SharedFleet(Fleet):
         self._share(now)
         for number, server in enumerate(self._servers):
             self._count(server, now)
-            server.clock = max(server.clock, now) + self._host.swap_s
+            server.clock = max(server.clock, now) + self._swap_s
             self._schedule(number)
 
     def _share(self, now: float) -> None:

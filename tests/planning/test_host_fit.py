@@ -14,7 +14,7 @@ from apriel_mcore.obs.spans import Span
 from apriel_mcore.planning import host_check, host_fit
 from apriel_mcore.planning.past_run import PastRun, num_tokens
 from apriel_mcore.planning.pool import Decode
-from apriel_mcore.planning.shared_host import Host
+from apriel_mcore.planning.shared_host import Host, Publish
 from apriel_mcore.types import Group
 from tests.planning.test_measured import group
 
@@ -24,8 +24,7 @@ TRUE = Host(
     train_fixed_s=0.5,
     train_token_s=0.003,
     parallel_share=0.8,
-    publish_s=1.0,
-    swap_s=0.3,
+    publish={1: Publish(seconds=1.0, swap_s=0.3)},
     trainer_beside=0.8,
     server_beside=0.7,
 )
@@ -74,10 +73,11 @@ def turns(threads: int, num_groups: int) -> PastRun:
         {"step": number, "time_train_s": TRUE.step_seconds(num_tokens(one), threads=threads)}
         for number, one in enumerate(groups)
     ]
+    publish = TRUE.publish_to(1)
     spans = [
-        Span("publish", "trainer", 0.0, TRUE.publish_s),
-        Span("take weights", "server-0", 0.0, TRUE.swap_s),
-    ]
+        Span("publish", "trainer", 0.0, publish.seconds),
+        Span("take weights", "server-0", 0.0, publish.swap_s),
+    ] * 2
     return run_of(
         [f"train.threads={threads}", "rollout.max_lag=0", "advantage.filter_on=off"], groups, steps, spans
     )
@@ -109,8 +109,9 @@ def test_the_constants_are_found_again():
     found = host_fit.fit([turns(1, 5), turns(1, 10), turns(2, 5), overlap()])
     for name, value in msgspec.structs.asdict(TRUE.decode).items():
         assert getattr(found.decode, name) == pytest.approx(value, rel=0.02), name
-    for name in ("train_fixed_s", "train_token_s", "parallel_share", "publish_s", "swap_s", "trainer_beside"):
+    for name in ("train_fixed_s", "train_token_s", "parallel_share", "trainer_beside"):
         assert getattr(found, name) == pytest.approx(getattr(TRUE, name), rel=0.02), name
+    assert found.publish == TRUE.publish
     assert found.server_beside == pytest.approx(TRUE.server_beside, rel=0.05)
 
 
@@ -132,3 +133,13 @@ def test_a_faster_server_raises_the_predicted_pace():
     slow = msgspec.structs.replace(TRUE, server_beside=0.2)
     paces = [host_check.predict(overlap(), host, groups) for host in (slow, TRUE)]
     assert paces[0].rollouts_per_s < 0.7 * paces[1].rollouts_per_s
+
+
+def test_a_number_of_servers_that_no_run_had_is_asked_for():
+    run = overlap()
+    servers = msgspec.structs.replace(run.servers, count=2)
+    rollout = msgspec.structs.replace(run.config.rollout, servers=servers)
+    two = msgspec.structs.replace(run, config=msgspec.structs.replace(run.config, rollout=rollout))
+    groups = [one for step in turns(1, 10).groups for one in step]
+    with pytest.raises(InputError, match="count=2"):
+        host_check.predict(two, TRUE, groups)

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from apriel_mcore.planning.pool import Decode
-from apriel_mcore.planning.shared_host import Host, SharedFleet
+from apriel_mcore.planning.shared_host import Host, Publish, SharedFleet
 
 HOST = Host(
     num_cores=2,
@@ -14,8 +14,7 @@ HOST = Host(
     train_fixed_s=1.0,
     train_token_s=0.01,
     parallel_share=0.5,
-    publish_s=0.0,
-    swap_s=0.0,
+    publish={1: Publish(seconds=0.0, swap_s=0.0), 2: Publish(seconds=0.0, swap_s=0.0)},
     trainer_beside=1.0,
     server_beside=1.0,
 )
@@ -79,7 +78,7 @@ def test_an_answer_is_slow_while_a_step_goes_on_and_fast_afterwards():
 
 
 def test_servers_stand_still_while_they_take_weights():
-    one = fleet(msgspec.structs.replace(HOST, swap_s=0.5), threads=1)
+    one = fleet(msgspec.structs.replace(HOST, publish={1: Publish(seconds=0.0, swap_s=0.5)}), threads=1)
     one.begin_training(1.0, now=0.0)
     one.start(1, 40, now=0.0)
     one.end_training(1.0)
