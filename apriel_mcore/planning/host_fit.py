@@ -1,7 +1,7 @@
 """How fast is this host? Its constants, fitted to runs of this program.
 
     runs with max_lag = 0   trainer and servers take turns: what each of them takes alone
-    a run that overlaps     what they take from each other beyond their shares of the cores
+    one that overlaps       what they take from each other beyond their shares of the cores
 
 Shape suffix: _A answers of one server in one step.
 """
@@ -29,12 +29,13 @@ def fit(runs: Sequence[PastRun]) -> Host:
     alone = [run for run in runs if run.takes_turns]
     single = [run for run in alone if run.threads == 1]
     several = [run for run in alone if run.threads > 1]
-    together = [run for run in runs if not run.takes_turns]
+    together = [run for run in runs if not run.takes_turns and run.servers.count == 1]
     sizes = {run.config.train.groups_per_step for run in single}
     if len(sizes) < 2 or not several or not together:
         raise InputError(
             "calibrate host: give runs with rollout.max_lag=0 and train.threads=1 of two sizes of "
-            "train.groups_per_step, with max_lag=0 and more threads, and with a max_lag above 0"
+            "train.groups_per_step, one with max_lag=0 and more threads, and one with a max_lag above 0 and "
+            "one server"
         )
     if any(run.config.advantage.filter_on != "off" for run in alone):
         raise InputError(

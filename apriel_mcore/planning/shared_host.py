@@ -39,8 +39,10 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     publish: dict[int, Publish]
     """By number of servers: those that share a core hinder each other more than their shares say."""
     trainer_beside: float
-    """Speed of a trainer with cores of its own while servers work: memory, caches, what requests cost."""
+    """What each busy server leaves of the trainer's speed besides its own cores: memory, caches, its engine
+    process that waits by spinning, requests and their judges."""
     server_beside: float
+    """What the trainer leaves of a server's speed besides the cores."""
 
     def step_seconds(self, tokens: float, *, threads: int) -> float:
         """Of an optimizer step with nobody beside it; its publish comes on top."""
@@ -67,7 +69,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
             return 1.0, 1.0
         server = min(own, self.num_cores / (threads + wanted))
         trainer = min(1.0, (self.num_cores - server * wanted) / threads)
-        return trainer * self.trainer_beside, server * self.server_beside
+        return trainer * self.trainer_beside**num_busy, server * self.server_beside
 
 
 class SharedFleet(Fleet):

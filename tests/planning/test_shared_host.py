@@ -41,6 +41,12 @@ def test_threads_share_the_cores_evenly(
     assert found == (pytest.approx(trainer), pytest.approx(server if num_busy else 1.0))
 
 
+def test_every_busy_server_takes_more_than_its_cores():
+    host = msgspec.structs.replace(HOST, trainer_beside=0.8)
+    speeds = [host.speeds(threads=1, num_servers=2, num_busy=busy, training=True)[0] for busy in range(3)]
+    assert speeds == pytest.approx([1.0, 0.8, 0.64])
+
+
 def test_no_more_is_shared_out_than_there_is():
     for cores in (1, 2, 4, 16):
         host = msgspec.structs.replace(HOST, num_cores=cores)
