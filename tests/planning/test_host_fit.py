@@ -78,9 +78,9 @@ def turns(threads: int, num_groups: int) -> PastRun:
         Span("publish", "trainer", 0.0, publish.seconds),
         Span("take weights", "server-0", 0.0, publish.swap_s),
     ] * 2
-    return run_of(
-        [f"train.threads={threads}", "rollout.max_lag=0", "advantage.filter_on=off"], groups, steps, spans
-    )
+    overrides = [f"train.threads={threads}", f"train.groups_per_step={num_groups}"]
+    overrides += ["rollout.max_lag=0", "advantage.filter_on=off"]
+    return run_of(overrides, groups, steps, spans)
 
 
 def overlap() -> PastRun:
