@@ -106,7 +106,7 @@ def _decode(runs: Sequence[PastRun]) -> Decode:
 
 
 def _publish(runs: Sequence[PastRun], num_servers: int) -> Publish:
-    """The usual one; the first of a run is for empty servers too, but they are cold."""
+    """The usual one, without the first of a run, which is cold."""
     mine = [run for run in runs if run.servers.count == num_servers]
     seconds = [span.seconds for run in mine for span in run.spans_of("publish")[_WARM_UP:]]
     swaps = [span.seconds for run in mine for span in run.spans_of("take weights")[_WARM_UP * num_servers :]]
