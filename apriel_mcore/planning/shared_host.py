@@ -4,8 +4,8 @@
     SharedFleet: servers whose speed changes when an optimizer step begins or ends, and a trainer whose
                  speed changes when a server begins or ends work
 
-The servers' half is that of `rollout/server_spec.thread_binding`; the trainer's threads go where there is room.
-Constants are fitted to runs (host_fit.py).
+The servers' half is that of `rollout/server_spec.thread_binding`; the trainer's threads go where there is
+room. Constants are fitted to runs (host_fit.py).
 """
 
 import math
