@@ -16,7 +16,7 @@ from apriel_mcore.obs.spans import Span
 from apriel_mcore.obs.trained import read_groups, step_file
 from apriel_mcore.types import Group
 
-_FEWEST_STEPS = 4
+_FEWEST_STEPS = 2
 
 
 class PastRun(msgspec.Struct, frozen=True, kw_only=True):
