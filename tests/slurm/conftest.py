@@ -76,7 +76,9 @@ class Launched:
     def wait(self, until: Callable[[], object], what: str, *, timeout_s: float = 60.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not until():
-            assert time.monotonic() < deadline, f"{what}: not within {timeout_s:.0f} s\n{self.said()}"
+            assert time.monotonic() < deadline, (
+                f"{what}: not within {timeout_s:.0f} s\n{self.said()}{self.nodes_said()}"
+            )
             time.sleep(0.1)
 
     def wait_for_end(self, *, timeout_s: float = 60.0) -> None:
@@ -90,6 +92,11 @@ class Launched:
     def said(self) -> str:
         """The job's log."""
         logs = sorted(self.folder.path.glob("job-*.log"))
+        return "\n".join(log.read_text(errors="replace")[-3000:] for log in logs)
+
+    def nodes_said(self) -> str:
+        """The logs of its nodes, of all attempts."""
+        logs = sorted(self.folder.attempts.glob("*/node-*.log"))
         return "\n".join(log.read_text(errors="replace")[-3000:] for log in logs)
 
     def num_attempts(self, task: int = 0) -> int:

@@ -14,7 +14,8 @@ from apriel_mcore.cluster.lead import answers
 from apriel_mcore.cluster.place import Ended, Place
 from tests.cluster.test_place import place_on
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(200), pytest.mark.xdist_group("slurm-script")]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(200), pytest.mark.xdist_group("slurm-run")]
+"""In the group of the real runs: it listens on a port that theirs take too."""
 TOKEN = "a token of thirty-two characters"
 
 
