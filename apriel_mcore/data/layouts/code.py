@@ -71,10 +71,9 @@ def taco(layout: Taco, row: Any) -> Item:
     if not pairs or len(tests.inputs) != len(tests.outputs):
         raise Unusable("no_answer", f"{len(tests.inputs)} inputs, {len(tests.outputs)} outputs")
     if not tests.fn_name:
-        stated = [{"stdin": _text(given), "expected": _text(printed)} for given, printed in pairs]
-        return _item(found.question, stated)
+        return _item(found.question, _programs([(_text(given), _text(printed)) for given, printed in pairs]))
     boxed = all(isinstance(output, list) and len(output) == 1 for _, output in pairs)
-    stated = [_call(given, output[0] if boxed else output) for given, output in pairs]
+    stated = _calls([(given, output[0] if boxed else output) for given, output in pairs])
     return _item(
         _with_starter(found.question, found.starter_code or ""),
         stated,
@@ -98,10 +97,10 @@ def _live_item(layout: LiveCodeBench, found: _LiveRow) -> Item:
     name = _json(found.metadata, dict[str, Any]).get("func_name", "")
     question = _with_starter(found.question_content, found.starter_code)
     if tests[0].testtype == "stdin":
-        return _item(question, [{"stdin": test.input, "expected": test.output} for test in tests])
-    stated = [
-        _call([_value(line) for line in test.input.splitlines()], _value(test.output)) for test in tests
-    ]
+        return _item(question, _programs([(test.input, test.output) for test in tests]))
+    stated = _calls(
+        [([_value(line) for line in test.input.splitlines()], _value(test.output)) for test in tests]
+    )
     return _item(question, stated, _entry_point(str(name), found.starter_code), sequences="lenient")
 
 
@@ -191,7 +190,24 @@ def _value(text: str) -> Any:
 
 def _text(value: Any) -> str:
     """Program input and output: a text, or a list of lines."""
-    return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
+    lines = value if isinstance(value, list) else [value]
+    if None in lines:
+        raise Unusable("no_answer", "a test's input or output is null")
+    return "\n".join(map(str, lines))
+
+
+def _programs(pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Tests of what a program reads and prints."""
+    if not any(printed.strip() for _, printed in pairs):
+        raise Unusable("no_answer", "every expected output is blank: a program that prints nothing passes")
+    return [{"stdin": given, "expected": printed} for given, printed in pairs]
+
+
+def _calls(pairs: list[tuple[Any, Any]]) -> list[dict[str, Any]]:
+    """Tests of what a function takes and returns."""
+    if all(expected is None for _, expected in pairs):
+        raise Unusable("no_answer", "every expected value is null: a function that does nothing passes")
+    return [_call(args, expected) for args, expected in pairs]
 
 
 def _call(args: Any, expected: Any) -> dict[str, Any]:

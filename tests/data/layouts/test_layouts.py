@@ -126,6 +126,32 @@ def test_taco_functions() -> None:
     assert reason(kinds.Taco(), taco(input_output=json.dumps(tests | {"inputs": ["1"]}))) == "no_answer"
 
 
+@pytest.mark.parametrize(
+    "tests",
+    [
+        {"inputs": ["1", "2"], "outputs": ["", [" ", "\n"]]},
+        {"inputs": ["1"], "outputs": [None]},
+        {"inputs": [["1", None]], "outputs": ["2"]},
+        {"fn_name": "f", "inputs": [[1], [2]], "outputs": [[None], [None]]},
+    ],
+)
+def test_tests_that_a_silent_program_passes_or_that_hold_null_are_no_answer(tests: Any) -> None:
+    assert reason(kinds.Taco(), taco(input_output=json.dumps(tests))) == "no_answer"
+
+
+def test_a_blank_output_among_others_stays() -> None:
+    tests = {"inputs": ["1", "2"], "outputs": ["", "x"]}
+    found = reference(kinds.Taco(), taco(input_output=json.dumps(tests)))
+    assert [test["expected"] for test in found["tests"]] == ["", "x"]
+
+
+@pytest.mark.parametrize(("testtype", "output"), [("stdin", " \n"), ("functional", "null")])
+def test_livecodebench_with_nothing_to_answer(testtype: str, output: str) -> None:
+    tests = [{"input": "1", "output": output, "testtype": testtype}]
+    row = livecode(testtype, public_test_cases=json.dumps(tests), private_test_cases=packed("[]"))
+    assert reason(kinds.LiveCodeBench(), row) == "no_answer"
+
+
 def packed(tests: object) -> str:
     return base64.b64encode(zlib.compress(pickle.dumps(tests))).decode()
 
