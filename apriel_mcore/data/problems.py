@@ -221,7 +221,7 @@ def _items(source: Source) -> Iterator[tuple[str, Item | Unusable]]:
     elif isinstance(source, CollectedSource):
         for place, row in rows.read(source):
             try:
-                yield place, layouts.item(source.layout, row)
+                yield place, row if isinstance(row, Unusable) else layouts.item(source.layout, row)
             except Unusable as reason:
                 yield place, reason
     else:

@@ -161,6 +161,15 @@ def test_rows_that_cannot_be_used_are_counted_and_written(tmp_path: Path) -> Non
     ]
 
 
+def test_a_line_that_is_not_json_is_set_aside_with_its_place(tmp_path: Path) -> None:
+    lines = [json.dumps({"problem": f"{n} + 0", "answer": n}) for n in range(9)]
+    (tmp_path / "f.jsonl").write_text("\n".join([lines[0], "{oops", *lines[1:]]))
+    dataset = problems.load(config(tmp_path, sources={"s": collected(tmp_path / "f.jsonl")}), Characters())
+    (reject,) = dataset.rejects
+    assert reject.reason == "not_json" and reject.detail
+    assert reject.place.endswith("f.jsonl:2") and len(everything(dataset)) == 9
+
+
 def test_a_wrong_layout_is_an_error_that_shows_the_first_row(tmp_path: Path) -> None:
     (tmp_path / "f.jsonl").write_text(json.dumps({"question": "q", "answer": "1"}))
     with pytest.raises(InputError, match=r"'other_columns': 1.*f\.jsonl:1: no column 'problem'.*layout"):

@@ -14,6 +14,9 @@ from apriel_mcore.types import Message
 from apriel_mcore.verify.asserts import NotPlain, StatedTests, read_asserts
 from apriel_mcore.verify.values import ValueNotPlain, decode, encode
 
+_NOT_PARSED = (SyntaxError, RecursionError, MemoryError)
+"""What Python's parser raises for texts that are no program, the last two for deeply nested ones."""
+
 
 class _TacoRow(msgspec.Struct, frozen=True):
     question: str
@@ -125,7 +128,10 @@ def mbpp(layout: Mbpp, row: Any) -> Item:
     """
     found = msgspec.convert(row, _MbppRow)
     stated = _asserts(found.test)
-    shown = next(line for line in found.test.splitlines() if line.startswith("assert"))
+    lines = [line.lstrip() for line in found.test.splitlines()]
+    shown = next((line for line in lines if line.startswith("assert")), "")
+    if not shown:
+        raise Unusable("tests_not_plain", "no line begins with an assert to show")
     question = f"{found.prompt}\nIt must pass this test:\n```python\n{shown}\n```"
     return _item(question, list(stated.tests), stated.callee, gold=_table(stated))
 
@@ -135,7 +141,7 @@ def cruxeval(layout: CruxEval, row: Any) -> Item:
     found = msgspec.convert(row, _CruxRow)
     try:
         expected = encode(ast.literal_eval(found.output))
-    except (ValueError, SyntaxError, ValueNotPlain) as error:
+    except (ValueError, TypeError, *_NOT_PARSED) as error:  # also ValueNotPlain
         raise Unusable("no_answer", f"output is not a plain literal: {error}") from None
     question = (
         f"```python\n{found.function}\n```\nWhat does f({found.input}) return? "
@@ -237,17 +243,26 @@ def _asserts(source: str) -> StatedTests:
 def _helpers(prompt: str, entry_point: str) -> str:
     """What a prompt defines beside the function that is asked for: its tests may use it."""
     try:
-        tree = ast.parse(prompt)
-    except SyntaxError as error:
+        body = [
+            node
+            for node in ast.parse(prompt).body
+            if not (isinstance(node, ast.FunctionDef) and node.name == entry_point)
+        ]
+        return ast.unparse(ast.Module(body, type_ignores=[]))
+    except (ValueError, *_NOT_PARSED) as error:
         raise Unusable("no_answer", f"the prompt is not Python: {error}") from None
-    body = [
-        node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name == entry_point)
-    ]
-    return ast.unparse(ast.Module(body, type_ignores=[]))
 
 
 def _table(stated: StatedTests) -> str:
     """A program that knows the answers: it proves that the tests pass on the values they state."""
-    known = [([decode(arg) for arg in test["args"]], decode(test["expected"])) for test in stated.tests]
-    lines = [f"    if list(args) == {args!r}:\n        return {expected!r}" for args, expected in known]
+    try:
+        lines = _cases(stated)
+    except ValueError as error:
+        raise Unusable("tests_not_plain", str(error)) from None
     return f"def {stated.callee}(*args):\n    nan, inf = float('nan'), float('inf')\n" + "\n".join(lines)
+
+
+def _cases(stated: StatedTests) -> list[str]:
+    """ValueError for an integer of more digits than Python writes."""
+    known = [([decode(arg) for arg in test["args"]], decode(test["expected"])) for test in stated.tests]
+    return [f"    if list(args) == {args!r}:\n        return {expected!r}" for args, expected in known]

@@ -205,6 +205,32 @@ def test_human_eval_mbpp_and_cruxeval() -> None:
     assert reason(kinds.HumanEval(), row | {"test": "x = 1"}) == "no_answer"
 
 
+DEEP = "-" * 30_000 + "1"
+
+
+@pytest.mark.parametrize(
+    ("layout", "row"),
+    [
+        (kinds.CruxEval(), {"function": "def f(x): return x", "input": "1", "output": DEEP}),
+        (kinds.CruxEval(), {"function": "def f(x): return x", "input": "1", "output": "{[1]}"}),
+        (kinds.Mbpp(), {"prompt": "p", "test": f"assert f(1) == {DEEP}"}),
+        (kinds.Mbpp(), {"prompt": "p", "test": "x = 1; assert f(1) == 1"}),
+        (kinds.Mbpp(), {"prompt": "p", "test": f"assert f(0x{'f' * 5000}) == 1"}),
+        (
+            kinds.HumanEval(),
+            {"prompt": DEEP, "entry_point": "f", "canonical_solution": "", "test": "assert c(1) == c(2)"},
+        ),
+    ],
+)
+def test_programs_that_cannot_be_read_make_the_row_unusable(layout: Any, row: Any) -> None:
+    assert reason(layout, row) in ("no_answer", "tests_not_plain")
+
+
+def test_mbpp_shows_an_indented_assert() -> None:
+    row = {"prompt": "p", "test": "if True:\n    assert f(1) == 1"}
+    assert "\nassert f(1) == 1\n" in question(kinds.Mbpp(), row)
+
+
 def test_human_evals_other_asserts_run_as_they_are_with_the_prompts_helpers() -> None:
     prompt = 'def double(x):\n    return 2 * x\n\ndef halve(x):\n    """Half."""\n'
     test = "def check(candidate):\n    assert candidate(double(3)) > 2"
