@@ -57,7 +57,7 @@ def test_long_and_repeated_prompts_are_dropped_and_counted(tmp_path: Path) -> No
     """Room is min(max_model_len, seq_len) - budget = 30."""
     file = write(tmp_path / "f.jsonl", "2 + 2", "2  +\t2", "x" * 30, "x" * 31, "x" * 31, "3 + 1")
     dataset = problems.load(config(file), Characters())
-    assert dataset.rejected == {"math": {"duplicate": 2, "too_long": 1}}
+    assert dataset.rejected == {"math": {"duplicate": 1, "too_long": 2}}
     assert sorted(p.messages[0].content for p in everything(dataset)) == ["2 + 2", "3 + 1", "x" * 30]
 
 
@@ -139,6 +139,16 @@ def test_a_prompt_of_another_domain_is_dropped_and_named(tmp_path: Path) -> None
     dataset = problems.load(validate(tree, where="test"), Characters())
     assert dataset.rejected == {"math": {}, "logic": {"duplicate": 3}}
     assert {reject.detail for reject in dataset.rejects} == {"of a prompt in domains.math.sources.file"}
+
+
+def test_what_is_too_long_for_one_domain_is_asked_in_another(tmp_path: Path) -> None:
+    """Logic's budget of 5 leaves 45 tokens to a prompt, math's 20 leave 30."""
+    tree = resolved(config(write(tmp_path / "f.jsonl", "x" * 35, "2 + 2", "3 + 1", "5 - 1")))
+    source = {"kind": "jsonl", "path": str(write(tmp_path / "g.jsonl", "x" * 35))}
+    tree["domains"]["logic"] = {"ratio": 0.0, "max_output_tokens": 5, "sources": {"other": source}}
+    dataset = problems.load(validate(tree, where="test"), Characters())
+    assert dataset.rejected == {"math": {"too_long": 1}, "logic": {}}
+    assert len((*dataset.train["logic"], *dataset.held_out["logic"])) == 1
 
 
 def collected(path: Path, **source: Any) -> dict[str, Any]:
