@@ -282,7 +282,8 @@ def _admit(
     if candidate.question in seen:
         detail = f"of a prompt in {seen[candidate.question]}"
         return msgspec.structs.replace(reject, reason="duplicate", detail=detail)
-    if match := benchmarks.match(candidate.question[-2]):
+    turns = (turn.partition(": ")[2] for turn in candidate.question[:-1])
+    if match := next(filter(None, map(benchmarks.match, turns)), None):
         detail = f"{match.benchmark}: {match.words}"
         return msgspec.structs.replace(reject, reason="contaminated", detail=detail)
     if len(problem.prompt_T) > longest:

@@ -208,6 +208,27 @@ def test_contaminated_problems_are_set_aside_with_the_shared_words(tmp_path: Pat
     assert (reject.reason, reject.detail) == ("contaminated", "aime: a b c d e")
 
 
+@pytest.mark.parametrize("asked", ["a b c d e f", "2 * 3"])
+def test_a_benchmarks_prompt_in_any_turn_is_contamination(tmp_path: Path, asked: str) -> None:
+    (tmp_path / "b.jsonl").write_text(json.dumps({"prompt": asked}))
+    found, other = {"role": "user", "content": asked}, {"role": "user", "content": "sure?"}
+    chats = [
+        [found],
+        [found, {"role": "assistant", "content": "6"}, other],
+        [{"role": "system", "content": asked}, other],
+        [other],
+        [{"role": "user", "content": "2 + 3"}],
+        [{"role": "user", "content": "3 + 3"}],
+    ]
+    rows = [{"messages": chat, "verifier": "math", "reference": {"answer": "6"}} for chat in chats]
+    (tmp_path / "f.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    tree = resolved(config(tmp_path / "f.jsonl"))
+    tree["data"] = {"decontaminate": {"benchmarks": {"aime": str(tmp_path / "b.jsonl")}}}
+    dataset = problems.load(validate(tree, where="test"), Characters())
+    assert dataset.rejected == {"math": {"contaminated": 3}}
+    assert {reject.detail.partition(": ")[0] for reject in dataset.rejects} == {"aime"}
+
+
 def test_near_duplicates_of_any_domain_are_set_aside_with_the_first(tmp_path: Path) -> None:
     """What is too long is not used, and so nothing repeats it."""
     letters = " ".join("ghijklmnopqrstuv")  # 31 characters
