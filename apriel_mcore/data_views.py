@@ -7,6 +7,7 @@ from rich.table import Column, Table
 
 from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.data import model_files, problems
+from apriel_mcore.data.overlap import open_benchmarks
 from apriel_mcore.data.problems import Dataset
 from apriel_mcore.data.prompts import Renderer
 from apriel_mcore.errors import InputError, did_you_mean
@@ -66,8 +67,12 @@ def _rejects(dataset: Dataset) -> Table:
 def _overlaps(config: RunConfig, dataset: Dataset) -> Table:
     """Which prompts are left out because another source or a benchmark has them too."""
     table = Table("domain", "found also in", Column("rows", justify="right"))
-    searched = ", ".join(config.data.decontaminate.benchmarks) or "none"
-    table.caption = f"benchmarks searched for: {searched}"
+    searched = open_benchmarks(config.data.decontaminate).searched
+    shown = (
+        f"{name} ({found.inside + found.whole} of {found.prompts} prompts, {found.whole} as whole turns)"
+        for name, found in searched.items()
+    )
+    table.caption = f"benchmarks searched for: {', '.join(shown) or 'none'}"
     found = Counter(
         (r.domain, r.detail.partition(": ")[0].removeprefix("of a prompt in "))
         for r in dataset.rejects

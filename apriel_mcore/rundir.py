@@ -17,8 +17,9 @@ from pathlib import Path
 import msgspec
 
 from apriel_mcore import __version__, checkpoint_folder, kernels
-from apriel_mcore.config.load import diff, dump, load
-from apriel_mcore.config.schema import RunConfig
+from apriel_mcore.config.load import diff, dump, load, resolved
+from apriel_mcore.config.schema import RunConfig, Train
+from apriel_mcore.config.tree import Tree
 from apriel_mcore.errors import AprielError, InputError
 from apriel_mcore.obs.runlog import read_events
 
@@ -170,11 +171,16 @@ def check_same_recipe(run_dir: RunDir, config: RunConfig) -> None:
 
 
 def check_resumable(run_dir: RunDir, config: RunConfig) -> None:
-    """InputError where checkpoints keep the optimizer's state in another form than `config` asks for."""
+    """InputError where checkpoints hold another optimizer's or mixture's state than `config` asks for."""
     if not run_dir.recipe.exists() or not checkpoint_folder.complete(run_dir.checkpoints):
         return
-    # Two leaves alone: a recipe of an older version, which --override replaces, need not be valid any more.
-    old, new = tomllib.loads(run_dir.recipe.read_text(encoding="utf-8"))["train"], config.train
+    # Few leaves alone: a recipe of an older version, which --override replaces, need not be valid any more.
+    saved = tomllib.loads(run_dir.recipe.read_text(encoding="utf-8"))
+    _check_optimizer(run_dir, saved["train"], config.train)
+    _check_mixture(run_dir, saved.get("mixture", {"kind": "constant"}), resolved(config)["mixture"])
+
+
+def _check_optimizer(run_dir: RunDir, old: Tree, new: Train) -> None:
     was_distributed, is_distributed = (
         old["parallel"]["distributed_optimizer"],
         new.parallel.distributed_optimizer,
@@ -189,6 +195,22 @@ def check_resumable(run_dir: RunDir, config: RunConfig) -> None:
         f"{run_dir.checkpoints}: another {key} cannot read the optimizer's state there; keep {key} = "
         f"{value}, or start in another --run-dir"
     )
+
+
+def _check_mixture(run_dir: RunDir, old: Tree, new: Tree) -> None:
+    """Where a controller stands is saved with the ready groups: another kind cannot go on from there."""
+    if old["kind"] != new["kind"]:
+        raise InputError(
+            f'{run_dir.checkpoints}: mixture.kind = "{new["kind"]}" cannot go on from the state there; keep '
+            f'mixture.kind = "{old["kind"]}", or start in another --run-dir'
+        )
+    stages = list(old.get("stages", ()))
+    if list(new.get("stages", ()))[: len(stages)] != stages:
+        raise InputError(
+            f"{run_dir.checkpoints}: mixture.stages = {', '.join(new['stages'])} cannot go on from the state "
+            f"there; keep {', '.join(stages)} in this order, with new ones only after them, or start in "
+            "another --run-dir"
+        )
 
 
 def is_finished(run_dir: RunDir, config: RunConfig) -> bool:

@@ -46,6 +46,17 @@ def test_stats_count_problems_and_rejects(recipe: str, capsys: pytest.CaptureFix
     assert "no_answer" in said and "benchmarks searched for: none" in said
 
 
+def test_stats_say_how_much_of_a_benchmark_is_searched_for(
+    recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    prompts = ["find the number of ordered pairs", "5 + 0?", " "]
+    (tmp_path / "b.jsonl").write_text("\n".join(json.dumps({"prompt": prompt}) for prompt in prompts))
+    cli.main(["data", "stats", recipe, f"data.decontaminate.benchmarks.aime={tmp_path / 'b.jsonl'}"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "aime (2 of 3 prompts, 1 as whole turns)" in said and "contaminated" in said
+
+
 def test_stats_show_what_is_nearly_repeated(
     recipe: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

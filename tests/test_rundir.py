@@ -32,6 +32,8 @@ def test_the_same_recipe_continues_and_another_is_refused_with_its_keys(tmp_path
         check_same_recipe(run_dir, load(QUICKSTART, ["train.optimizer.lr=1e-3"]))
 
 
+STAGES = ["mixture.kind=stages", "mixture.stages.first.steps=2"]
+MORE = ["mixture.stages.second.steps=3"]
 DISTRIBUTED = "train.parallel.distributed_optimizer"
 
 
@@ -43,6 +45,12 @@ DISTRIBUTED = "train.parallel.distributed_optimizer"
         ([], ["train.precision=fp32"], 'keep train.precision = "bf16"'),
         ([f"{DISTRIBUTED}=true"], [f"{DISTRIBUTED}=true", "train.precision=fp32"], ""),
         ([], ["train.parallel.pipeline=2", "train.optimizer.lr=1e-3"], ""),
+        ([], ["mixture.kind=reward_gap"], 'keep mixture.kind = "constant", or start in another --run-dir'),
+        (["mixture.kind=reward_gap"], [*STAGES, *MORE], 'keep mixture.kind = "reward_gap"'),
+        (["mixture.kind=reward_gap"], ["mixture.kind=reward_gap", "mixture.every=3"], ""),
+        ([*STAGES, *MORE], STAGES, "keep first, second in this order"),
+        ([*STAGES, *MORE], [STAGES[0], *MORE, STAGES[1]], "keep first, second in this order"),
+        (STAGES, [*STAGES, *MORE], ""),
     ],
 )
 def test_a_change_that_checkpoints_cannot_follow_is_refused_before_anything_starts(

@@ -221,7 +221,7 @@ def _items(source: Source) -> Iterator[tuple[str, Item | Unusable]]:
     elif isinstance(source, CollectedSource):
         for place, row in rows.read(source):
             try:
-                yield place, layouts.item(source.layout, row)
+                yield place, row if isinstance(row, Unusable) else layouts.item(source.layout, row)
             except Unusable as reason:
                 yield place, reason
     else:
@@ -273,19 +273,23 @@ def _dress(messages: tuple[Message, ...], domain: Domain, functions: str) -> tup
 def _admit(
     candidate: _Candidate, longest: int, seen: dict[tuple[str, ...], str], benchmarks: Benchmarks
 ) -> _Candidate | Reject:
-    """The candidate, unless it was asked before in any domain, is in a benchmark, or does not fit."""
+    """The candidate, unless it was asked before in any domain, is in a benchmark, or does not fit.
+
+    Only what is admitted counts as asked: the budget of another domain may leave it room.
+    """
     problem = candidate.problem
     reject = Reject(domain=problem.domain, source=problem.source, place=candidate.place, reason="")
     if candidate.question in seen:
         detail = f"of a prompt in {seen[candidate.question]}"
         return msgspec.structs.replace(reject, reason="duplicate", detail=detail)
-    seen[candidate.question] = _whence(candidate)
-    if match := benchmarks.match(candidate.question[-2]):
+    turns = (turn.partition(": ")[2] for turn in candidate.question[:-1])
+    if match := next(filter(None, map(benchmarks.match, turns)), None):
         detail = f"{match.benchmark}: {match.words}"
         return msgspec.structs.replace(reject, reason="contaminated", detail=detail)
     if len(problem.prompt_T) > longest:
         detail = f"{len(problem.prompt_T)} tokens, {longest} allowed"
         return msgspec.structs.replace(reject, reason="too_long", detail=detail)
+    seen[candidate.question] = _whence(candidate)
     return candidate
 
 

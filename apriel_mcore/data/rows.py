@@ -1,6 +1,7 @@
 """Where do the rows of a collected data set lie? In local files, in a pinned wheel, or on the hub."""
 
 import gzip
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,23 @@ from apriel_mcore.config.schema import (
     WheelSource,
 )
 from apriel_mcore.data import hub
+from apriel_mcore.data.item import Unusable
 from apriel_mcore.data.wheels import read_member, wheel_path
 from apriel_mcore.errors import InputError
 
 BFCL_WHEEL = "bfcl-eval"
+
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 type Place = str
 """Where a row stands: `file:number`, counted from 1."""
 
 
 def read(source: FilesSource | HuggingFaceSource | WheelSource) -> Iterator[tuple[Place, Any]]:
-    """Every row with its place. InputError when the source cannot be read."""
+    """Every row with its place; Unusable in place of a line that is not JSON.
+
+    InputError when the source cannot be read.
+    """
     if isinstance(source, HuggingFaceSource):
         yield from hub.read(source)
     elif isinstance(source, WheelSource):
@@ -51,13 +58,30 @@ def require(source: CollectedSource) -> None:
 
 def json_lines(content: bytes, name: str) -> Iterator[tuple[Place, Any]]:
     """One JSON value a line; blank lines are skipped. InputError at a line that is none."""
+    for place, line in _numbered(content, name):
+        yield place, _decode(line, place)
+
+
+def _numbered(content: bytes, name: str) -> Iterator[tuple[Place, bytes]]:
     for number, line in enumerate(content.split(b"\n"), start=1):
         if line.strip():
-            yield f"{name}:{number}", _decode(line, f"{name}:{number}")
+            yield f"{name}:{number}", line
 
 
 def _lines(content: bytes, name: str) -> Iterator[tuple[Place, Any]]:
-    yield from json_lines(gzip.decompress(content) if name.endswith(".gz") else content, name)
+    """Published rows: one bad line of thousands is set aside and counted."""
+    for place, line in _numbered(_unpacked(content, name) if name.endswith(".gz") else content, name):
+        try:
+            yield place, msgspec.json.decode(line)
+        except _NOT_JSON as error:
+            yield place, Unusable("not_json", str(error))
+
+
+def _unpacked(content: bytes, name: str) -> bytes:
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{name}: not a whole gzip file: {error}; download it again") from None
 
 
 def _existing(file: Path) -> Path:
@@ -85,5 +109,5 @@ def _file(file: Path) -> Iterator[tuple[Place, Any]]:
 def _decode(text: bytes, where: str) -> Any:
     try:
         return msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except _NOT_JSON as error:
         raise InputError(f"{where}: not JSON: {error}; correct or delete it") from None

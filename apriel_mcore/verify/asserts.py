@@ -50,9 +50,14 @@ def read_asserts(source: str) -> StatedTests:
     else or they call different functions; InputError when there is none, or the source is not Python.
     """
     try:
-        tree = ast.parse(source)
+        return _read(ast.parse(source))
     except (SyntaxError, ValueError) as error:
         raise InputError(f"tests: not Python: {error}") from error
+    except (RecursionError, MemoryError) as error:
+        raise InputError("tests: nested too deeply to be parsed") from error
+
+
+def _read(tree: ast.Module) -> StatedTests:
     stated = [
         _read_test(node)
         for node in ast.walk(tree)
@@ -92,7 +97,7 @@ def _read_test(node: ast.Assert) -> tuple[str, dict[str, Any]]:
             ops=[ast.Lt() | ast.LtE()],
             comparators=[ast.Constant(value=float(small))],
         ) if small <= _TOLERANCE:
-            return _test(call, float(_literal(expected)))
+            return _test(call, _number(expected))
     raise NotPlain(f"tests: not of the form f(literals) == literal: {ast.unparse(node)[:200]}")
 
 
@@ -110,8 +115,15 @@ def _test(call: ast.Call, expected: object, *, compare: str = "value") -> tuple[
 def _literal(node: ast.expr) -> Any:
     try:
         return ast.literal_eval(_Fold().visit(node))
-    except (ValueError, TypeError, ZeroDivisionError) as error:
+    except (ValueError, TypeError, ArithmeticError) as error:
         raise NotPlain(f"tests: not a literal: {ast.unparse(node)[:200]}") from error
+
+
+def _number(node: ast.expr) -> float:
+    try:
+        return float(_literal(node))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise NotPlain(f"tests: not a number: {ast.unparse(node)[:200]}") from error
 
 
 class _Fold(ast.NodeTransformer):

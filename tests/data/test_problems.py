@@ -57,7 +57,7 @@ def test_long_and_repeated_prompts_are_dropped_and_counted(tmp_path: Path) -> No
     """Room is min(max_model_len, seq_len) - budget = 30."""
     file = write(tmp_path / "f.jsonl", "2 + 2", "2  +\t2", "x" * 30, "x" * 31, "x" * 31, "3 + 1")
     dataset = problems.load(config(file), Characters())
-    assert dataset.rejected == {"math": {"duplicate": 2, "too_long": 1}}
+    assert dataset.rejected == {"math": {"duplicate": 1, "too_long": 2}}
     assert sorted(p.messages[0].content for p in everything(dataset)) == ["2 + 2", "3 + 1", "x" * 30]
 
 
@@ -141,6 +141,16 @@ def test_a_prompt_of_another_domain_is_dropped_and_named(tmp_path: Path) -> None
     assert {reject.detail for reject in dataset.rejects} == {"of a prompt in domains.math.sources.file"}
 
 
+def test_what_is_too_long_for_one_domain_is_asked_in_another(tmp_path: Path) -> None:
+    """Logic's budget of 5 leaves 45 tokens to a prompt, math's 20 leave 30."""
+    tree = resolved(config(write(tmp_path / "f.jsonl", "x" * 35, "2 + 2", "3 + 1", "5 - 1")))
+    source = {"kind": "jsonl", "path": str(write(tmp_path / "g.jsonl", "x" * 35))}
+    tree["domains"]["logic"] = {"ratio": 0.0, "max_output_tokens": 5, "sources": {"other": source}}
+    dataset = problems.load(validate(tree, where="test"), Characters())
+    assert dataset.rejected == {"math": {"too_long": 1}, "logic": {}}
+    assert len((*dataset.train["logic"], *dataset.held_out["logic"])) == 1
+
+
 def collected(path: Path, **source: Any) -> dict[str, Any]:
     return {"kind": "files", "paths": [str(path)], "layout": {"kind": "math_columns"}, **source}
 
@@ -159,6 +169,15 @@ def test_rows_that_cannot_be_used_are_counted_and_written(tmp_path: Path) -> Non
         ("11", "too_long"),
         ("12", "other_columns"),
     ]
+
+
+def test_a_line_that_is_not_json_is_set_aside_with_its_place(tmp_path: Path) -> None:
+    lines = [json.dumps({"problem": f"{n} + 0", "answer": n}) for n in range(9)]
+    (tmp_path / "f.jsonl").write_text("\n".join([lines[0], "{oops", *lines[1:]]))
+    dataset = problems.load(config(tmp_path, sources={"s": collected(tmp_path / "f.jsonl")}), Characters())
+    (reject,) = dataset.rejects
+    assert reject.reason == "not_json" and reject.detail
+    assert reject.place.endswith("f.jsonl:2") and len(everything(dataset)) == 9
 
 
 def test_a_wrong_layout_is_an_error_that_shows_the_first_row(tmp_path: Path) -> None:
@@ -187,6 +206,27 @@ def test_contaminated_problems_are_set_aside_with_the_shared_words(tmp_path: Pat
     dataset = problems.load(validate(tree, where="test"), Characters())
     (reject,) = dataset.rejects
     assert (reject.reason, reject.detail) == ("contaminated", "aime: a b c d e")
+
+
+@pytest.mark.parametrize("asked", ["a b c d e f", "2 * 3"])
+def test_a_benchmarks_prompt_in_any_turn_is_contamination(tmp_path: Path, asked: str) -> None:
+    (tmp_path / "b.jsonl").write_text(json.dumps({"prompt": asked}))
+    found, other = {"role": "user", "content": asked}, {"role": "user", "content": "sure?"}
+    chats = [
+        [found],
+        [found, {"role": "assistant", "content": "6"}, other],
+        [{"role": "system", "content": asked}, other],
+        [other],
+        [{"role": "user", "content": "2 + 3"}],
+        [{"role": "user", "content": "3 + 3"}],
+    ]
+    rows = [{"messages": chat, "verifier": "math", "reference": {"answer": "6"}} for chat in chats]
+    (tmp_path / "f.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    tree = resolved(config(tmp_path / "f.jsonl"))
+    tree["data"] = {"decontaminate": {"benchmarks": {"aime": str(tmp_path / "b.jsonl")}}}
+    dataset = problems.load(validate(tree, where="test"), Characters())
+    assert dataset.rejected == {"math": {"contaminated": 3}}
+    assert {reject.detail.partition(": ")[0] for reject in dataset.rejects} == {"aime"}
 
 
 def test_near_duplicates_of_any_domain_are_set_aside_with_the_first(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from apriel_mcore.config.schema import FilesSource, HuggingFaceSource, WheelSource
 from apriel_mcore.config.schema.layouts import MathColumns
 from apriel_mcore.data import hub, rows
+from apriel_mcore.data.item import Unusable
 from apriel_mcore.errors import InputError
 
 ROWS = [{"problem": "2 + 2", "answer": "4"}, {"problem": "3 + 1", "answer": "4"}]
@@ -90,7 +91,7 @@ def test_missing_parquet_support_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.jsonl", "{}\n{", r"a\.jsonl:2: not JSON"),
+        ("a.json", "{", r"a\.json: not JSON"),
         ("a.json", '{"a": 1}', "does not hold a list"),
         ("a.csv", "a,b", "unknown format"),
     ],
@@ -99,6 +100,25 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: str, w
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=words):
         read(files(tmp_path / name))
+
+
+def test_a_line_that_is_not_json_is_one_unusable_row(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"a": 1}\n{oops\n"\xff"\n{"a": 2}\n')
+    found = list(rows.read(files(tmp_path / "a.jsonl")))
+    assert [place.rpartition(":")[2] for place, _ in found] == ["1", "2", "3", "4"]
+    assert [row for _, row in found if not isinstance(row, Unusable)] == [{"a": 1}, {"a": 2}]
+    assert {row.reason for _, row in found if isinstance(row, Unusable)} == {"not_json"}
+    assert all(row.detail for _, row in found if isinstance(row, Unusable))
+
+
+GZIP = gzip.compress(b'{"q": "1 + 1", "a": "2"}\n' * 3)
+
+
+@pytest.mark.parametrize("content", [GZIP[:-9], b"no", GZIP[:15] + b"\x00\x01" + GZIP[17:]])
+def test_a_broken_gzip_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.jsonl\.gz: not a whole gzip file: .*download it again"):
+        read(files(tmp_path / "a.jsonl.gz"))
 
 
 def test_missing_files_and_wheels_are_named_before_anything_is_read(tmp_path: Path) -> None:

@@ -133,12 +133,15 @@ class Domain(Section, frozen=True, kw_only=True):
 
 
 class Decontaminate(Section, frozen=True, kw_only=True):
-    """Problems that share a run of words with a benchmark's prompt are set aside."""
+    """Problems of which any turn shares a run of words with a benchmark's prompt are set aside."""
 
     benchmarks: dict[str, str] = msgspec.field(default_factory=dict)
     """Name to a JSONL file whose rows have a `prompt`; none: nothing is searched."""
     ngram: Annotated[int, Meta(ge=5)] = 13
-    """Words in the run; a shorter prompt of at least 5 words must occur whole."""
+    """Words in the run; a shorter prompt must occur whole, one of fewer than 5 words must be all of a turn.
+
+    Of scripts without spaces, such as Chinese, each character is a word.
+    """
 
 
 class KeepNearDuplicates(Section, frozen=True, kw_only=True, tag_field="kind", tag="off"):

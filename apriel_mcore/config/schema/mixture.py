@@ -26,7 +26,11 @@ class RewardGapMixture(Section, frozen=True, kw_only=True, tag_field="kind", tag
     """In units of `scale`."""
     temperature: PositiveFloat = 0.5
     epsilon: NonNegative = 0.1
-    """Keeps every domain in the mixture (form "paper"); without effect in form "code"."""
+    """Added to each exp(gap / temperature) before they become shares (form "paper"; "code": no effect).
+
+    It lifts the shares of small gaps, but keeps no domain in the mixture where the temperature is far below
+    the gaps: there the largest gap takes all.
+    """
     form: Literal["paper", "code"] = "paper"
     """Of the softmax: (exp(v / t) + e) / sum, or exp((v + e) / t) / sum as in the published code."""
     scale: Literal["unit", "signed"] = "unit"

@@ -64,12 +64,16 @@ class RewardGap:
 
     def _weights(self) -> dict[str, float]:
         target = self._settings.target_reward
-        scores = {name: self._score(max(0.0, target - self._running[name])) for name in self._names}
+        gaps = {name: max(0.0, target - self._running[name]) for name in self._names}
+        largest = max(gaps.values())
+        scores = {name: self._score(gap, largest) for name, gap in gaps.items()}
         total = sum(scores.values())
         return {name: score / total for name, score in scores.items()}
 
-    def _score(self, gap: float) -> float:
-        temperature, epsilon = self._settings.temperature, self._settings.epsilon
+    def _score(self, gap: float, largest: float) -> float:
+        """Divided by exp(largest / t), which cancels in the shares: no temperature overflows."""
+        temperature = self._settings.temperature
+        score = exp((gap - largest) / temperature)
         if self._settings.form == "paper":
-            return exp(gap / temperature) + epsilon
-        return exp((gap + epsilon) / temperature)
+            score += self._settings.epsilon * exp(-largest / temperature)
+        return score

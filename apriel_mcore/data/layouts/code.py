@@ -14,6 +14,9 @@ from apriel_mcore.types import Message
 from apriel_mcore.verify.asserts import NotPlain, StatedTests, read_asserts
 from apriel_mcore.verify.values import ValueNotPlain, decode, encode
 
+_NOT_PARSED = (SyntaxError, RecursionError, MemoryError)
+"""What Python's parser raises for texts that are no program, the last two for deeply nested ones."""
+
 
 class _TacoRow(msgspec.Struct, frozen=True):
     question: str
@@ -71,10 +74,9 @@ def taco(layout: Taco, row: Any) -> Item:
     if not pairs or len(tests.inputs) != len(tests.outputs):
         raise Unusable("no_answer", f"{len(tests.inputs)} inputs, {len(tests.outputs)} outputs")
     if not tests.fn_name:
-        stated = [{"stdin": _text(given), "expected": _text(printed)} for given, printed in pairs]
-        return _item(found.question, stated)
+        return _item(found.question, _programs([(_text(given), _text(printed)) for given, printed in pairs]))
     boxed = all(isinstance(output, list) and len(output) == 1 for _, output in pairs)
-    stated = [_call(given, output[0] if boxed else output) for given, output in pairs]
+    stated = _calls([(given, output[0] if boxed else output) for given, output in pairs])
     return _item(
         _with_starter(found.question, found.starter_code or ""),
         stated,
@@ -98,10 +100,10 @@ def _live_item(layout: LiveCodeBench, found: _LiveRow) -> Item:
     name = _json(found.metadata, dict[str, Any]).get("func_name", "")
     question = _with_starter(found.question_content, found.starter_code)
     if tests[0].testtype == "stdin":
-        return _item(question, [{"stdin": test.input, "expected": test.output} for test in tests])
-    stated = [
-        _call([_value(line) for line in test.input.splitlines()], _value(test.output)) for test in tests
-    ]
+        return _item(question, _programs([(test.input, test.output) for test in tests]))
+    stated = _calls(
+        [([_value(line) for line in test.input.splitlines()], _value(test.output)) for test in tests]
+    )
     return _item(question, stated, _entry_point(str(name), found.starter_code), sequences="lenient")
 
 
@@ -126,7 +128,10 @@ def mbpp(layout: Mbpp, row: Any) -> Item:
     """
     found = msgspec.convert(row, _MbppRow)
     stated = _asserts(found.test)
-    shown = next(line for line in found.test.splitlines() if line.startswith("assert"))
+    lines = [line.lstrip() for line in found.test.splitlines()]
+    shown = next((line for line in lines if line.startswith("assert")), "")
+    if not shown:
+        raise Unusable("tests_not_plain", "no line begins with an assert to show")
     question = f"{found.prompt}\nIt must pass this test:\n```python\n{shown}\n```"
     return _item(question, list(stated.tests), stated.callee, gold=_table(stated))
 
@@ -136,7 +141,7 @@ def cruxeval(layout: CruxEval, row: Any) -> Item:
     found = msgspec.convert(row, _CruxRow)
     try:
         expected = encode(ast.literal_eval(found.output))
-    except (ValueError, SyntaxError, ValueNotPlain) as error:
+    except (ValueError, TypeError, *_NOT_PARSED) as error:  # also ValueNotPlain
         raise Unusable("no_answer", f"output is not a plain literal: {error}") from None
     question = (
         f"```python\n{found.function}\n```\nWhat does f({found.input}) return? "
@@ -191,7 +196,24 @@ def _value(text: str) -> Any:
 
 def _text(value: Any) -> str:
     """Program input and output: a text, or a list of lines."""
-    return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
+    lines = value if isinstance(value, list) else [value]
+    if None in lines:
+        raise Unusable("no_answer", "a test's input or output is null")
+    return "\n".join(map(str, lines))
+
+
+def _programs(pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Tests of what a program reads and prints."""
+    if not any(printed.strip() for _, printed in pairs):
+        raise Unusable("no_answer", "every expected output is blank: a program that prints nothing passes")
+    return [{"stdin": given, "expected": printed} for given, printed in pairs]
+
+
+def _calls(pairs: list[tuple[Any, Any]]) -> list[dict[str, Any]]:
+    """Tests of what a function takes and returns."""
+    if all(expected is None for _, expected in pairs):
+        raise Unusable("no_answer", "every expected value is null: a function that does nothing passes")
+    return [_call(args, expected) for args, expected in pairs]
 
 
 def _call(args: Any, expected: Any) -> dict[str, Any]:
@@ -221,17 +243,26 @@ def _asserts(source: str) -> StatedTests:
 def _helpers(prompt: str, entry_point: str) -> str:
     """What a prompt defines beside the function that is asked for: its tests may use it."""
     try:
-        tree = ast.parse(prompt)
-    except SyntaxError as error:
+        body = [
+            node
+            for node in ast.parse(prompt).body
+            if not (isinstance(node, ast.FunctionDef) and node.name == entry_point)
+        ]
+        return ast.unparse(ast.Module(body, type_ignores=[]))
+    except (ValueError, *_NOT_PARSED) as error:
         raise Unusable("no_answer", f"the prompt is not Python: {error}") from None
-    body = [
-        node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name == entry_point)
-    ]
-    return ast.unparse(ast.Module(body, type_ignores=[]))
 
 
 def _table(stated: StatedTests) -> str:
     """A program that knows the answers: it proves that the tests pass on the values they state."""
-    known = [([decode(arg) for arg in test["args"]], decode(test["expected"])) for test in stated.tests]
-    lines = [f"    if list(args) == {args!r}:\n        return {expected!r}" for args, expected in known]
+    try:
+        lines = _cases(stated)
+    except ValueError as error:
+        raise Unusable("tests_not_plain", str(error)) from None
     return f"def {stated.callee}(*args):\n    nan, inf = float('nan'), float('inf')\n" + "\n".join(lines)
+
+
+def _cases(stated: StatedTests) -> list[str]:
+    """ValueError for an integer of more digits than Python writes."""
+    known = [([decode(arg) for arg in test["args"]], decode(test["expected"])) for test in stated.tests]
+    return [f"    if list(args) == {args!r}:\n        return {expected!r}" for args, expected in known]

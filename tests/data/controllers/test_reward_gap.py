@@ -2,6 +2,7 @@
 
 import json
 from math import exp
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -30,6 +31,15 @@ def test_in_the_codes_form_epsilon_cancels() -> None:
         controller.observe(rewards)
         ratios.append(controller.ratios)
     assert ratios[0] == pytest.approx(ratios[1])
+
+
+@pytest.mark.parametrize("form", ["paper", "code"])
+@pytest.mark.parametrize("temperature", [0.01, 0.001, 1e-9])
+def test_a_cold_softmax_gives_the_largest_gap_all(form: Literal["paper", "code"], temperature: float) -> None:
+    settings = RewardGapMixture(every=1, temperature=temperature, form=form, epsilon=0.1)
+    controller = RewardGap(RATIOS, settings)
+    controller.observe({"math": 0.0, "code": 0.9, "logic": 0.9})
+    assert controller.ratios == pytest.approx({"math": 1.0, "code": 0.0, "logic": 0.0, "calls": 0.0})
 
 
 def test_the_running_reward_forgets_by_half_and_absence_keeps_it() -> None:

@@ -126,6 +126,32 @@ def test_taco_functions() -> None:
     assert reason(kinds.Taco(), taco(input_output=json.dumps(tests | {"inputs": ["1"]}))) == "no_answer"
 
 
+@pytest.mark.parametrize(
+    "tests",
+    [
+        {"inputs": ["1", "2"], "outputs": ["", [" ", "\n"]]},
+        {"inputs": ["1"], "outputs": [None]},
+        {"inputs": [["1", None]], "outputs": ["2"]},
+        {"fn_name": "f", "inputs": [[1], [2]], "outputs": [[None], [None]]},
+    ],
+)
+def test_tests_that_a_silent_program_passes_or_that_hold_null_are_no_answer(tests: Any) -> None:
+    assert reason(kinds.Taco(), taco(input_output=json.dumps(tests))) == "no_answer"
+
+
+def test_a_blank_output_among_others_stays() -> None:
+    tests = {"inputs": ["1", "2"], "outputs": ["", "x"]}
+    found = reference(kinds.Taco(), taco(input_output=json.dumps(tests)))
+    assert [test["expected"] for test in found["tests"]] == ["", "x"]
+
+
+@pytest.mark.parametrize(("testtype", "output"), [("stdin", " \n"), ("functional", "null")])
+def test_livecodebench_with_nothing_to_answer(testtype: str, output: str) -> None:
+    tests = [{"input": "1", "output": output, "testtype": testtype}]
+    row = livecode(testtype, public_test_cases=json.dumps(tests), private_test_cases=packed("[]"))
+    assert reason(kinds.LiveCodeBench(), row) == "no_answer"
+
+
 def packed(tests: object) -> str:
     return base64.b64encode(zlib.compress(pickle.dumps(tests))).decode()
 
@@ -177,6 +203,32 @@ def test_human_eval_mbpp_and_cruxeval() -> None:
     assert found["entry_point"] == "f"
     assert "return x + 1" in found["gold"] and "return" not in question(kinds.HumanEval(), row)
     assert reason(kinds.HumanEval(), row | {"test": "x = 1"}) == "no_answer"
+
+
+DEEP = "-" * 30_000 + "1"
+
+
+@pytest.mark.parametrize(
+    ("layout", "row"),
+    [
+        (kinds.CruxEval(), {"function": "def f(x): return x", "input": "1", "output": DEEP}),
+        (kinds.CruxEval(), {"function": "def f(x): return x", "input": "1", "output": "{[1]}"}),
+        (kinds.Mbpp(), {"prompt": "p", "test": f"assert f(1) == {DEEP}"}),
+        (kinds.Mbpp(), {"prompt": "p", "test": "x = 1; assert f(1) == 1"}),
+        (kinds.Mbpp(), {"prompt": "p", "test": f"assert f(0x{'f' * 5000}) == 1"}),
+        (
+            kinds.HumanEval(),
+            {"prompt": DEEP, "entry_point": "f", "canonical_solution": "", "test": "assert c(1) == c(2)"},
+        ),
+    ],
+)
+def test_programs_that_cannot_be_read_make_the_row_unusable(layout: Any, row: Any) -> None:
+    assert reason(layout, row) in ("no_answer", "tests_not_plain")
+
+
+def test_mbpp_shows_an_indented_assert() -> None:
+    row = {"prompt": "p", "test": "if True:\n    assert f(1) == 1"}
+    assert "\nassert f(1) == 1\n" in question(kinds.Mbpp(), row)
 
 
 def test_human_evals_other_asserts_run_as_they_are_with_the_prompts_helpers() -> None:
