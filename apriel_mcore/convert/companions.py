@@ -71,6 +71,14 @@ def copy_for_decoder(source: Path, target: Path, dtype: Dtype) -> None:
         path.write_text(json.dumps(decoder, indent=2) + "\n", encoding="utf-8")
 
 
+def dtypes_of(model: Path) -> set[str]:
+    """What a readable config.json calls the weights' dtype: the whole's and the text decoder's, if named."""
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    return {
+        str(_dtype(level)).removeprefix("torch.") for level in (config, _decoder(config)) if _dtype(level)
+    }
+
+
 def model_of(checkpoint: Path, like: Path | None) -> Path:
     """The model folder a checkpoint came from: `like` if given, else what it carries, else what its run's
     recipe names; InputError when none of them exists."""

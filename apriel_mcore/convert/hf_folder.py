@@ -19,13 +19,14 @@ from apriel_mcore.bridge.names import HF_EMBEDDING, HF_HEAD, hf_tensors, plain_n
 from apriel_mcore.bridge.reshard import tensor_files
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.bridge.tensorfile import Dtype, Stored, contents, refuse_fp8
-from apriel_mcore.convert import report
+from apriel_mcore.convert import companions, report
 from apriel_mcore.convert.digest import digest_in_file
 from apriel_mcore.convert.mapped import mapped
 from apriel_mcore.errors import InputError
 
 INDEX_FILE = "model.safetensors.index.json"
 _SHOWN = 12
+_SIXTEEN_BITS = frozenset({"bfloat16", "float16"})
 
 
 class _Index(msgspec.Struct, frozen=True):
@@ -61,7 +62,7 @@ class HfFolder(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def open(cls, path: Path) -> Self:
         """Every header read; InputError names each tensor that is damaged, missing, left over, twice there,
-        or of another size than config.json says."""
+        or of another size or 16-bit dtype than config.json says."""
         shape = model_shape.read(path)
         files = tensor_files(path)
         held = {file: located_in(file) for file in files}
@@ -71,6 +72,7 @@ class HfFolder(msgspec.Struct, frozen=True, kw_only=True):
         check_sizes(
             {name: at.stored.sizes for name, at in tensors.items()}, hf_tensors(shape), where=str(path)
         )
+        _check_kinds(path, tensors)
         if tied_head is not None:
             _check_same(tied_head, tensors[HF_EMBEDDING])
         earlier = report.read(path)
@@ -167,6 +169,28 @@ def _by_plain_name(
             else:
                 tensors[plain] = Located(path=path, stored_name=stored_name, stored=stored)
     return tensors, tuple(dropped)
+
+
+def _check_kinds(folder: Path, tensors: Mapping[str, Located]) -> None:
+    """InputError naming tensors of another 16-bit kind than config.json says or, if it says none, than most.
+
+    A header that says F16 of bfloat16 bytes has the right sizes and reads as other, finite numbers. float32
+    has another size and is wider: publishers keep norms in it, and it may stand beside either.
+    """
+    by_kind: dict[Dtype, list[str]] = {}
+    for name, at in tensors.items():
+        if at.stored.dtype in _SIXTEEN_BITS:
+            by_kind.setdefault(at.stored.dtype, []).append(name)
+    said = companions.dtypes_of(folder) & _SIXTEEN_BITS
+    usual = said or set(sorted(by_kind, key=lambda kind: len(by_kind[kind]))[-1:])
+    wrong = [f"{name} is {kind}" for kind, names in by_kind.items() if kind not in usual for name in names]
+    if wrong:
+        source = "config.json's dtype is" if said else "the other 16-bit tensors are"
+        raise InputError(
+            f"{folder}: {_some(wrong)}, {source} {' or '.join(sorted(usual))}: one of the two is "
+            "wrong, and read so the weights are other numbers; fetch the folder again, or put the true dtype "
+            "into config.json"
+        )
 
 
 def _check_same(head: Located, embedding: Located) -> None:
