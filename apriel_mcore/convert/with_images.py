@@ -9,7 +9,7 @@ DST has LIKE's files, names and order; config, tokenizer and image processor are
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -78,6 +78,8 @@ class _Join:
         if not target.is_file() or target.stat().st_size != path.stat().st_size:
             return False
         held = located_in(path)
+        if _opening(target, held) != _opening(path, held):
+            return False
         return all(
             _digest_at(target, record.name, held[record.name]) == record.digest_after
             for record in part.tensors
@@ -86,8 +88,8 @@ class _Join:
     def _write(self, path: Path) -> Finished:
         target = self._place.folder / path.name
         held = located_in(path)
-        with path.open("rb") as source, target.open("wb") as stream:
-            stream.write(source.read(min(stored.start for stored in held.values())))
+        with target.open("wb") as stream:
+            stream.write(_opening(path, held))
             stream.flush()
             os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
             records = tuple(self._copy(path, GrowingFile(target), held))
@@ -127,6 +129,12 @@ class _Join:
         if recorded and recorded != (at.stored.dtype, digest(tensor)):
             raise InputError(f"{at.path}: {at.stored_name} is not what its conversion.json says")
         return tensor
+
+
+def _opening(path: Path, held: Mapping[str, Stored]) -> bytes:
+    """The header of a file that has the tensors `held`."""
+    with path.open("rb") as file:
+        return file.read(min(stored.start for stored in held.values()))
 
 
 def _digest_at(path: Path, name: str, stored: Stored) -> str:

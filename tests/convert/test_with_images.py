@@ -152,9 +152,11 @@ def test_a_folder_without_images_is_refused(convert: Convert, tmp_path: Path) ->
         with_images.convert(tmp_path / "plain", tmp_path / "plain", tmp_path / "whole")
 
 
+@pytest.mark.parametrize("damage", ["", "dawn"])
 def test_an_interrupted_call_goes_on(
-    convert: Convert, tmp_path: Path, like: Path, monkeypatch: pytest.MonkeyPatch
+    convert: Convert, tmp_path: Path, like: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
+    """A finished file is kept; one whose header has a letter wrong since is written again."""
     trained = train(tmp_path, like, convert)
     put, count = with_images.GrowingFile.put, 0
 
@@ -170,6 +172,9 @@ def test_an_interrupted_call_goes_on(
         with_images.convert(trained, like, tmp_path / "whole")
     assert not (tmp_path / "whole").exists()
     monkeypatch.undo()
+    if damage:
+        path = next((tmp_path / "whole.partial").glob("model-00001-*.safetensors"))
+        path.write_bytes(path.read_bytes().replace(b"mlp.down", f"mlp.{damage}".encode(), 1))
     report = with_images.convert(trained, like, tmp_path / "whole")
-    assert report.parts_taken_over == 1
-    assert len(read_tensors(tmp_path / "whole")) == report.num_tensors
+    assert report.parts_taken_over == (0 if damage else 1)
+    assert read_tensors(tmp_path / "whole").keys() == read_tensors(like).keys()
