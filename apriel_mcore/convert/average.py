@@ -16,7 +16,7 @@ from torch import Tensor
 
 from apriel_mcore.bridge import shape as model_shape
 from apriel_mcore.bridge.tensorfile import Dtype
-from apriel_mcore.convert import companions, report
+from apriel_mcore.convert import companions, report, results
 from apriel_mcore.convert.boxes import take_apart
 from apriel_mcore.convert.checkpoint_reader import CheckpointReader
 from apriel_mcore.convert.digest import digest
@@ -84,6 +84,10 @@ def convert(
     """
     if len({source.resolve() for source in sources}) < max(2, len(sources)):
         raise InputError("give two checkpoints or more, each once: SRC SRC ... DST")
+    for number, source in enumerate(sources):
+        earlier = report.read(source)
+        if earlier is not None:
+            results.check_carried(source, earlier, model=like is None and number == 0)
     average = AverageReader(sources)
     model = companions.model_of(sources[0], like)
     average.check_fits(model_parameters(model_shape.read(model)))

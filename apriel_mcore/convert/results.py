@@ -25,6 +25,8 @@ from apriel_mcore.convert.scratch import TORCH_DTYPES, Scratch
 from apriel_mcore.convert.workers import Workers
 from apriel_mcore.errors import InputError
 
+_METADATA = (".metadata", "metadata.json")
+
 type Spans = Mapping[str, Sequence[tuple[int, int]]]
 """By file: first byte of a tensor's elements, and the one behind the last."""
 type Memory = tuple[Scratch, Scratch]
@@ -134,6 +136,22 @@ def check(result: Result, made: Report) -> None:
         raise InputError(
             f"{result.folder}: was finished before and is damaged since: {'; '.join(sorted(problems)[:12])}; "
             "remove the folder, or convert into another one"
+        )
+
+
+def check_carried(folder: Path, made: Report, *, model: bool) -> None:
+    """InputError naming each file without tensors that is not what the conversion which made this checkpoint
+    wrote; `model`: its config and tokenizer too, because they will be used."""
+    names = [name for name in made.files if name.endswith(_METADATA) or (model and "/" in name)]
+    problems = [
+        f"{name} {'has changed' if (folder / name).is_file() else 'is missing'}"
+        for name in names
+        if not (folder / name).is_file() or _digest_around(folder / name, ()) != made.files[name]
+    ]
+    if problems:
+        raise InputError(
+            f"{folder}: {'; '.join(sorted(problems))} since its conversion, as {report.REPORT_FILE} there "
+            "tells; put it back or convert again; for another config or tokenizer give its folder with --like"
         )
 
 

@@ -1,6 +1,7 @@
 """A Megatron checkpoint, converted or of training, becomes a Hugging Face folder.
 
-    every record of the model's tensors, there and long enough; files as the run's manifest has them
+    config, tokenizer and metadata as conversion.json has them; every record of the model's tensors, there
+    and long enough; files as the run's manifest has them
       --for each file: read a parameter, take it apart, write; read it back, compare digests-->
     index, config, tokenizer  -->  parity of log-probs  -->  conversion.json, rename
 
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from apriel_mcore.bridge import shape as model_shape
 from apriel_mcore.bridge.tensorfile import Dtype
-from apriel_mcore.convert import companions, parity, report
+from apriel_mcore.convert import companions, parity, report, results
 from apriel_mcore.convert.boxes import take_apart
 from apriel_mcore.convert.checkpoint_reader import CheckpointReader
 from apriel_mcore.convert.hf_writer import GrowingFile, WeightFile, growing, plan_files, write_index
@@ -89,10 +90,12 @@ def convert(
     folder; None keeps the checkpoint's. InputError for every defect of the source, by name, with nothing
     left behind.
     """
+    earlier = report.read(source)
+    if earlier is not None:
+        results.check_carried(source, earlier, model=like is None)
     reader = CheckpointReader.open(source)
     model = companions.model_of(source, like)
     reader.check_fits(model_parameters(model_shape.read(model)))
-    earlier = report.read(source)
     return write_folder(
         Source(
             reader=reader,
