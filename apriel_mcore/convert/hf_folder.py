@@ -40,6 +40,10 @@ class Located(msgspec.Struct, frozen=True, kw_only=True):
     stored_name: str
     stored: Stored
 
+    def digest(self) -> str:
+        """Of its bytes, read now; InputError when the file ends before."""
+        return digest_in_file(self.path, self.stored.start, self.stored.num_bytes, what=self.stored_name)
+
 
 class HfFolder(msgspec.Struct, frozen=True, kw_only=True):
     """A checked folder: exactly the tensors of its model, each once."""
@@ -55,7 +59,8 @@ class HfFolder(msgspec.Struct, frozen=True, kw_only=True):
     num_elements: int
     """Of all tensors, those of other modalities included."""
     fingerprint: str
-    """Changes when a file of weights does, as far as names, sizes, times and headers tell."""
+    """Changes when a file of weights does, as far as names, sizes, times and headers tell: what was made of
+    them before is compared with their digests."""
     recorded: dict[str, tuple[Dtype, str]]
     """Digests that an earlier conversion wrote beside the tensors."""
 
@@ -197,9 +202,7 @@ def _check_same(head: Located, embedding: Located) -> None:
     """InputError unless a head that config.json ties to the embedding is the same bytes."""
 
     def content(at: Located) -> tuple[Dtype, Sizes, str]:
-        stored = at.stored
-        found = digest_in_file(at.path, stored.start, stored.num_bytes, what=at.stored_name)
-        return stored.dtype, stored.sizes, found
+        return at.stored.dtype, at.stored.sizes, at.digest()
 
     if content(head) != content(embedding):
         raise InputError(

@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Protocol
 
 from blake3 import blake3
+from torch import Tensor
 
 from apriel_mcore.bridge.layouts import Sizes
 from apriel_mcore.bridge.shape import ModelShape
+from apriel_mcore.bridge.tensorfile import Dtype
 from apriel_mcore.convert import report
 from apriel_mcore.convert.boxes import take_apart
 from apriel_mcore.convert.checkpoint_reader import CheckpointReader
-from apriel_mcore.convert.digest import digest, digest_in_file
-from apriel_mcore.convert.hf_folder import located_in
+from apriel_mcore.convert.digest import digest
+from apriel_mcore.convert.hf_folder import Located, located_in
 from apriel_mcore.convert.parameters import Parameter, model_parameters
-from apriel_mcore.convert.report import Report
+from apriel_mcore.convert.report import Report, TensorRecord
 from apriel_mcore.convert.scratch import TORCH_DTYPES, Scratch
 from apriel_mcore.convert.workers import Workers
 from apriel_mcore.errors import InputError
@@ -31,6 +33,21 @@ type Spans = Mapping[str, Sequence[tuple[int, int]]]
 """By file: first byte of a tensor's elements, and the one behind the last."""
 type Memory = tuple[Scratch, Scratch]
 """Of a worker: for a parameter as it is stored, and taken apart."""
+
+
+class ReadsOne(Protocol):
+    """The model's tensors, wherever they come from, one parameter at a time."""
+
+    def read(self, parameter: Parameter, memory: Scratch, *, verify: bool) -> Tensor:
+        """One whole parameter of one layer, in `memory` if it has none of its own; InputError if damaged.
+
+        verify: nobody knows its digest.
+        """
+        ...
+
+    def dtype(self) -> Dtype:
+        """Of the tensors as `read` gives them."""
+        ...
 
 
 class Result(Protocol):
@@ -65,13 +82,13 @@ class HfResult:
 
     def digests(self) -> Mapping[str, str]:
         """By the names that are stored."""
-        places = [(path, *item) for path in self._files() for item in located_in(path).items()]
-        found = Workers(lambda: None).map(
-            lambda _, at: digest_in_file(at[0], at[2].start, at[2].num_bytes, what=at[1]),
-            places,
-            holds=lambda _: 0,
+        return digests_in(
+            {
+                name: Located(path=path, stored_name=name, stored=stored)
+                for path in self._files()
+                for name, stored in located_in(path).items()
+            }
         )
-        return {name: kept for (_, name, _), kept in zip(places, found, strict=True)}
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("*.safetensors"))
@@ -90,12 +107,7 @@ class CheckpointResult:
 
     def digests(self) -> Mapping[str, str]:
         """By the names of the HF tensors."""
-        reader = self._open()
-        itemsize = TORCH_DTYPES[reader.dtype()].itemsize
-        found = Workers(lambda: (Scratch(), Scratch())).map(
-            partial(read_back, reader), self._parameters, holds=lambda held: held.num_elements * itemsize
-        )
-        return {name: kept for tensors in found for name, _, kept in tensors}
+        return digests_of(self._open(), self._parameters)
 
     def _open(self) -> CheckpointReader:
         reader = CheckpointReader.open(self.folder)
@@ -103,7 +115,28 @@ class CheckpointResult:
         return reader
 
 
-def read_back(reader: CheckpointReader, memory: Memory, parameter: Parameter) -> list[tuple[str, Sizes, str]]:
+def digests_of(reader: ReadsOne, parameters: Sequence[Parameter]) -> dict[str, str]:
+    """Of the HF tensors that these parameters are made of, by name."""
+    itemsize = TORCH_DTYPES[reader.dtype()].itemsize
+    found = Workers(lambda: (Scratch(), Scratch())).map(
+        partial(read_back, reader), parameters, holds=lambda held: held.num_elements * itemsize
+    )
+    return {name: kept for tensors in found for name, _, kept in tensors}
+
+
+def digests_in(places: Mapping[str, Located]) -> dict[str, str]:
+    """Of tensors in files, by the names given."""
+    found = Workers(lambda: None).map(lambda _, at: at.digest(), places.values(), holds=lambda _: 0)
+    return dict(zip(places, found, strict=True))
+
+
+def still_has(source: Mapping[str, str], made: Sequence[TensorRecord]) -> bool:
+    """Whether the source's digests are those of the tensors that were read: its files may hold others under
+    the same sizes and times."""
+    return all(source.get(record.name) == record.digest_before for record in made)
+
+
+def read_back(reader: ReadsOne, memory: Memory, parameter: Parameter) -> list[tuple[str, Sizes, str]]:
     """Name, sizes and digest of a parameter's HF tensors in a checkpoint."""
     stored = reader.read(parameter, memory[0], verify=False)
     tensors = take_apart(parameter, stored, memory[1])
@@ -116,6 +149,17 @@ def around_tensors(result: Result) -> dict[str, str]:
     files = sorted(path for path in result.folder.rglob("*") if path.is_file())
     named = {path.relative_to(result.folder).as_posix(): path for path in files}
     return {name: _digest_around(path, spans.get(name, ())) for name, path in named.items() if _counts(name)}
+
+
+def check_source(result: Result, made: Report, source: Mapping[str, str]) -> None:
+    """InputError naming tensors of a finished result that its source, with these digests, holds no more."""
+    other = [record.name for record in made.tensors if not still_has(source, [record])]
+    if other:
+        more = f"; and {len(other) - 12} more" if len(other) > 12 else ""
+        raise InputError(
+            f"{result.folder}: was finished before, and {made.job.source} holds another "
+            f"{'; '.join(other[:12])}{more} since; remove the folder, or convert into another one"
+        )
 
 
 def check(result: Result, made: Report) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
-from torch import Tensor
 
 from apriel_mcore.bridge import shape as model_shape
 from apriel_mcore.bridge.tensorfile import Dtype
@@ -28,21 +27,17 @@ from apriel_mcore.convert.journal import Finished
 from apriel_mcore.convert.ledger import Ledger
 from apriel_mcore.convert.parameters import Parameter, model_parameters
 from apriel_mcore.convert.report import Direction, Job, Parity, Report, TensorRecord
-from apriel_mcore.convert.results import HfResult
+from apriel_mcore.convert.results import HfResult, ReadsOne
 from apriel_mcore.convert.scratch import TORCH_DTYPES, Scratch
 from apriel_mcore.convert.workers import Workers
 from apriel_mcore.convert.workplace import Workplace, check_room, finished_report, workplace
 
 
-class Reads(Protocol):
-    """The model's tensors, wherever they come from."""
+class Reads(ReadsOne, Protocol):
+    """All of them, and what is known of their files."""
 
     def check_fits(self, parameters: Sequence[Parameter]) -> None:
         """InputError naming what does not fit."""
-        ...
-
-    def dtype(self) -> Dtype:
-        """Of the tensors as `read` gives them."""
         ...
 
     def fingerprint(self) -> str:
@@ -51,13 +46,6 @@ class Reads(Protocol):
 
     def check_manifest(self) -> None:
         """InputError naming the files that are not what was saved, as far as somebody noted that."""
-        ...
-
-    def read(self, parameter: Parameter, memory: Scratch, *, verify: bool) -> Tensor:
-        """One whole parameter of one layer, in `memory` if it has none of its own; InputError if damaged.
-
-        verify: nobody knows its digest.
-        """
         ...
 
 
@@ -113,7 +101,8 @@ def write_folder(source: Source, target: Target, *, compare: Callable[[Path, int
     """The folder of a source that fits, and its report. `compare` tells the parity of a folder whose tensors
     have so many elements."""
     shape = model_shape.read(source.model)
-    files = plan_files(model_parameters(shape), target.dtype, target.max_file_bytes)
+    parameters = model_parameters(shape)
+    files = plan_files(parameters, target.dtype, target.max_file_bytes)
     options = {
         "dtype": target.dtype,
         "max_file_bytes": str(target.max_file_bytes),
@@ -122,7 +111,12 @@ def write_folder(source: Source, target: Target, *, compare: Callable[[Path, int
     fingerprint = source.reader.fingerprint()
     job = Job.of(source.direction, source.name, fingerprint=fingerprint, options=options)
     finished = HfResult(target.folder)
-    done = finished_report(finished, job, compare=partial(compare, target.folder, shape.num_parameters))
+    done = finished_report(
+        finished,
+        job,
+        source=partial(results.digests_of, source.reader, parameters),
+        compare=partial(compare, target.folder, shape.num_parameters),
+    )
     if done is not None:
         return done
     check_room(target.folder, sum(file.size for file in files))
@@ -141,6 +135,7 @@ class _Folder:
 
     def __init__(self, place: Workplace, source: Source, dtype: Dtype) -> None:
         self._place = place
+        self._reader = source.reader
         self._workers = Workers(lambda: _Worker(source, dtype))
         self._element_bytes = max(TORCH_DTYPES[each].itemsize for each in (source.reader.dtype(), dtype))
 
@@ -150,7 +145,7 @@ class _Folder:
         return journal.part(file.name, partial(self._is_intact, file), partial(self._write, file))
 
     def _is_intact(self, file: WeightFile, part: Finished) -> bool:
-        """What the journal promises is what the file holds."""
+        """What the journal promises is what the file holds, and what the source still does."""
         path = self._place.folder / file.name
         if not path.is_file() or path.stat().st_size != file.size:
             return False
@@ -159,7 +154,9 @@ class _Folder:
                 return False
 
         found = self._workers.map(lambda _, name: file.digest_of(name, path), file.tensors, holds=lambda _: 0)
-        return found == [record.digest_after for record in part.tensors]
+        if found != [record.digest_after for record in part.tensors]:
+            return False
+        return results.still_has(results.digests_of(self._reader, file.parameters), part.tensors)
 
     def _write(self, file: WeightFile) -> Finished:
         with growing(self._place.folder, file) as grown:

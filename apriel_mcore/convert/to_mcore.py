@@ -29,7 +29,7 @@ from apriel_mcore.convert.journal import Finished, Place
 from apriel_mcore.convert.ledger import Ledger
 from apriel_mcore.convert.parameters import Cut, Parameter, model_parameters
 from apriel_mcore.convert.report import Job, Parity, Report
-from apriel_mcore.convert.results import CheckpointResult, read_back
+from apriel_mcore.convert.results import CheckpointResult, digests_in, read_back, still_has
 from apriel_mcore.convert.scratch import TORCH_DTYPES, Scratch
 from apriel_mcore.convert.workers import Workers
 from apriel_mcore.convert.workplace import Workplace, check_room, finished_report, workplace
@@ -58,7 +58,9 @@ def convert(source: Path, target: Path, *, parallel: Parallel, dtype: Dtype | No
         return parity.check(checkpoint, source, num_elements=folder.num_elements, wanted=probe)
 
     finished = CheckpointResult(target, folder.shape)
-    done = finished_report(finished, job, compare=partial(compare, target))
+    done = finished_report(
+        finished, job, source=partial(digests_in, folder.tensors), compare=partial(compare, target)
+    )
     if done is not None:
         return done
     check_room(target, folder.shape.num_parameters * TORCH_DTYPES[kept].itemsize)
@@ -93,7 +95,10 @@ class _Worker:
         return journal.part(file.name, partial(self._is_intact, file), partial(self._write, file))
 
     def _is_intact(self, file: CheckpointFile, part: Finished) -> bool:
-        """What the journal promises is what the file holds."""
+        """What the journal promises is what the file holds, and what the source still does."""
+        now = {record.name: self._folder.tensors[record.name].digest() for record in part.tensors}
+        if not still_has(now, part.tensors):
+            return False
         wanted = {record.name: record.digest_after for record in part.tensors}
         try:
             found = {name: kept for name, _, kept in self._read_back(file, part.places)}

@@ -26,7 +26,7 @@ from apriel_mcore.convert.hf_writer import GrowingFile
 from apriel_mcore.convert.journal import Finished
 from apriel_mcore.convert.mapped import mapped
 from apriel_mcore.convert.report import REPORT_FILE, Job, Parity, Report, TensorRecord
-from apriel_mcore.convert.results import HfResult
+from apriel_mcore.convert.results import HfResult, digests_in
 from apriel_mcore.convert.scratch import is_finite
 from apriel_mcore.convert.workplace import Workplace, check_room, finished_report, workplace
 from apriel_mcore.errors import BridgeError, InputError
@@ -45,13 +45,18 @@ def convert(decoder: Path, like: Path, target: Path) -> Report:
     options = {"like": str(like), "companions": companions.digest_of(_companions(like))}
     job = Job.of("with-images", decoder, fingerprint=fingerprint, options=options)
     parity = Parity(status="skipped", reason="decoder and images are those of their folders, by digest")
-    done = finished_report(HfResult(target), job, compare=lambda: parity)
+    origins = _origins(trained, whole)
+
+    def source() -> dict[str, str]:
+        return digests_in({name: at for (_, name), at in origins.items()})
+
+    done = finished_report(HfResult(target), job, source=source, compare=lambda: parity)
     if done is not None:
         return done
     files = tensor_files(like)
     check_room(target, sum(path.stat().st_size for path in files))
     with workplace(target, job) as place:
-        join = _Join(trained, whole, place)
+        join = _Join(trained, origins, place)
         parts = [join.finish(path) for path in files]
         for path in _companions(like):
             shutil.copyfile(path, place.folder / path.name)
@@ -61,12 +66,16 @@ def convert(decoder: Path, like: Path, target: Path) -> Report:
 class _Join:
     """Writes one file of the whole model at a time."""
 
-    def __init__(self, trained: HfFolder, whole: HfFolder, place: Workplace) -> None:
-        self._trained = trained
+    def __init__(
+        self, trained: HfFolder, origins: Mapping[tuple[str, str], Located], place: Workplace
+    ) -> None:
+        self._origins = origins
         self._place = place
-        self._plain = {at.stored_name: name for name, at in whole.tensors.items()}
-        if whole.tied_head is not None:
-            self._plain[whole.tied_head.stored_name] = HF_EMBEDDING
+        self._recorded = {
+            (at.path, at.stored_name): trained.recorded[name]
+            for name, at in trained.tensors.items()
+            if name in trained.recorded
+        }
 
     def finish(self, path: Path) -> Finished:
         """The file that takes the place of `path`, written and read back, or found so."""
@@ -82,6 +91,7 @@ class _Join:
             return False
         return all(
             _digest_at(target, record.name, held[record.name]) == record.digest_after
+            and self._origins[path.name, record.name].digest() == record.digest_before
             for record in part.tensors
         )
 
@@ -100,9 +110,7 @@ class _Join:
         """Each tensor of one file, into its place and read back."""
         for name, stored in held.items():
             began = time.monotonic()
-            source = Located(path=path, stored_name=name, stored=stored)
-            plain = self._plain.get(name)
-            tensor = self._take(self._trained.tensors[plain] if plain else source, recorded_as=plain)
+            tensor = self._take(self._origins[path.name, name])
             target.put(stored.start, tensor)
             before, after = digest(tensor), _digest_at(target.path, name, stored)
             if after != before:
@@ -119,16 +127,30 @@ class _Join:
                 seconds=time.monotonic() - began,
             )
 
-    def _take(self, at: Located, *, recorded_as: str | None) -> Tensor:
+    def _take(self, at: Located) -> Tensor:
         """A tensor's elements; InputError when they are not finite, or the decoder's are not those that its
         conversion wrote."""
         tensor = mapped(at.path, at.stored.start, at.stored.sizes, at.stored.dtype, what=at.stored_name)
         if not is_finite(tensor):
             raise InputError(f"{at.path}: {at.stored_name} holds NaN or infinite values")
-        recorded = self._trained.recorded.get(recorded_as) if recorded_as else None
+        recorded = self._recorded.get((at.path, at.stored_name))
         if recorded and recorded != (at.stored.dtype, digest(tensor)):
             raise InputError(f"{at.path}: {at.stored_name} is not what its conversion.json says")
         return tensor
+
+
+def _origins(trained: HfFolder, whole: HfFolder) -> dict[tuple[str, str], Located]:
+    """By file and name in the whole model: where each of its tensors comes from."""
+    plain = {at.stored_name: name for name, at in whole.tensors.items()}
+    if whole.tied_head is not None:
+        plain[whole.tied_head.stored_name] = HF_EMBEDDING
+    return {
+        (path.name, name): trained.tensors[plain[name]]
+        if name in plain
+        else Located(path=path, stored_name=name, stored=stored)
+        for path in tensor_files(whole.path)
+        for name, stored in located_in(path).items()
+    }
 
 
 def _opening(path: Path, held: Mapping[str, Stored]) -> bytes:

@@ -9,7 +9,7 @@ that could not run. A call that finds its work done reads it back (results.py).
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,11 +53,14 @@ class Workplace(msgspec.Struct, frozen=True, kw_only=True):
         return made
 
 
-def finished_report(result: Result, job: Job, *, compare: Callable[[], Parity]) -> Report | None:
+def finished_report(
+    result: Result, job: Job, *, source: Callable[[], Mapping[str, str]], compare: Callable[[], Parity]
+) -> Report | None:
     """The report of this very job if it was finished before, read back; None if the folder does not exist.
 
-    compare: makes up for a parity check that has not run. InputError when the folder is anything else, or
-    not what its report says.
+    source: digests of the source's tensors as they are now. compare: makes up for a parity check that has
+    not run. InputError when the folder is anything else, or not what its report says, or made of tensors that
+    the source holds no more.
     """
     target = result.folder
     if not target.exists():
@@ -66,6 +69,7 @@ def finished_report(result: Result, job: Job, *, compare: Callable[[], Parity]) 
     if earlier is None or earlier.job.digest != job.digest:
         raise InputError(f"{target}: exists and is not the result of this conversion; give another folder")
     results.check(result, earlier)
+    results.check_source(result, earlier, source())
     if earlier.parity.status == "skipped":
         earlier = msgspec.structs.replace(earlier, parity=_compare_late(target, compare))
         if earlier.parity.status == "passed":
