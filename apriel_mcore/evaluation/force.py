@@ -36,7 +36,7 @@ _BARE = {"number": Opening("", 16), "whole": Opening("", 64)}
 
 def opening_of(problem: Problem, *, end_of_thinking: str, at_most: int) -> Opening:
     """The words that end the thinking and begin the answer, whose end may have `at_most` tokens."""
-    found = _BARE.get(problem.reference.get("format"), _OPENINGS[problem.verifier])
+    found = _BARE.get(str(problem.reference.get("format")), _OPENINGS[problem.verifier])
     return Opening(f"\n{end_of_thinking}\n\n{found.text}", min(found.max_tokens, at_most))
 
 
