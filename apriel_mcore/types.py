@@ -41,6 +41,12 @@ class Problem(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """Difficulty or subject as the data set states it; for reports."""
     prompt_T: tuple[int, ...] = ()
     """Token ids of the rendered messages, filled in once by data/prompts.py."""
+    prefill: str = ""
+    """Where `prompt_T` ends inside a thought that it opens for the model: that beginning of the answer."""
+
+    def whole(self, completion: str) -> str:
+        """What is judged of a completion: the answer with the beginning that stands in the prompt."""
+        return self.prefill + completion
 
 
 class Verdict(msgspec.Struct, gc=False, frozen=True, kw_only=True):

@@ -37,6 +37,8 @@ from apriel_mcore.types import Message, Problem
 class RendersChat(Protocol):
     """What is needed of data/prompts.py's Renderer."""
 
+    prefill: str
+
     def render(self, messages: Sequence[Message], *, tools: Sequence[Tool] = ()) -> tuple[int, ...]:
         """Token ids of the chat, with the functions it offers and the header of the answer after it."""
         ...
@@ -245,6 +247,7 @@ def _problem(
         split_key=item.split_key,
         level=item.level,
         prompt_T=renderer.render(messages, tools=tools),
+        prefill=renderer.prefill,
     )
 
 

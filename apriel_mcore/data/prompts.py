@@ -10,6 +10,7 @@ from jinja2 import TemplateError
 
 from apriel_mcore.errors import InputError
 from apriel_mcore.types import Message
+from apriel_mcore.verify.answer import THINKS
 
 _PROBE = "zqxj"
 """Text that no chat template contains."""
@@ -37,8 +38,8 @@ class Renderer:
         self._folder = folder
         self._takes_system, self._inserts_system = self._probe_system()
         self._takes_tools = self._probe_tools()
-        self.opens_thinking = self._text([Message("user", "?")]).rstrip().endswith("<think>")
-        """The header of an answer begins to think for the model: its text does not show that."""
+        self.prefill = self._probe_prefill()
+        """How the header of an answer begins to think for the model, whose own text does not show that."""
         self.vocab_size = len(self._tokenizer)
         self.stop_ids = self._stop_ids()
 
@@ -103,6 +104,12 @@ class Renderer:
             return False, False
         without = self._text([question])
         return True, without.startswith(head) and without.endswith(tail)
+
+    def _probe_prefill(self) -> str:
+        """The opening of a thought, with the space after it, where the header of an answer ends with one."""
+        header = self._text([Message("user", _PROBE)]).rpartition(_PROBE)[2]
+        opened = next((mark for mark in THINKS if header.rstrip().endswith(mark)), "")
+        return header[header.rindex(opened) :] if opened else ""
 
     def _probe_tools(self) -> bool:
         """Whether the template shows a function that it is given."""

@@ -36,8 +36,6 @@ class Answers(Protocol):
 class TextOfTokens(Protocol):
     """What is needed of data/prompts.py's Renderer."""
 
-    opens_thinking: bool
-
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of a piece of an answer."""
         ...
@@ -79,15 +77,10 @@ class PoolAnswers:
         return await self._complete(prompt_T, sampling, key)
 
     def beginning(self, generation: Generation, num_tokens: int) -> str:
-        """Decoded from the ids; the whole answer is the server's own text.
-
-        Where the prompt ends with `<think>` it stands before the text, so that a judge knows what was never
-        thought to its end.
-        """
-        begun = "<think>" if self._renderer.opens_thinking else ""
+        """Decoded from the ids; the whole answer is the server's own text."""
         if num_tokens >= generation.num_tokens:
-            return begun + generation.text
-        return begun + self._renderer.decode(generation.pieces_T[:num_tokens])
+            return generation.text
+        return self._renderer.decode(generation.pieces_T[:num_tokens])
 
     async def _complete(self, prompt_T: Sequence[int], sampling: Sampling, key: str) -> Generation:
         done = await self._pool.generate(prompt_T, sampling)

@@ -7,7 +7,6 @@ to write what it has found. The tokens of the final answer count on top of the b
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -23,19 +22,21 @@ class Opening(msgspec.Struct, frozen=True):
 
 _OPENINGS = {
     "math": Opening("The final answer is \\boxed{", 64),
+    "text": Opening("The final answer is \\boxed{", 64),
     "choice": Opening("The answer is \\boxed{", 8),
     "logic": Opening("<answer>", 128),
+    "puzzles": Opening("", 512),  # each task has a form of its own: the prompt says which
     "calls": Opening("", 512),
     "code": Opening("```python\n", 2048),
     "instruction": Opening("", 2048),
 }
-_BARE_NUMBER = Opening("", 16)
-"""Where the whole answer must be the number."""
+_BARE = {"number": Opening("", 16), "whole": Opening("", 64)}
+"""By the reference's format, where the whole answer must be the number or the text."""
 
 
 def opening_of(problem: Problem, *, end_of_thinking: str, at_most: int) -> Opening:
     """The words that end the thinking and begin the answer, whose end may have `at_most` tokens."""
-    found = _BARE_NUMBER if _is_bare(problem.reference) else _OPENINGS[problem.verifier]
+    found = _BARE.get(str(problem.reference.get("format")), _OPENINGS[problem.verifier])
     return Opening(f"\n{end_of_thinking}\n\n{found.text}", min(found.max_tokens, at_most))
 
 
@@ -45,7 +46,3 @@ def room_for(problems: Sequence[Problem], *, end_of_thinking: str, at_most: int)
         return 0
     openings = [opening_of(problem, end_of_thinking=end_of_thinking, at_most=at_most) for problem in problems]
     return max(opening.max_tokens + len(opening.text) for opening in openings)  # no token is shorter
-
-
-def _is_bare(reference: dict[str, Any]) -> bool:
-    return reference.get("format") == "number"

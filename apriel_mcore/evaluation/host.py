@@ -74,6 +74,8 @@ def host_of(config: RunConfig, subject: Subject, out: Path) -> Host:
 class Unrendered:
     """An endpoint renders chats itself."""
 
+    prefill = ""
+
     def render(self, messages: Sequence[Message], *, tools: Sequence[Tool] = ()) -> tuple[int, ...]:
         """No ids: they are the endpoint's."""
         return ()

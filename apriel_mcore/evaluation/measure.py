@@ -87,7 +87,7 @@ class Measure:
     ) -> Reading:
         is_cut = generation.is_cut_at(budget)
         tokens = min(generation.num_tokens, budget)
-        text = self._answers.beginning(generation, tokens)
+        text = problem.whole(self._answers.beginning(generation, tokens))
         if not (is_cut and forced):
             return Reading(text, tokens, is_cut)
         opening = opening_of(problem, end_of_thinking=self._end_of_thinking, at_most=self.task.budgets[-1])

@@ -73,7 +73,7 @@ class Asker:
         """One answer with its verdict; raises VerifierError or PoolError."""
         completion = await self._pool.generate(problem.prompt_T, sampling)
         with timed("judge", lane=f"judges of {problem.domain}"):
-            verdict = await self._verdict(problem, completion.text)
+            verdict = await self._verdict(problem, problem.whole(completion.text))
         return Rollout(
             tokens_T=completion.tokens_T,
             logprobs_T=completion.logprobs_T,

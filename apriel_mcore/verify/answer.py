@@ -14,8 +14,10 @@ import re
 BEGIN = "[BEGIN FINAL RESPONSE]"
 END = "[END FINAL RESPONSE]"
 
-_THINKS = ("<think>", "Here are my reasoning steps:")
-"""How a trace begins that has to say where its answer starts."""
+_THINK = "<think>"
+_STEPS = "Here are my reasoning steps:"
+THINKS = (_THINK, _STEPS)
+"""How a trace begins that has to say where its answer starts; the prompt may say it (Problem.prefill)."""
 
 _BRACES = re.compile(r"\\boxed\s*+\{|\\.|[{}]", re.DOTALL)
 _FENCE = re.compile(r"[ \t]*+(`{3,}+|~{3,}+)[ \t]*+([^\n`]*+)$")
@@ -27,10 +29,12 @@ def final_answer(text: str) -> str:
     """The final response, stripped: after `</think>`, after the last BEGIN marker, up to END if it came.
 
     The end of thinking is looked for first: a marker that was quoted while thinking does not count.
-    Text that starts to think and never stops has no final answer.
+    Text that starts to think and never stops has no final answer: `<think>` ends with `</think>` alone,
+    reasoning steps also with a BEGIN marker.
     """
-    _, closed, answer = text.rpartition("</think>")
-    if not closed and answer.lstrip().startswith(_THINKS) and BEGIN not in answer:
+    answer = text.rpartition("</think>")[2]
+    begun = answer.lstrip()
+    if begun.startswith(_THINK) or (begun.startswith(_STEPS) and BEGIN not in begun):
         return ""
     return answer.rpartition(BEGIN)[2].partition(END)[0].strip()
 

@@ -29,6 +29,7 @@ TOKEN_VARIABLE = "APRIEL_JUDGE_TOKEN"
 MAX_PAUSE_S = 60.0
 """The longest pause between two attempts, whatever an endpoint asks for."""
 MAX_REPLY = 1 << 20
+"""Bytes; a longer reply is refused."""
 _CONNECT_S = 10.0
 _START_POLL_S = 2.0
 _PROBES = (
@@ -155,7 +156,7 @@ class Endpoint:
             async with self._http.post(
                 self._url, data=body, headers={"Content-Type": "application/json"}
             ) as response:
-                content = await response.content.read(MAX_REPLY)
+                content = await _whole(response.content)
                 pause_s = _retry_after(response.headers)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _Again(f"{type(error).__name__}: {error}") from error
@@ -196,6 +197,16 @@ class Endpoint:
         self._known[asked] = said
         if len(self._known) > self._config.cache:
             self._known.popitem(last=False)
+
+
+async def _whole(body: aiohttp.StreamReader) -> bytes:
+    """The body to its end, however it was cut into pieces; _Again beyond MAX_REPLY."""
+    content = bytearray()
+    async for piece in body.iter_any():
+        content += piece
+        if len(content) > MAX_REPLY:
+            raise _Again(f"a reply of more than {MAX_REPLY} bytes")
+    return bytes(content)
 
 
 def _retry_after(headers: Any) -> float:

@@ -21,7 +21,7 @@ def read_reference[T](reference: dict[str, Any], record: type[T]) -> T:
 
 def failed(status: Literal["wrong", "unparsable"], detail: str) -> Verdict:
     """No credit, and why."""
-    return Verdict(score=0.0, success=False, status=status, detail=detail)
+    return Verdict(score=0.0, success=False, status=status, detail=sendable(detail))
 
 
 def share(met: int, total: int, detail: str) -> Verdict:
@@ -30,4 +30,9 @@ def share(met: int, total: int, detail: str) -> Verdict:
         return CORRECT
     if met == 0:
         return failed("wrong", detail)
-    return Verdict(score=met / total, success=False, status="partial", detail=detail)
+    return Verdict(score=met / total, success=False, status="partial", detail=sendable(detail))
+
+
+def sendable(text: str) -> str:
+    """The text with lone surrogates spelled out: JSON of a model can say them, and UTF-8 cannot."""
+    return text.encode("utf-8", "backslashreplace").decode()

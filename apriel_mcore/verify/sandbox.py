@@ -13,6 +13,7 @@ pipe, the host was too busy) it is killed with all below it, and the next run st
 import functools
 import json
 import math
+import re
 import secrets
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
@@ -25,6 +26,7 @@ from apriel_mcore.verify.sandbox_launch import Backend, Launcher, launchers
 from apriel_mcore.verify.sandbox_process import End, Server
 
 Ending = Literal["exit", "cpu", "wall", "flood"]
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class SandboxLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,12 +166,18 @@ def _believable(lines: bytes, nonce: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for line in lines.split(b"\n")[:-1]:
         try:
-            reply = json.loads(line)
+            reply = _whole(json.loads(line.decode()))
         except (ValueError, RecursionError):
             continue
         if isinstance(reply, dict) and reply.get("nonce") == nonce:
             found.append(reply)
     return found
+
+
+def _whole(reply: Any) -> Any:
+    """The reply with U+FFFD for lone surrogates: JSON can say them, and no verdict could be sent with one."""
+    said = json.dumps(reply, ensure_ascii=False)
+    return json.loads(_SURROGATES.sub("\ufffd", said)) if _SURROGATES.search(said) else reply
 
 
 @functools.cache

@@ -22,7 +22,7 @@ from apriel_mcore.config.schema import Verify
 from apriel_mcore.errors import InputError, Starved
 from apriel_mcore.types import Verdict
 from apriel_mcore.verify import wire
-from apriel_mcore.verify.outcome import read_reference
+from apriel_mcore.verify.outcome import read_reference, sendable
 
 _PR_SET_PDEATHSIG = 1
 _NICE = 10
@@ -161,7 +161,7 @@ def serve(channel: socket.socket, config: Verify, judges: Judges) -> None:
         while header := requests.read(wire.HEADER.size):
             (size,) = wire.HEADER.unpack(header)
             request = wire.decode_request(requests.read(size))
-            channel.sendall(wire.encode(_answer(request, config, judges, loaded)))
+            channel.sendall(_answer(request, config, judges, loaded))
 
 
 def die_with(parent: int) -> None:
@@ -173,16 +173,17 @@ def die_with(parent: int) -> None:
         sys.exit(1)
 
 
-def _answer(request: wire.Request, config: Verify, judges: Judges, loaded: dict[str, Judge]) -> wire.Reply:
+def _answer(request: wire.Request, config: Verify, judges: Judges, loaded: dict[str, Judge]) -> bytes:
+    """The reply as it is sent; what cannot be sent is a judge that broke, not a process that died."""
     try:
-        return _judge(request, config, judges, loaded)
+        return wire.encode(_judge(request, config, judges, loaded))
     except InputError as error:
-        return wire.Refused(str(error))
+        return wire.encode(wire.Refused(sendable(str(error))))
     except Starved as error:
-        return wire.Broken(str(error), starved=True)
+        return wire.encode(wire.Broken(sendable(str(error)), starved=True))
     except Exception as error:  # this process's half of the seam in verify/grade.py, which counts it
         traceback.print_exc()
-        return wire.Broken(f"{type(error).__name__}: {error}"[:500])
+        return wire.encode(wire.Broken(sendable(f"{type(error).__name__}: {error}"[:500])))
 
 
 def _judge(request: wire.Request, config: Verify, judges: Judges, loaded: dict[str, Judge]) -> wire.Reply:

@@ -22,6 +22,8 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
 class Characters:
     """Renders one token a character."""
 
+    prefill = "<think>\n"
+
     def render(self, messages: Sequence[Message], *, tools: Sequence[dict[str, Any]] = ()) -> tuple[int, ...]:
         text = "".join(json.dumps(tool) for tool in tools) + "".join(m.content for m in messages)
         return tuple(ord(char) for char in text)
@@ -72,6 +74,7 @@ def test_system_and_suffix_reach_the_prompt(tmp_path: Path) -> None:
     (problem,) = [p for p in everything(dataset) if p.messages[-1].content == "2 + 2 = ?"]
     assert problem.messages == (Message("system", "Brief. "), Message("user", "2 + 2 = ?"))
     assert "".join(map(chr, problem.prompt_T)) == "Brief. 2 + 2 = ?"
+    assert problem.prefill == "<think>\n"
 
 
 def test_a_rows_own_system_prompt_stays(tmp_path: Path) -> None:

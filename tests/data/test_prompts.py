@@ -130,6 +130,8 @@ LLAMA = (
     "{{ m['content'] | trim }}<|eot_id|>{% endfor %}"
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
+THINK = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+NO_THINK = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n\n</think>\n\n{% endif %}")
 SHOTS = (
     Message("system", "Be brief"),
     Message("user", "1 + 1"),
@@ -201,3 +203,20 @@ def test_tools_go_into_the_template(tmp_path: Path, template: str) -> None:
 def test_a_template_that_would_drop_tools_is_refused(tmp_path: Path, template: str) -> None:
     with pytest.raises(InputError, match=r'no place for functions; set `tools = "system"`'):
         renderer(tmp_path, template).render(QUESTION, tools=[TOOL])
+
+
+@pytest.mark.parametrize(
+    ("template", "prefill"),
+    [
+        (APRIEL_15, ""),
+        (APRIEL_16, "Here are my reasoning steps:\n"),
+        (CHATML, ""),
+        (THINK, "<think>\n"),
+        (NO_THINK, ""),
+        (LLAMA, ""),
+    ],
+)
+def test_a_thought_that_the_header_opens_is_known(tmp_path: Path, template: str, prefill: str) -> None:
+    rendering = renderer(tmp_path, template)
+    assert rendering.prefill == prefill
+    assert text(rendering, QUESTION).endswith(prefill)

@@ -58,6 +58,8 @@ ROWS: dict[str, list[dict[str, Any]]] = {
 class Words:
     """A renderer whose tokens are words."""
 
+    prefill = ""
+
     def render(self, messages: Sequence[Message], *, tools: Sequence[Any] = ()) -> tuple[int, ...]:
         return tuple(range(sum(len(message.content.split()) for message in messages)))
 

@@ -9,7 +9,7 @@ import pytest
 from apriel_mcore.errors import PoolError, VerifierError
 from apriel_mcore.evaluation.answers import PoolAnswers
 from apriel_mcore.evaluation.force import opening_of
-from apriel_mcore.evaluation.generations import Generation, GenerationFile, packed
+from apriel_mcore.evaluation.generations import GenerationFile
 from apriel_mcore.evaluation.measure import Measure
 from apriel_mcore.evaluation.result import Point
 from apriel_mcore.evaluation.tasks import Task
@@ -20,9 +20,6 @@ from apriel_mcore.verify import math
 
 class Letters:
     """A tokenizer whose tokens are characters."""
-
-    def __init__(self, *, opens_thinking: bool = False) -> None:
-        self.opens_thinking = opens_thinking
 
     def encode(self, text: str) -> tuple[int, ...]:
         return tuple(map(ord, text))
@@ -75,7 +72,7 @@ class MathJudge:
         return {}
 
 
-def problem(number: int = 0) -> Problem:
+def problem(number: int = 0, prefill: str = "") -> Problem:
     return Problem(
         id=f"p{number}",
         domain="sums",
@@ -85,17 +82,25 @@ def problem(number: int = 0) -> Problem:
         reference={"answer": "42", "format": "boxed"},
         split_key=str(number),
         prompt_T=Letters().encode(f"{number}: 6 * 7?"),
+        prefill=prefill,
     )
 
 
 def measure(
-    path: Path, pool: Parrot, judge: MathJudge, *, budgets: tuple[int, ...], mark: str = "", size: int = 1
+    path: Path,
+    pool: Parrot,
+    judge: MathJudge,
+    *,
+    budgets: tuple[int, ...],
+    mark: str = "",
+    size: int = 1,
+    prefill: str = "",
 ) -> tuple[list[Point], int]:
     task = Task(
         name="sums",
         kind="domain",
         about="",
-        problems=tuple(problem(i) for i in range(size)),
+        problems=tuple(problem(i, prefill) for i in range(size)),
         limit=0,
         samples=2,
         budgets=budgets,
@@ -179,17 +184,8 @@ def test_a_call_that_was_ended_goes_on(tmp_path: Path) -> None:
     assert points[0].accuracy.value == 1.0
 
 
-def test_a_thought_that_the_prompt_began_is_no_answer_until_it_ends() -> None:
-    generation = Generation(
-        key="k",
-        max_tokens=99,
-        num_tokens=20,
-        text=r"\boxed{42}</think>42",
-        finish="stop",
-        seconds=0.0,
-        pieces=packed(Letters().encode(r"\boxed{42}</think>42")),
-    )
-    for opens, success in ((False, True), (True, False)):
-        answers = PoolAnswers(Parrot(""), Letters(opens_thinking=opens), model="m")
-        cut = answers.beginning(generation, 10)
-        assert math.verify(problem().reference, cut).success is success
+@pytest.mark.parametrize("prefill", ["", "<think>\n", "Here are my reasoning steps:\n"])
+def test_a_thought_that_the_prompt_began_is_no_answer_until_it_ends(tmp_path: Path, prefill: str) -> None:
+    pool, judge = Parrot(r"\boxed{42}? </think>\boxed{42}"), MathJudge()
+    points, _ = measure(tmp_path / "a", pool, judge, budgets=(11, 100), prefill=prefill)
+    assert [point.correct_P for point in points] == [[0 if prefill else 2], [2]]

@@ -55,6 +55,7 @@ FLOORS: list[list[str]] = [
         "data.templates",
         "data.layouts",
         "data.problems",
+        "data.prompts",
         "data.gold_check",
         "data.fetch",
     ],

@@ -3,12 +3,15 @@
 import asyncio
 from pathlib import Path
 
+import msgspec
+
 from apriel_mcore.config.load import load
 from apriel_mcore.data.sampler import Ticket
 from apriel_mcore.errors import NoOpinion, VerifierError
 from apriel_mcore.fakes import FakePool
 from apriel_mcore.rollout.ask import Asker
 from apriel_mcore.rollout.reference import NoScorer
+from apriel_mcore.seams import Sampling
 from apriel_mcore.types import Group, Problem, Verdict
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
@@ -31,8 +34,10 @@ class Judge:
     def __init__(self, trouble: Exception | float, *, num: int) -> None:
         self._trouble = trouble
         self._left = num
+        self.texts: list[str] = []
 
     async def grade(self, problem: Problem, text: str) -> Verdict:
+        self.texts.append(text)
         self._left -= 1
         if self._left >= 0:
             if isinstance(self._trouble, Exception):
@@ -55,6 +60,14 @@ def test_a_broken_judge_costs_the_rollout() -> None:
     group, lost = asked(Judge(VerifierError("crashed"), num=2))
     assert group is not None
     assert (len(group.rollouts_G), group.id, lost) == (2, 7, {"judge": 2})
+
+
+def test_the_judge_reads_the_beginning_that_stands_in_the_prompt() -> None:
+    judge = Judge(0.0, num=0)
+    problem = msgspec.structs.replace(PROBLEM, prefill="<think>\n")
+    asker = Asker(FakePool(), judge, NoScorer())
+    rollout = asyncio.run(asker.rollout(problem, Sampling(max_tokens=5, temperature=1.0)))
+    assert judge.texts == ["<think>\n" + rollout.text]
 
 
 def test_a_judge_that_does_not_decide_costs_the_group() -> None:

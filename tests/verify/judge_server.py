@@ -22,8 +22,24 @@ class JudgeServer:
         self.busy = self.most_busy = 0
         self.delay_s = 0.0
         self.finish = "stop"
+        self.piece_bytes = 0
+        """Of a reply that is sent in pieces, after pauses; 0: whole."""
 
-    async def complete(self, request: web.Request) -> web.Response:
+    async def complete(self, request: web.Request) -> web.StreamResponse:
+        response = await self._respond(request)
+        if not self.piece_bytes:
+            return response
+        assert isinstance(response.body, bytes)
+        stream = web.StreamResponse(status=response.status)
+        stream.enable_chunked_encoding()
+        await stream.prepare(request)
+        for start in range(0, len(response.body), self.piece_bytes):
+            await stream.write(response.body[start : start + self.piece_bytes])
+            await asyncio.sleep(0.01)
+        await stream.write_eof()
+        return stream
+
+    async def _respond(self, request: web.Request) -> web.Response:
         body = await request.json()
         number = len(self.requests)
         self.requests.append(body)

@@ -140,6 +140,9 @@ NO_CALL = {"functions": [ADD, FIND], "answer": [], "kind": "live_irrelevance"}
         "<think>math_add(1, 2)?</think>I cannot find (or add) that.",
         "I have only `math_add`, which needs two numbers; f(x) = 3 is none.",
         'Please give me the "name" of the city: Paris or Rome?',
+        "Function: math_add adds two numbers, which is not asked.",
+        "No tool_call: none of the functions fits.",
+        "Action: none. I have only find (for words) and math_add (two numbers).",
     ],
 )
 def test_where_no_function_fits_words_are_right(text: str) -> None:
@@ -168,6 +171,20 @@ def test_silence_is_no_answer_where_no_function_fits(text: str) -> None:
         f"I will call it: {json.dumps([SUM])}",
         'I call {"math.add": {"a": 1, "b": 2}}.',
         "I call {'name' : 'math_add'",
+        'I take <function=math_add>{"a": 1}</function>',
+        "<function=math.add>\n<parameter=a>1</parameter>\n</function>",
+        'Then <invoke name="math_add"><parameter name="a">1</parameter></invoke>',
+        "<|python_tag|>math_add.call(a=1)",
+        "math_add.call(a=1)",
+        "I would run math_add (a = 1)",
+        "Action: math_add\nAction Input: 1",
+        "I think so.\nAction: `find`",
+        "tool_call: math_add",
+        'So math_add: {"a": 1}',
+        "math.add{a:1}",
+        'Now to=functions.math_add json{"a":1}',
+        'I say {"tool": "math_add", "args": {}}',
+        "[TOOL_CALLS]math_add[ARGS]1",
     ],
 )
 def test_a_call_in_any_form_is_wrong_where_no_function_fits(text: str) -> None:

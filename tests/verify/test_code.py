@@ -9,6 +9,7 @@ import pytest
 
 from apriel_mcore.errors import InputError, VerifierError
 from apriel_mcore.types import Verdict
+from apriel_mcore.verify import wire
 from apriel_mcore.verify.code import self_check
 from apriel_mcore.verify.code import verify as verify_with
 from apriel_mcore.verify.sandbox import SandboxLimits, open_sandbox
@@ -74,6 +75,21 @@ def test_failures_are_wrong_and_say_why(code: str, detail: str) -> None:
     verdict = answer(code, ADD)
     assert verdict.status == "wrong"
     assert detail in verdict.detail
+
+
+NAMELESS = """
+class M(type): __name__ = property(lambda c: "\\ud800")
+class E(Exception, metaclass=M): pass
+"""
+
+
+@pytest.mark.parametrize(
+    "code", [NAMELESS + "def f(a, b): raise E", NAMELESS + "raise E", "def f(a, b): return '\\udfff'"]
+)
+def test_what_utf8_cannot_say_is_a_wrong_answer(code: str) -> None:
+    verdict = answer(code, ADD)
+    assert verdict.status == "wrong"
+    assert wire.encode(wire.Graded(verdict))
 
 
 def test_no_answer() -> None:

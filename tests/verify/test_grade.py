@@ -130,7 +130,8 @@ def test_a_hanging_judge_is_killed_while_honest_jobs_proceed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("do", "message"), [("exit", "status 3"), ("raise", "broken judge"), ("eat", "Memory")]
+    ("do", "message"),
+    [("exit", "status 3"), ("raise", "broken judge"), ("eat", "Memory"), ("surrogate", "UnicodeEncode")],
 )
 def test_a_broken_judge_is_counted_and_never_scored(do: str, message: str) -> None:
     async def story(pool: VerifierPool) -> None:

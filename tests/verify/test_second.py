@@ -14,7 +14,7 @@ from apriel_mcore.config.schema import EndpointJudge
 from apriel_mcore.errors import InputError, NoOpinion
 from apriel_mcore.types import Message, Problem, Verdict
 from apriel_mcore.verify import math, text
-from apriel_mcore.verify.endpoint import TOKEN_VARIABLE, read_judge_token
+from apriel_mcore.verify.endpoint import MAX_REPLY, TOKEN_VARIABLE, read_judge_token
 from apriel_mcore.verify.second import SecondOpinion
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -166,6 +166,27 @@ def test_a_reply_that_was_cut_off_decides_nothing() -> None:
             await judge.grade(problem(), r"\boxed{a dozen}")
 
     judged(story, server)
+
+
+def test_a_reply_in_pieces_is_read_to_its_end() -> None:
+    server = JudgeServer(honest)
+    server.piece_bytes = 40
+
+    async def story(judge: SecondOpinion) -> None:
+        assert (await judge.grade(problem(), r"\boxed{a dozen}")).success
+
+    judged(story, server, attempts=1, start_timeout_s=0.1)
+    assert len(server.requests) == PROBES + 1
+
+
+def test_a_reply_without_end_is_no_verdict() -> None:
+    server = JudgeServer(after_the_probes("x" * MAX_REPLY))
+
+    async def story(judge: SecondOpinion) -> None:
+        with pytest.raises(NoOpinion, match=f"more than {MAX_REPLY} bytes"):
+            await judge.grade(problem(), r"\boxed{a dozen}")
+
+    judged(story, server, attempts=1)
 
 
 def test_a_late_endpoint_is_no_verdict() -> None:

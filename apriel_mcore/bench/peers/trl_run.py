@@ -279,7 +279,7 @@ class Bench:
             finish="stop" if tokens_T and tokens_T[-1] in self._renderer.stop_ids else "length",
             version_first=0,
             version_last=0,
-            verdict=await judge.grade(problem, text),
+            verdict=await judge.grade(problem, problem.whole(text)),
             seconds=0.0,
             server="trl",
         )
