@@ -114,7 +114,11 @@ def test_a_line_that_is_not_json_is_one_unusable_row(tmp_path: Path) -> None:
 GZIP = gzip.compress(b'{"q": "1 + 1", "a": "2"}\n' * 3)
 
 
-@pytest.mark.parametrize("content", [GZIP[:-9], b"no", GZIP[:15] + b"\x00\x01" + GZIP[17:]])
+@pytest.mark.parametrize(
+    "content",
+    [GZIP[:-9], b"no", GZIP[:15] + b"\x00\x01" + GZIP[17:]],
+    ids=["cut short", "no header", "other bytes"],
+)
 def test_a_broken_gzip_file_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.jsonl.gz").write_bytes(content)
     with pytest.raises(InputError, match=r"a\.jsonl\.gz: not a whole gzip file: .*download it again"):
