@@ -17,7 +17,25 @@ _TUPLE = re.compile(r"\(([^(),]+(?:,[^(),]+)+)\)")
 _MATRIX = re.compile(r"(\\begin\{([pbB]matrix)\}) ?(.+?) ?(\\end\{\2\})")
 _POWER = re.compile(r"([A-Za-z]|(?<![\d.^_])\d+) ?\^ ?(?:\{(-?\d+)\}|(\d))")
 _BASE = re.compile(r"\(?([\dA-Z]+)\)?_ ?\{?(\d+)\}?")
+_SUM = re.compile(r"([A-Za-z\d]+) ?([+-]) ?([A-Za-z\d]+) ?([+-]) ?([A-Za-z\d]+)")
+_FACTORS = re.compile(r"([A-Za-z\d]+) ?\(([^()]+)\)")
+_NAMED = re.compile(r"([A-Za-z]) ?= ?([^=<>,]+)")
 _LENGTHS = ("cm", "m", "km")
+_NO_UNITS = (
+    *(
+        "is wrong",
+        "is false",
+        "cannot be",
+        "negative",
+        "halves",
+        "thirds",
+        "tenths",
+        "square root",
+        "doubled",
+    ),
+    *("over two", "except zero", "maybe", "not", "isn't", "twice", "hundredths", "fold", "squared", "or so"),
+)
+"""Texts that change, deny or doubt the number before them."""
 
 
 def answers(gold: str) -> list[str]:
@@ -26,6 +44,7 @@ def answers(gold: str) -> list[str]:
     quantity, unit = measure(text)
     value = exact_number(text)
     found = [*_other_places(text), *_other_matrices(text), *_other_power(quantity)]
+    found += [*_other_chains(text), *_broken_brackets(text)]
     if bases(text):
         return [*found, *_other_bases(text)]
     if unit:
@@ -44,6 +63,11 @@ def _other_numbers(value: Fraction) -> Iterator[str]:
         f"{value} \\text{{ or more}}",
         f"{value}+x-x",
     )
+    if value not in (0, 1):  # of which the double or the square may be the same
+        yield from (f"{value} \\text{{ {words}}}" for words in _NO_UNITS)
+    digits = str(value)
+    if digits.isdecimal() and len(digits) > 1:
+        yield from (f"{digits[0]}{bracket}{digits[1:]}" for bracket in "([)]")
     if value != 0:
         yield from (f"{value}x", str(-value), str(value * 2), f"{value}^2+1", f"{value}\\text{{ million}}")
         yield f"{value} \\cdot 10^{{-30}}"
@@ -90,6 +114,27 @@ def _other_matrices(text: str) -> Iterator[str]:
         others.append([[cell for row in rows for cell in row]])
     for other in others:
         yield f"{match[1]} {r' \\ '.join(' & '.join(row) for row in other)} {match[4]}"
+
+
+def _other_chains(text: str) -> Iterator[str]:
+    """`x = 5` with a false side, and with another name, between its two."""
+    match = _NAMED.fullmatch(text)
+    value = exact_number(match[2].strip()) if match else None
+    if match is None or value is None:
+        return
+    other = "y" if match[1] != "y" else "z"
+    yield from (f"{match[1]}={value + 2}={match[2]}", f"{match[1]}={other}={match[2]}")
+    yield from (f"{match[1]}={match[2]}={value + 1}", f"{match[1]}={other}={value + 1}={match[2]}")
+
+
+def _broken_brackets(text: str) -> Iterator[str]:
+    """Half a pair within the expression: no value, and not that of the rest."""
+    if match := _SUM.fullmatch(text):
+        first, sign, second, other_sign, third = match.groups()
+        yield from (f"{first}{sign}{bracket}{second}{other_sign}{third}" for bracket in "([")
+        yield f"{first}{sign}{second}){other_sign}{third}"
+    if match := _FACTORS.fullmatch(text):
+        yield from (f"{match[1]}{bracket}{match[2]}" for bracket in "([)")
 
 
 def _other_power(text: str) -> Iterator[str]:

@@ -39,6 +39,8 @@ def equal(gold: str, answer: str, *, tolerance: float) -> bool:
             return False
     elif not _has_relation(parsed):
         gold_parsed = _in_order(gold_parsed)
+    elif _has_chain(parsed):
+        return _same_links(gold_parsed, parsed)
     if tolerance and "." in gold + answer:
         parsed = _snapped(parsed, _numbers(gold_parsed), tolerance)
     if _same(gold_parsed, parsed):
@@ -143,6 +145,25 @@ def _has_relation(parsed: Any) -> bool:
     return any(isinstance(part, Relational) for part in _parts(parsed))
 
 
+def _has_chain(parsed: Any) -> bool:
+    """Whether it says `x = y = 5` somewhere: the library looks at its first and last sides alone."""
+    import sympy
+    from latex2sympy2_extended.logic import And
+
+    chains = [part for part in _parts(parsed) if isinstance(part, And)]
+    return any(isinstance(part, sympy.Eq) for chain in chains for part in _parts(chain))
+
+
+def _same_links(gold: Any, answer: Any) -> bool:
+    """Two chains, equation by equation."""
+    from latex2sympy2_extended.logic import And
+
+    if not (isinstance(gold, And) and isinstance(answer, And)):
+        return False
+    links, others = _written(gold), _written(answer)
+    return len(links) == len(others) and all(_same(*pair) for pair in zip(links, others, strict=True))
+
+
 def _parts(parsed: Any) -> Iterable[Any]:
     """It and, where it is a list, a set, a tuple or a chain, all within."""
     import sympy
@@ -167,12 +188,11 @@ def _written(parsed: Any) -> tuple[Any, ...]:
 def _unnamed(parsed: Any) -> Any:
     """The values of `x = 5` or `x = 1, x = 2`; None where something other than a name equals a value."""
     import sympy
-    from latex2sympy2_extended.logic import And
     from latex2sympy2_extended.sets import FiniteSet
 
     if isinstance(parsed, sympy.Eq):
         return parsed.rhs if _is_name(parsed.lhs, parsed.rhs) else None
-    if isinstance(parsed, And) and any(isinstance(part, sympy.Eq) for part in _parts(parsed)):
+    if _has_chain(parsed):
         return None
     if _has_relation(parsed) and isinstance(parsed, (sympy.FiniteSet, sympy.Tuple)):
         values = [_unnamed(part) for part in _written(parsed)]

@@ -32,7 +32,7 @@ _RESPELL = (
 
 
 def respell(text: str) -> str:
-    r"""One spelling for one thing: no sizing, no unpaired brackets, no digit groups, no trailing dot.
+    r"""One spelling for one thing: no sizing, no stray outer bracket, no digit groups, no trailing dot.
 
     Row breaks and cells of a matrix stay, each with a space on both sides.
     """
@@ -84,7 +84,10 @@ def too_deep(text: str, nesting: int = 40, tower: int = 3) -> bool:
 
 
 def _drop_unpaired(text: str) -> str:
-    """Without parentheses that have no partner; half-open intervals pair `[` with `)`."""
+    """Without parentheses around it that have no partner; half-open intervals pair `[` with `)`.
+
+    One without a partner further in stays, and no parser takes the text: `a-(b+c` says no one value.
+    """
     if text.count("(") + text.count("[") == text.count(")") + text.count("]"):
         return text
     open_S: list[int] = []
@@ -98,4 +101,9 @@ def _drop_unpaired(text: str) -> str:
             else:
                 unpaired.add(index)
     unpaired.update(open_S)
-    return "".join(symbol for index, symbol in enumerate(text) if index not in unpaired).strip()
+    start, end = 0, len(text)
+    while start < end and (text[start] == " " or (start in unpaired and text[start] in "([")):
+        start += 1
+    while end > start and (text[end - 1] == " " or (end - 1 in unpaired and text[end - 1] in ")]")):
+        end -= 1
+    return text[start:end]

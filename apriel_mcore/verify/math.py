@@ -82,10 +82,12 @@ def warm_up() -> None:
 
 
 def _compare(gold_text: str, answer_text: str, tolerance: float) -> Verdict:
-    gold, answer = _measured_gold(gold_text), respell(answer_text)
-    if same_text(_respelled_gold(gold_text), answer):
+    gold_spelled, answer = _respelled_gold(gold_text), respell(answer_text)
+    if same_text(gold_spelled, answer):
         return CORRECT
-    given = measure(answer)
+    gold, given = measure(gold_spelled, as_said=True), measure(answer, as_said=True)
+    if not gold.unit or gold.unit != given.unit:  # what the same words do to two numbers is the same
+        gold, given = _measured_gold(gold_text), measure(answer)
     if gold.unit and given.unit and gold.unit != given.unit:
         return failed("wrong", f"unit {given.unit!r}")
     if bases(gold.quantity) - {10} and not bases(given.quantity):

@@ -1,8 +1,9 @@
 """How is the runner started: by which launcher, on which interpreter, as which user, seeing which files?
 
     bwrap      own user, pid, network, ipc, uts and cgroup namespaces; read-only /usr; 16 MiB of /tmp
-    landlock   the host's namespaces, of whose files only /usr can be read and none written; of others the
-               size and owner can be seen (stat, readlink), for which landlock has no rule
+    landlock   the host's namespaces, of whose files only /usr can be read and none written; of others
+               existence, size, owner, mode, times and a link's target can be seen (stat, readlink), which
+               no rule of landlock forbids
 
 Root is exempt from RLIMIT_NPROC, in a user namespace too, so a process that runs as root starts everything
 here as nobody; an ordinary user starts it as itself. What nobody cannot reach must then come from elsewhere:

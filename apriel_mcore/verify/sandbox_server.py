@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # importing typing is some percent of a cold start
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _FILTER = 2
+_CPU_CLOCK = 2  # clock_getcpuclockid(3) of a process: its number's complement, then this in three bits
 _SIGKILL, _SIGXCPU = 9, 24  # on both machines that the filter knows
 # Landlock's numbers are the same on every machine.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -111,8 +112,9 @@ class Clock:
     """A run's wall-clock budget, of which only the time counts that the host let the solution use.
 
     A process that sleeps uses its time. One that is ready to run and waits for a core does not: the kernel
-    reports that wait (schedstat's run delay). The longest wait of any one thread counts; that a solution's
-    threads can take cores from each other is bounded by its CPU limit.
+    reports that wait (schedstat's run delay), and the longest of any one thread counts. Part of it may be a
+    wait for the solution's own other threads, so no less is charged than the CPU time of all of them, or the
+    time that passed where that is shorter.
     """
 
     def __init__(self, wall_s: float) -> None:
@@ -150,7 +152,13 @@ def felt_s(pid: int, started: float) -> float:
                 waited_ns = max(waited_ns, int(stream.read().split()[1]))
         except (FileNotFoundError, ProcessLookupError):
             continue  # a thread that ended while we looked
-    return time.monotonic() - started - waited_ns / 1e9
+    passed_s = time.monotonic() - started
+    return max(passed_s - waited_ns / 1e9, min(passed_s, cpu_s_of(pid)))
+
+
+def cpu_s_of(pid: int) -> float:
+    """Of all threads of a process that is not reaped, also of those that ended."""
+    return time.clock_gettime(~pid << 3 | _CPU_CLOCK)
 
 
 class Run:

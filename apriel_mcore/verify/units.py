@@ -2,13 +2,15 @@ r"""Which unit does an answer carry, and what is measured in it?
 
     5 \text{ cm}^2 | 5~kg | \$5 | 30^\circ | 50\% | 5 \text{ million dollars}  --measure--> (quantity, unit)
 
-A unit is set aside where it is certain to be one: after a number, in upright text, or by its name in the
-tables below. Letters that may as well be variables (`5m`, `2\mathbf{i}`) stay in the quantity.
+A unit is set aside after a number: by its name in the tables below, or in upright text by any other name of
+counted things (verify/counted.py). Words that change or deny the number stay in the quantity, and so do
+letters that may as well be variables (`5m`, `2\mathbf{i}`).
 """
 
 import re
 from typing import NamedTuple
 
+from apriel_mcore.verify.counted import names_things
 from apriel_mcore.verify.numerals import exact_number
 
 PERCENT = "%"
@@ -59,11 +61,6 @@ _NAMES = {
 _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "dozen": 12}
 _POWERS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
 _CURRENCIES = {r"\$": "dollar", "\N{EURO SIGN}": "euro", r"\euro": "euro"}
-_NOT_UNITS = re.compile(
-    r"(?i:or|and|not|no|more|less|greater|least|most|than|to|if|mod|half|times|plus|minus|squared|cubed|factorial)"
-)
-"""Words that change what the number before them says."""
-
 _KNOWN = {"per": "/"} | {symbol: symbol for symbol in _SHORT.split()} | {"in": "in"} | _NAMES
 _POWER = r" ?(?:\^ ?\{? ?(-?\d+) ?\}?)?"
 _TEXT = re.compile(rf"(.*[^ \\]) ?\\(?:text|textrm|mbox) ?\{{([^{{}}]*)\}}{_POWER}")
@@ -87,8 +84,11 @@ class Measure(NamedTuple):
     """One spelling for each; empty where none is."""
 
 
-def measure(text: str) -> Measure:
-    """The parts of a respelled answer. Text that stands alone is an answer, not a unit."""
+def measure(text: str, *, as_said: bool = False) -> Measure:
+    """The parts of a respelled answer. Text that stands alone is an answer, not a unit.
+
+    `as_said`: whatever words follow are the unit; only for two answers that say the same ones.
+    """
     for symbol, name in _CURRENCIES.items():
         sign = text[:1] if text[:1] in ("+", "-") else ""
         rest = text[len(sign) :].strip()
@@ -101,11 +101,11 @@ def measure(text: str) -> Measure:
     if (match := _DEGREES.fullmatch(text)) and not _FUNCTION.search(text):
         return Measure(match[1].strip(), "deg" + (match[2] or match[3] or ""))
     if match := _TEXT.fullmatch(text):
-        return _measured(text, match[1], match[2], match[3], any_word=True)
+        return _measured(text, match[1], match[2], match[3], any_word=True, as_said=as_said)
     for form in (_FONT, _BARE, _LETTER, _STUCK):
         if match := form.fullmatch(text):
             is_words = form is _BARE and all(len(word) > 3 for word in match[2].split())
-            return _measured(text, match[1], match[2], match[3], any_word=is_words)
+            return _measured(text, match[1], match[2], match[3], any_word=is_words, as_said=as_said)
     return Measure(text, "")
 
 
@@ -115,8 +115,12 @@ def _scaled(text: str, unit: str) -> Measure:
     return Measure(inner.quantity, unit) if inner.unit in ("", unit) else Measure(text, unit)
 
 
-def _measured(text: str, quantity: str, words: str, power: str | None, *, any_word: bool) -> Measure:
-    quantity = quantity.strip()
+def _measured(
+    text: str, quantity: str, words: str, power: str | None, *, any_word: bool, as_said: bool
+) -> Measure:
+    quantity, words = quantity.strip(), words.strip()
+    if words.startswith("(") and words.endswith(")"):
+        words = words[1:-1]
     names = words.replace("/", " / ").replace(".", "").split()
     if not names or quantity[-1:] in tuple("=+-*/^_(,{["):
         return Measure(text, "")
@@ -125,15 +129,11 @@ def _measured(text: str, quantity: str, words: str, power: str | None, *, any_wo
     if not names:
         return Measure(quantity, "")
     known = all(name == "/" or _symbol(name) or name.lower() in _POWERS for name in names)
-    if not known and not (any_word and all(map(_is_word, names))):
+    is_name = known or (any_word and names_things(names))
+    is_whole = names[-1].lower() not in _POWERS  # `7 square` waits for what is squared
+    if not (is_name and is_whole) and not (any_word and as_said):
         return Measure(text, "")
     return Measure(quantity, _unit(names, power))
-
-
-def _is_word(name: str) -> bool:
-    """A counted thing; small single letters are variables, or the imaginary unit."""
-    is_name = len(name) > 1 or not name.islower()
-    return is_name and name.lower() not in _SCALES and not _NOT_UNITS.fullmatch(name)
 
 
 def _symbol(name: str) -> str:

@@ -97,6 +97,77 @@ UNITS = [
     ("5000000", r"5\text{ million}", True),
     ("5", r"5\text{ or more}", False),
     ("0", r"0\text{ or more}", False),
+    (r"7\text{ quarters}", r"7.0\text{ quarters}", True),
+    (r"7\text{ quarters}", "7", False),
+    (r"\frac{7}{4}", r"7\text{ quarters}", False),
+    ("7", r"7\text{ apples}\text{ not}", False),
+    ("7", r"7\text{ not}\text{ apples}", False),
+]
+NAMES = (
+    *(
+        "apples",
+        "red apples",
+        "shaded squares",
+        "cups needed",
+        "cans",
+        "logs",
+        "real roots",
+        "people",
+        "ways",
+    ),
+    *(
+        "liters of water",
+        "miles per gallon",
+        "square units",
+        "children's books",
+        "families",
+        "years old",
+        "W",
+    ),
+    *("(apples)", "km per hour", "dollars per week", "quarts", "seconds", "of them"),
+)
+NO_NAMES = (
+    *(
+        "is wrong",
+        "is false",
+        "cannot be",
+        "isn't",
+        "negative",
+        "halves",
+        "thirds",
+        "tenths",
+        "twenty-fifths",
+    ),
+    *(
+        "square root",
+        "square roots",
+        "square",
+        "cubic",
+        "doubled",
+        "times",
+        "fivefold",
+        "over two",
+        "pi",
+        "log",
+    ),
+    *("except zero", "maybe", "probably", "or so", "(tenths)", "8", "+1", "apples, 8 pears", "hundreds"),
+    *("apples are wrong", "red apples or none", "removed"),
+)
+UNITS += [("7", rf"7\text{{ {name}}}", True) for name in NAMES]
+UNITS += [("7", rf"7\text{{ {words}}}", False) for words in NO_NAMES]
+BRACKETS = [
+    ("a-b+c", "a-(b+c", False),
+    ("a-b+c", "a-b)+c", False),
+    ("2x+1", "2(x+1", False),
+    ("ab+c", "a(b+c", False),
+    ("42", "4]2", False),
+    ("23", "2[3", False),
+    ("5", "5(", False),
+    ("5", "(5", True),
+    ("5", "5)", True),
+    ("x+1", "((x+1)", True),
+    ("(1,2)", "(1,2", True),
+    ("[0,1)", r"\left[0,1\right)", True),
 ]
 MONEY = [
     (r"\$18.90", "18.90", True),
@@ -139,6 +210,15 @@ EQUATIONS = [
     ("x^2+y^2=1", "y^2=1-x^2", True),
     ("x^2+y^2=1", "x^2+y^2=4", False),
     ("xy=1", r"y=\frac{1}{x}", True),
+    ("x=5", "x=7=5", False),
+    ("x=5", "x=y=5", False),
+    ("x=5", "x=5<7", False),
+    ("x=1,x=2", "x=1=3,x=2", False),
+    ("x=y=5", "x=y=5.0", True),
+    ("x=y=5", "x=7=y=5", False),
+    ("x=y=5", "x=z=5", False),
+    ("x=1,y=2", r"x=1\text{ and }y=2", True),
+    ("(1,3)", "1<x<3", True),
 ]
 ORDER = [
     ("(1,2,3)", "(3,1,2)", False),
@@ -161,7 +241,7 @@ LETTERS = [
     (r"A\cup B", r"A \cup B", True),
     (r"\log_2 3", r"\log_{2}(3)", True),
 ]
-ROWS = MATRICES + SMALL + DECIMALS + BASES + UNITS + MONEY + PERCENT + EQUATIONS + ORDER + LETTERS
+ROWS = MATRICES + SMALL + DECIMALS + BASES + UNITS + BRACKETS + MONEY + PERCENT + EQUATIONS + ORDER + LETTERS
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -214,7 +294,10 @@ def test_the_recipe_sets_the_tolerance() -> None:
 @pytest.mark.parametrize(
     ("gold", "fewest"),
     [
-        ("12", 20),
+        ("12", 40),
+        ("a-b+c", 3),
+        ("2(x+1)", 3),
+        ("x=5", 4),
         ("-3.5", 20),
         (r"\frac{3}{4}", 20),
         (r"\$18.90", 5),

@@ -94,7 +94,9 @@ def longest(scan: Scan) -> int:
 
 @pytest.mark.parametrize("scan", list(scans()), ids=lambda scan: scan.name)
 def test_time_grows_with_the_text(scan: Scan) -> None:
-    spent = {parts: spent_s(scan, hostile(*parts, SHORT)) for parts in product(HEADS, UNITS, TAILS)}
+    short = {parts: hostile(*parts, SHORT) for parts in product(HEADS, UNITS, TAILS)}
+    # The less of two: an interruption is none of the text's.
+    spent = {parts: min(spent_s(scan, text) for _ in range(2)) for parts, text in short.items()}
     for parts in sorted(spent, key=spent.__getitem__)[-REPEATED:]:
         assert spent_s(scan, hostile(*parts, longest(scan))) < LONGEST_CPU_S, parts
 

@@ -206,6 +206,30 @@ def test_a_starved_solution_gets_its_time(backend: Backend) -> None:
     sandbox.close()
 
 
+CROWD = """
+import hashlib, threading, time
+data = bytes(1 << 20)
+def burn():
+    while time.process_time() < 2.5: hashlib.sha256(data).digest()
+def f():
+    threads = [threading.Thread(target=burn) for _ in range(10)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    return 1
+"""
+
+
+@pytest.mark.parametrize("backend", get_args(Backend))
+@pytest.mark.parametrize("num_rivals", [0, 1])
+def test_a_solution_does_not_starve_itself(backend: Backend, num_rivals: int) -> None:
+    sandbox = Sandbox(open_sandbox(backend).launcher)
+    with one_busy_core(num_rivals):
+        job = Job(source=CROWD, entry_point="f", inputs_N=[[]])
+        ran = sandbox.run(job, SandboxLimits(wall_s=1.0, give_up_s=20.0))
+    assert (ran.ending, len([reply for reply in ran.replies if "value" in reply])) == ("wall", 0)
+    sandbox.close()
+
+
 def test_a_sleeping_solution_is_at_fault_on_a_busy_host_too() -> None:
     sandbox = Sandbox(open_sandbox("bwrap").launcher)
     job = Job(source="import time\ndef f(): time.sleep(60)", entry_point="f", inputs_N=[[]])

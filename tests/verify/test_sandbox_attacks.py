@@ -609,6 +609,43 @@ def test_32_a_socket_pair_reaches_no_other_socket(sandbox: Sandbox) -> None:
         assert reply(run(sandbox, UNIX_SOCKETS, name))["value"] == 0
 
 
+LOOK = """
+import os
+def attack(path, folder):
+    seen = []
+    for name, look in (
+        ("stat", lambda: os.stat(path)), ("lstat", lambda: os.lstat(path)),
+        ("readlink", lambda: os.readlink(path + ".link")), ("read", lambda: open(path, "rb").close()),
+        ("open_link", lambda: open(path + ".link", "rb").close()), ("list", lambda: os.listdir(folder)),
+        ("scan", lambda: list(os.scandir(folder))), ("write", lambda: open(path, "r+b").close()),
+    ):
+        try:
+            look()
+            seen.append(name)
+        except OSError:
+            pass
+    return seen
+"""
+
+
+def test_33_under_landlock_a_file_can_be_looked_up_by_name_and_no_more(sandbox: Sandbox) -> None:
+    """Of files outside /usr: mounts hide them, and landlock has no rule for stat and readlink."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        path = Path(folder) / "file"
+        path.write_text("secret")
+        path.chmod(0o666)
+        Path(f"{path}.link").symlink_to(path)
+        seen = decode(reply(run(sandbox, LOOK, str(path), folder))["value"])
+    assert seen == ([] if is_bwrap(sandbox) else ["stat", "lstat", "readlink"])
+
+
+def test_34_under_landlock_the_lookup_reaches_what_the_user_may_not_read(sandbox: Sandbox) -> None:
+    source = "import os\ndef attack(): return os.stat('/etc/shadow').st_size"
+    ran = reply(run(sandbox, source))
+    assert ran.get("error") in DENIED if is_bwrap(sandbox) else ran["value"] == os.stat("/etc/shadow").st_size
+
+
 ORPHAN = """
 import sys
 from apriel_mcore.verify import sandbox_process
