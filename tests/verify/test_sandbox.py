@@ -185,8 +185,8 @@ def one_busy_core(num_rivals: int) -> Iterator[None]:
 
 WORK = """
 import time
-def f():
-    end = time.process_time() + 0.4
+def f(work_s=0.4):
+    end = time.process_time() + work_s
     while time.process_time() < end: pass
     return 1
 """
@@ -242,8 +242,9 @@ def test_a_sleeping_solution_is_at_fault_on_a_busy_host_too() -> None:
 def test_a_solution_that_stays_starved_has_no_result() -> None:
     sandbox = Sandbox(open_sandbox("bwrap").launcher)
     with one_busy_core(4), pytest.raises(Starved, match="did not give the solution its time"):
+        # A session's own share of the core can be half of it, however many rivals another one has.
         sandbox.run(
-            Job(source=WORK, entry_point="f", inputs_N=[[]]), SandboxLimits(wall_s=0.5, give_up_s=0.7)
+            Job(source=WORK, entry_point="f", inputs_N=[[4.0]]), SandboxLimits(wall_s=1.2, give_up_s=1.5)
         )
     assert sandbox._server is None
 
