@@ -6,7 +6,6 @@ The guard sees to it that nothing outlives us.
 """
 
 import asyncio
-import errno
 import os
 import random
 import shutil
@@ -40,9 +39,6 @@ _FREE_PORTS = range(20_000, 32_768)
 """Below those that Linux gives to outgoing connections: any of these could take a port in the many seconds
 between our choice and vLLM's listening."""
 _PORT_TRIES = 50
-_PORT_WAIT_S = 2 * _GRACE_S
-"""For a port of a cluster's choice. The servers of a cancelled job, and the engines that inherited their
-sockets, may still be ending when the next job comes to the node."""
 
 
 class ServerProcess:
@@ -76,10 +72,10 @@ class ServerProcess:
             raise PoolError(f"{self.name} was never started")
         return self._guard.pid
 
-    async def start(self) -> None:
-        """Begin an attempt; InputError when the port stays taken."""
+    def start(self) -> None:
+        """Begin an attempt; InputError when the port is taken."""
         settings = self._spec.settings
-        port = await free_port(settings.host, settings.port + self._spec.index if settings.port else 0)
+        port = choose_port(settings.host, settings.port + self._spec.index if settings.port else 0)
         self.url = f"http://{settings.host}:{port}"
         attempt, self.log = _next_log(self._logs, self.name)
         command = [sys.executable, "-m", "apriel_mcore.rollout.guard", str(os.getpid()), str(_GRACE_S)]
@@ -144,7 +140,7 @@ class RemoteServer:
         self.token = token
         self.name = self.url.removeprefix("http://")
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Somebody else's task."""
 
     async def wait_ready(self, timeout_s: float) -> None:
@@ -164,33 +160,22 @@ class RemoteServer:
         """Somebody else's task."""
 
 
-async def free_port(host: str, port: int, *, wait_s: float = _PORT_WAIT_S) -> int:
-    """`port` once it is free, or a free one for 0; InputError when it stays taken or the host is not ours."""
-    deadline = time.monotonic() + wait_s
-    while True:
-        refusal = OSError()
-        for candidate in [port] if port else random.SystemRandom().sample(_FREE_PORTS, _PORT_TRIES):
-            found = _refusal(host, candidate)
-            if found is None:
+def choose_port(host: str, port: int) -> int:
+    """`port`, or a free one for 0; InputError when it is taken or the host is not ours."""
+    refusal = ""
+    for candidate in [port] if port else random.SystemRandom().sample(_FREE_PORTS, _PORT_TRIES):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, candidate))
+            except OSError as error:
+                refusal = error.strerror or str(error)
+            else:
                 return candidate
-            refusal = found
-        if refusal.errno != errno.EADDRINUSE or time.monotonic() > deadline:
-            raise InputError(
-                f"rollout.servers.port: cannot listen on {host}:{port} ({refusal.strerror or refusal}); "
-                "choose another port, or 0 for a free one"
-            )
-        await asyncio.sleep(_POLL_S)
-
-
-def _refusal(host: str, port: int) -> OSError | None:
-    """Why nobody can listen there now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            return error
-    return None
+    raise InputError(
+        f"rollout.servers.port: cannot listen on {host}:{port} ({refusal}); "
+        "choose another port, or 0 for a free one"
+    )
 
 
 def serve(config: RunConfig) -> None:
@@ -232,7 +217,7 @@ def _serving_token(folder: Path) -> str:
 
 
 async def _serve(process: ServerProcess, timeout_s: float) -> None:
-    await process.start()
+    process.start()
     try:
         await process.wait_ready(timeout_s)
         print(f"model `policy` on {process.url}/v1; log: {process.log}", flush=True)

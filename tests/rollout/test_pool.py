@@ -52,7 +52,7 @@ class FakeServer:
         self.status = 200
         self._runner: web.AppRunner | None = None
 
-    async def start(self) -> None:
+    def start(self) -> None:
         self.starts += 1
         self.alive = self.can_start
 
