@@ -50,7 +50,7 @@ docs: .venv-docs/.ready
 chaos-test: $(READY)
 	$(PYTHON) -m pytest -m chaos tests/bench/test_chaos.py
 
-# 200 faults of every kind on real runs of a small model: an hour or two on idle cores.
+# 200 faults of every kind on real runs of a small model: half an hour.
 soak: $(READY)
 	.venv/bin/apriel bench chaos --faults 200 --seed $(or $(SEED),0) --json bench-results/chaos.json
 
