@@ -8,12 +8,38 @@ umask 077
 task=${SLURM_ARRAY_TASK_ID:-0}
 attempt=$LAUNCH/attempts/$task.${SLURM_RESTART_COUNT:-0}
 mkdir -p "$attempt"
+# What failed is tried again a few times; `apriel stop` leaves a mark that keeps its task from it.
+failed() {
+    echo "$1" >> "$LAUNCH/failures-$task"
+    failures=$(wc -l < "$LAUNCH/failures-$task")
+    echo "$(date -Is) failure $failures, $RETRIES are tried again"
+    if [ "$failures" -le "$RETRIES" ]; then requeue; fi
+}
+requeue() {
+    if [ -e "$LAUNCH/no-requeue-$task" ]; then return; fi
+    echo "$(date -Is) back to the queue"
+    trap '' TERM
+    scontrol requeue "$SLURM_JOB_ID"
+}
 # USR1: the time limit is near, the job is preempted, or `apriel stop`. The ranks poll for this file, because
-# torchrun forwards no such signal. TERM: somebody cancelled the job; it must not come back.
-cancelled=no
+# torchrun forwards no such signal. TERM: the time limit came before the run had saved, or somebody cancelled
+# the job, which must not come back; SLURM says which. Its KILL follows soon and to all, so that this cannot
+# wait for the step's end.
+settled=no
 step=
+terminated() {
+    trap '' TERM
+    settled=yes
+    [ -z "$step" ] || kill -TERM "$step"
+    if scontrol --oneliner show job "$SLURM_JOB_ID" | grep -q "^JobId=$SLURM_JOB_ID .*Reason=TimeLimit "; then
+        echo "$(date -Is) TERM: the time limit came before the run had saved; raise batch.save_before_s"
+        failed limit
+    else
+        echo "$(date -Is) TERM: cancelled"
+    fi
+}
 trap 'echo "$(date -Is) USR1: save and stop"; touch "$attempt/stop"' USR1
-trap 'echo "$(date -Is) TERM: cancelled"; cancelled=yes; [ -z "$step" ] || kill -TERM "$step"' TERM
+trap terminated TERM
 
 scontrol show hostnames "$SLURM_JOB_NODELIST" > "$attempt/hostnames"
 scontrol --oneliner show node "$SLURM_JOB_NODELIST" > "$attempt/nodes"
@@ -32,23 +58,12 @@ while kill -0 "$step" 2> /dev/null; do wait "$step"; status=$?; done
 code=$status
 if [ -s "$attempt/exit-code" ]; then code=$(cat "$attempt/exit-code"); fi
 echo "$(date -Is) ended with $code (step $status)"
-if [ "$cancelled" = yes ] || [ -e "$LAUNCH/no-requeue-$task" ]; then exit "$code"; fi
-
-# 75: saved, to be continued. 2: the input is wrong, and will be. Other failures are tried again a few times.
-again=no
-case $code in
-    0 | 2) ;;
-    75) again=yes ;;
-    *)
-        echo "$code" >> "$LAUNCH/failures-$task"
-        failures=$(wc -l < "$LAUNCH/failures-$task")
-        if [ "$failures" -le "$RETRIES" ]; then again=yes; fi
-        echo "$(date -Is) failure $failures, $RETRIES are tried again"
-        ;;
-esac
-if [ "$again" = yes ]; then
-    echo "$(date -Is) back to the queue"
-    trap '' TERM
-    scontrol requeue "$SLURM_JOB_ID"
+# 75: saved, to be continued. 2: the input is wrong, and will be.
+if [ "$settled" = no ]; then
+    case $code in
+        0 | 2) ;;
+        75) requeue ;;
+        *) failed "$code" ;;
+    esac
 fi
 exit "$code"

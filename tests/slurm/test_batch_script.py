@@ -129,6 +129,20 @@ def test_the_time_limit_comes_with_a_signal_and_the_run_goes_on(cluster: Cluster
     assert run.final("JobState") == "COMPLETED"
 
 
+def test_a_save_that_overruns_the_time_limit_goes_back_to_the_queue(cluster: Cluster) -> None:
+    """The first attempt never looks whether it shall stop, the second is quick."""
+    limit = ["--on=batch.time=00:01:00", "--on=batch.save_before_s=30"]
+    run = launched(cluster, "overrun", *limit, steps=3, seconds=3600.0)
+    run.wait(lambda: starts(run) == 1, "the first attempt")
+    plan = {"steps": 3, "seconds": 0.1, "exit": 0}
+    (run.folder.path / "plan.json").write_text(json.dumps(plan))
+    wait_for_attempt(run, 2, timeout_s=200)
+    assert "TERM: the time limit came before the run had saved" in run.said()
+    run.wait_for_end()
+    assert_counted_once(run, 3)
+    assert (run.final("JobState"), run.num_attempts()) == ("COMPLETED", 2)
+
+
 def test_seeds_are_tasks_of_one_array_that_requeue_alone(cluster: Cluster) -> None:
     run = launched(cluster, "array", "--seeds", "7", "8", steps=30)
     run.wait(lambda: len(run.history(0)) > 5, "the first task")
