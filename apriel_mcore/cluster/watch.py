@@ -10,7 +10,7 @@ import msgspec
 from apriel_mcore.cluster.folders import AttemptFolder, Launch
 from apriel_mcore.cluster.record import Record, states_of
 from apriel_mcore.cluster.transport import LoginNode
-from apriel_mcore.errors import InputError
+from apriel_mcore.errors import AprielError, InputError
 
 _FOLLOW_S = 2.0
 
@@ -44,19 +44,32 @@ def logs(record: Record, login: LoginNode, *, process: str, follow: bool) -> Ite
 
 
 def stop(record: Record, login: LoginNode, *, now: bool) -> str:
-    """Save and stop, or with `now` cancel at once; either way it does not come back."""
+    """Save and stop, or with `now` cancel at once; either way it does not come back, unless the answer says
+    that this could not be written down."""
     states = states_of(record, login)
     if not states:
         return f"{record.name}: job {record.job} is not in the queue"
-    for task in range(record.num_tasks):
-        login.run("touch", str(record.launch_folder.held_back(task)))
+    remark = _hold_back(record, login)
     running = [job for job, state in states.items() if state == "RUNNING"]
     for job in running if not now else []:
         login.run("scancel", "--batch", "--signal=USR1", job)
     for job in states if now else [job for job in states if job not in running]:
         login.run("scancel", job)
     how = "cancelled" if now else "asked to save and stop; what waited was cancelled"
-    return f"{record.name}: {', '.join(states)} {how}"
+    return f"{record.name}: {', '.join(states)} {how}{remark}"
+
+
+def _hold_back(record: Record, login: LoginNode) -> str:
+    """Keep all tasks from being requeued; what to tell the user when that failed."""
+    marks = [str(record.launch_folder.held_back(task)) for task in range(record.num_tasks)]
+    try:
+        login.run("touch", *marks)
+    except AprielError as error:
+        return (
+            f"\nit may come back to the queue, for what keeps it from that could not be written ({error}): see "
+            f"`apriel status {record.name}`; `scancel {record.job}` ends it wherever it is"
+        )
+    return ""
 
 
 def _launch(record: Record, login: LoginNode) -> Launch:
