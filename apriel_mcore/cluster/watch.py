@@ -1,6 +1,5 @@
 """`apriel status`, `logs` and `stop`: what became of a launch, and its end."""
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from apriel_mcore.cluster.folders import AttemptFolder, Launch
 from apriel_mcore.cluster.record import Record, states_of
 from apriel_mcore.cluster.transport import LoginNode
 from apriel_mcore.errors import AprielError, InputError
+from apriel_mcore.obs.runlog import events_in
 
 _FOLLOW_S = 2.0
 
@@ -101,8 +101,7 @@ def _last_attempt(record: Record, login: LoginNode, task: int) -> str:
 def _last_step(events: Path, login: LoginNode) -> str:
     if not login.succeeds("test", "-f", str(events)):
         return "no step yet"
-    for line in reversed(login.run("tail", "-n", "200", str(events)).splitlines()):
-        event = json.loads(line)
+    for event in reversed(events_in(login.run("tail", "-n", "200", str(events)))):
         if event["event"] == "step":
             return f"step {event['step']}, reward {event['reward_mean']:.3f}"
     return "no step yet"

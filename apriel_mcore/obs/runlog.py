@@ -72,14 +72,17 @@ class RunLog:
 
 def read_events(path: Path) -> list[Event]:
     """Events of a run in order, without those that a later resume took back or a crash tore."""
+    return events_in(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def events_in(text: str) -> list[Event]:
+    """The same, of the last whole lines of a file."""
     events: list[Event] = []
-    if not path.exists():
-        return events
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in text.splitlines():
         try:
             event = json.loads(line)
         except json.JSONDecodeError:
-            continue  # the torn last line of a killed attempt
+            continue  # the torn last line of a killed attempt, or one that is being written
         if event["event"] == "resume":
             events = [old for old in events if old.get("step", 0) <= event["step"]]
         events.append(event)

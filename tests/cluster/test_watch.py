@@ -111,3 +111,12 @@ def test_a_stop_that_cannot_be_written_down_still_stops(world: World, now: bool,
     answer = watch.stop(record, world.login, now=now)
     assert world.cancelled() == [words]
     assert "may come back" in answer and "scancel 71" in answer and "No such file" in answer
+
+
+def test_a_line_that_is_being_written_is_no_step_yet(world: World) -> None:
+    record = world.launched()
+    run_dir = world.run_dir(record)
+    step = '{"event": "step", "step": 3, "reward_mean": 0.5}\n'
+    run_dir.events.write_text(step + step.replace("3", "4")[:30])
+    lines = list(watch.status(record, world.login))
+    assert lines[1] == "task 0  RUNNING  never ran  step 3, reward 0.500"
