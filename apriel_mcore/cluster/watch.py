@@ -30,17 +30,34 @@ def status(record: Record, login: LoginNode) -> Iterator[str]:
 
 
 def logs(record: Record, login: LoginNode, *, process: str, follow: bool) -> Iterator[str]:
-    """The end of a log of the newest attempt: `job`, `node-K`, or a file of the run's logs/ by its start."""
-    path = _log(record, login, process)
+    """The end of a log of the newest attempt: `job`, `node-K`, or a file of the run's logs/ by its start.
+
+    `follow` goes on with the log of the next attempt when there is one. InputError when there is none yet.
+    """
+    launch = _launch(record, login)
+    task, name = _task_and_name(launch, process)
+    path = _log(record, login, launch, task, name)
+    if path is None:
+        raise InputError(
+            f"{record.name}: no log of {process!r}; ask for job, node-K, or a process of the run as "
+            "trainer-rank0, launcher, server-0 (TASK/NAME for another task of an array)"
+        )
+    name = _same_process(path, name)
     yield f"==> {path}"
     seen = int(login.run("stat", "--format=%s", str(path)))
     yield login.run("tail", "-n", "40", str(path)).rstrip("\n")
-    while follow and states_of(record, login):
+    is_queued = follow
+    while is_queued:
         time.sleep(_FOLLOW_S)
+        is_queued = bool(states_of(record, login))
         text = login.run("tail", "-c", f"+{seen + 1}", str(path))
         if text:
             yield text.rstrip("\n")
         seen += len(text.encode())
+        newest = _log(record, login, launch, task, name)
+        if newest not in (None, path):
+            path, seen, is_queued = newest, 0, True
+            yield f"==> {path}"
 
 
 def stop(record: Record, login: LoginNode, *, now: bool) -> str:
@@ -66,8 +83,8 @@ def _hold_back(record: Record, login: LoginNode) -> str:
         login.run("touch", *marks)
     except AprielError as error:
         return (
-            f"\nit may come back to the queue, for what keeps it from that could not be written ({error}): see "
-            f"`apriel status {record.name}`; `scancel {record.job}` ends it wherever it is"
+            f"\nit may come back to the queue, for what keeps it from that could not be written ({error}): "
+            f"see `apriel status {record.name}`; `scancel {record.job}` ends it wherever it is"
         )
     return ""
 
@@ -82,9 +99,7 @@ def _launch(record: Record, login: LoginNode) -> Launch:
 def _attempts(record: Record, login: LoginNode, task: int) -> list[AttemptFolder]:
     """Of a task, oldest first; none before it has run."""
     folder = record.launch_folder.attempts
-    if not login.succeeds("test", "-d", str(folder)):
-        return []
-    names = [name.split(".") for name in login.run("ls", str(folder)).split()]
+    names = [name.split(".") for name in _oldest_first(folder, login)]
     counts = sorted(int(count) for owner, count in names if owner == str(task))
     return [AttemptFolder(folder / f"{task}.{count}") for count in counts]
 
@@ -107,22 +122,39 @@ def _last_step(events: Path, login: LoginNode) -> str:
     return "no step yet"
 
 
-def _log(record: Record, login: LoginNode, process: str) -> Path:
-    """InputError when no process of this name has written anything."""
-    task_text, _, name = process.rpartition("/")
-    task = int(task_text) if task_text.isdigit() else 0
-    if name == "job":
-        candidates = login.run("ls", "-tr", record.folder).split()
-        found = [Path(record.folder) / one for one in candidates if one.startswith("job-")]
-    elif name.startswith("node-"):
-        found = [one.path / f"{name}.log" for one in _attempts(record, login, task)]
-    else:
-        logs = record.launch_folder.run_dir(_launch(record, login), task).logs
-        candidates = login.run("ls", "-tr", str(logs)).split()
-        found = [logs / one for one in candidates if one.startswith(name)]
-    if not found or not login.succeeds("test", "-f", str(found[-1])):
+def _task_and_name(launch: Launch, process: str) -> tuple[int, str]:
+    """Of TASK/NAME, or of NAME, which is that of the first task. InputError for a task that there is not."""
+    task, slash, name = process.rpartition("/")
+    if not slash:
+        return 0, name
+    if not launch.seeds:
         raise InputError(
-            f"{record.name}: no log of {process!r}; ask for job, node-K, or a process of the run as "
-            "trainer-rank0, launcher, server-0 (TASK/NAME for another task of an array)"
+            f"{process}: {launch.name} was launched without --seeds and has no tasks; ask for {name}"
         )
-    return found[-1]
+    if task not in (tasks := [str(one) for one in range(len(launch.seeds))]):
+        raise InputError(f"{process}: no task {task}; {launch.name} has {', '.join(tasks)}")
+    return int(task), name
+
+
+def _log(record: Record, login: LoginNode, launch: Launch, task: int, name: str) -> Path | None:
+    """The newest; None when no process of this name has written anything."""
+    if name.startswith("node-"):
+        paths = [one.path / f"{name}.log" for one in reversed(_attempts(record, login, task))]
+        return next((path for path in paths if login.succeeds("test", "-f", str(path))), None)
+    if name == "job":
+        folder, start, end = record.launch_folder.path, "job-", f"_{task}.log" if launch.seeds else ".log"
+    else:
+        folder, start, end = record.launch_folder.run_dir(launch, task).logs, name, ".log"
+    found = [one for one in _oldest_first(folder, login) if one.startswith(start) and one.endswith(end)]
+    return folder / found[-1] if found else None
+
+
+def _same_process(path: Path, name: str) -> str:
+    """The name that finds this process's log in a later attempt, and no other process's."""
+    process, attempt, _ = path.name.partition("-attempt")
+    return process + attempt if attempt else name
+
+
+def _oldest_first(folder: Path, login: LoginNode) -> list[str]:
+    """Names of files; none where there is no such folder yet."""
+    return login.run("ls", "-tr", str(folder)).split() if login.succeeds("test", "-d", str(folder)) else []

@@ -1,4 +1,4 @@
-"""`apriel status`, `logs` and `stop` of a launch, with stand-ins for SLURM's commands and no tunnel between."""
+"""`apriel status`, `logs` and `stop` of a launch, with stand-ins for SLURM's commands."""
 
 import os
 import subprocess
@@ -59,7 +59,7 @@ class World:
     def queue(self, *states: str) -> None:
         """One job, or the tasks of an array."""
         names = [f"{JOB}_{task}" for task in range(len(states))] if len(states) > 1 else [JOB]
-        rows = [f"{JOB} {name} {state}\n" for name, state in zip(names, states, strict=True)]
+        rows = [f"{JOB} {name} {state}\n" for name, state in zip(names, states, strict=False)]
         (self.stands / "queue").write_text("".join(rows))
 
     def launched(self, *seeds: int) -> Record:
@@ -120,3 +120,59 @@ def test_a_line_that_is_being_written_is_no_step_yet(world: World) -> None:
     run_dir.events.write_text(step + step.replace("3", "4")[:30])
     lines = list(watch.status(record, world.login))
     assert lines[1] == "task 0  RUNNING  never ran  step 3, reward 0.500"
+
+
+def test_a_log_that_is_not_there_yet_is_refused_with_the_names_there_are(world: World) -> None:
+    record = world.launched()
+    world.queue("PENDING")
+    for process in ("job", "node-0", "trainer-rank0"):
+        with pytest.raises(InputError, match=f"no log of '{process}'; ask for job, node-K"):
+            said(world, record, process)
+
+
+def test_a_task_has_its_own_logs_and_no_other_exists(world: World) -> None:
+    record = world.launched(7, 8)
+    for task in (0, 1):
+        world.node_log(record, 0, f"node of {task}", task=task)
+        (record.launch_folder.path / f"job-71_{task}.log").write_text(f"job of {task}")
+        world.run_dir(record, task).log("trainer-rank0", 1).write_text(f"trainer of {task}")
+    for name in ("node-0", "job", "trainer"):
+        assert f"{name.split('-')[0]} of 0" in said(world, record, name)
+        assert f"{name.split('-')[0]} of 1" in said(world, record, f"1/{name}")
+    for wrong in ("5/trainer", "-1/trainer", "x/node-0"):
+        with pytest.raises(InputError, match=r"no task .*; x has 0, 1"):
+            said(world, record, wrong)
+
+
+def test_a_run_without_seeds_has_no_tasks(world: World) -> None:
+    with pytest.raises(InputError, match=r"1/node-0: x was launched without --seeds"):
+        said(world, world.launched(), "1/node-0")
+
+
+@pytest.mark.parametrize("process", ["node-0", "trainer"])
+def test_a_followed_log_goes_on_with_the_next_attempt(
+    world: World, monkeypatch: pytest.MonkeyPatch, process: str
+) -> None:
+    """The job is requeued while somebody looks; other processes of the new attempt write later."""
+    record = world.launched()
+    logs = world.run_dir(record)
+    monkeypatch.setattr(watch, "_FOLLOW_S", 0.0)
+
+    def attempt(number: int, text: str) -> None:
+        world.node_log(record, number - 1, text)
+        logs.log("trainer-rank0", number).write_text(text)
+
+    attempt(1, "first\n")
+    text = watch.logs(record, world.login, process=process, follow=True)
+    assert [next(text).endswith("1.log" if process == "trainer" else "0.0/node-0.log"), next(text)] == [
+        True,
+        "first",
+    ]
+    attempt(1, "first\nlast word\n")
+    attempt(2, "second\n")
+    logs.log("trainer-rank1", 2).write_text("another\n")
+    assert next(text) == "last word"
+    assert next(text).endswith("2.log" if process == "trainer" else "0.1/node-0.log")
+    assert next(text) == "second"
+    world.queue()
+    assert list(text) == []
