@@ -5,7 +5,7 @@ the recipe travels as a file of its own.
 """
 
 import shlex
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from apriel_mcore.cluster.folders import Launch, LaunchFolder
 from apriel_mcore.cluster.nodes import NodeMap
@@ -33,6 +33,25 @@ def script(
             )
     directives = "".join(f"#SBATCH {one}\n" for one in _directives(config, site, launch, nodes, folder))
     return template.replace(_DIRECTIVES, directives).replace(_SETTINGS, _settings(site, nodes, folder))
+
+
+def require_mounted(site: Site, *, file: Path) -> None:
+    """ConfigError for a path that the processes of a run are given and that their container does not have."""
+    if not isinstance(site.environment, ContainerEnvironment):
+        return
+    targets = [mount.split(":")[:2][-1] for mount in _mounts(site.root, site.environment)]
+    cache = "variables.APRIEL_CACHE"
+    for key, text in (("secrets", site.secrets), (cache, site.variables.get("APRIEL_CACHE", ""))):
+        if text and not any(PurePosixPath(text).is_relative_to(target) for target in targets):
+            raise ConfigError(
+                f"{file}: {key} = {text!r}: not in the container, which has {', '.join(targets)}; name a "
+                "path below one of these, or add its folder to environment.mounts as SOURCE:TARGET"
+            )
+
+
+def _mounts(root: str, environment: ContainerEnvironment) -> list[str]:
+    root = str(PurePosixPath(root))
+    return [f"{root}:{root}", *environment.mounts]
 
 
 def _directives(
@@ -89,12 +108,11 @@ def _step_options(site: Site) -> list[str]:
     match site.environment:
         case BareEnvironment():
             return ["--chdir", site.root]
-        case ContainerEnvironment(image=image, mounts=mounts):
-            root = str(PurePosixPath(site.root))
+        case ContainerEnvironment() as environment:
             return [
-                f"--container-image={image}",
-                f"--container-mounts={','.join([f'{root}:{root}', *mounts])}",
-                f"--container-workdir={root}",
+                f"--container-image={environment.image}",
+                f"--container-mounts={','.join(_mounts(site.root, environment))}",
+                f"--container-workdir={PurePosixPath(site.root)}",
                 "--no-container-mount-home",
                 "--container-env=PYTHONPATH",  # an image's own would win otherwise
             ]

@@ -46,6 +46,7 @@ def prepare(config: RunConfig, cluster: Path, site: Site, launch: Launch) -> Ord
     template = cluster.parent / site.batch.template
     if not template.is_file():
         raise ConfigError(f"{cluster}: batch.template: no file {template}")
+    batch.require_mounted(site, file=cluster)
     for task in range(len(launch.seeds)):
         node_map(config, site, task=task)
     nodes = node_map(config, site, task=0)

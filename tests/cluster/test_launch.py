@@ -15,6 +15,9 @@ from tests.shapes import config_only
 CLUSTER_RECIPE = str(RECIPES / "quickstart_cluster.toml")
 MINI = f"--cluster={SLURM / 'mini.toml'}"
 
+IMAGE = "environment={kind='container', image='x.sqsh', mounts=['/lustre/data:/data:ro']}"
+IN_CONTAINER = [MINI, "--on", IMAGE]
+
 
 def dry_run(capsys: pytest.CaptureFixture[str], *argv: str) -> dict[str, str]:
     """What is printed, by title."""
@@ -86,6 +89,15 @@ def test_what_does_not_fit_a_gpu_is_refused_before_it_is_queued(
         ([CLUSTER_RECIPE, MINI, "--seeds", "1", "1"], ["--seeds"]),
         ([CLUSTER_RECIPE, MINI, "--partition=x"], ["--partition=x"]),
         ([CLUSTER_RECIPE, MINI, "--on", "batch.template=none.sh"], ["batch.template", "none.sh"]),
+        (
+            [CLUSTER_RECIPE, *IN_CONTAINER, "--on", "secrets=~/keys"],
+            ["mini.toml: secrets", "~/keys", "/data"],
+        ),
+        ([CLUSTER_RECIPE, *IN_CONTAINER, "--on", "secrets=/lustre/keys"], ["secrets", "environment.mounts"]),
+        (
+            [CLUSTER_RECIPE, *IN_CONTAINER, "--on", "variables.APRIEL_CACHE=/lustre/data"],
+            ["variables.APRIEL_CACHE", "/data"],
+        ),
     ],
 )
 def test_bad_input_ends_with_2_and_names_the_key(
@@ -94,6 +106,11 @@ def test_bad_input_ends_with_2_and_names_the_key(
     said = refused(capsys, "launch", *argv)
     assert all(word in said for word in words), said
     assert len(said.strip().splitlines()) == 1
+
+
+def test_what_a_container_has_mounted_is_launched(capsys: pytest.CaptureFixture[str]) -> None:
+    on = ["--on", "secrets=/tmp/apriel-mini/shared/keys", "--on", "variables.APRIEL_CACHE=/data"]
+    assert "/lustre/data:/data:ro" in dry_run(capsys, CLUSTER_RECIPE, *IN_CONTAINER, *on)["batch script"]
 
 
 def test_without_nemo_run_the_remedy_is_said(

@@ -117,7 +117,8 @@ class Site(Section, frozen=True, kw_only=True):
     variables: dict[Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*$")], str] = msgspec.field(
         default_factory=dict
     )
-    """Environment of every process of the run. No secrets: it lies beside the run."""
+    """Environment of every process of the run. No secrets: it lies beside the run. A container must have
+    mounted what APRIEL_CACHE names."""
     secrets: str = ""
     """A file on the cluster, readable by its owner alone, with NAME=VALUE lines for the environment; empty:
-    none."""
+    none. A container must have it: below `root` or a target of `environment.mounts`, never `~`."""
