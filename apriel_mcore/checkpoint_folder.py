@@ -13,10 +13,11 @@ import os
 import re
 import shutil
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+
+from apriel_mcore.disk import sync_folder
 
 MANIFEST = "integrity.json"
 STATE_FILE = "state.json"
@@ -88,10 +89,10 @@ def seal(partial: Path, folder: Path, sums: Mapping[str, FileSum]) -> None:
         "bytes": {name: one.num_bytes for name, one in files.items()},
     }
     write_synced(partial / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-    _sync_folder(partial)
+    sync_folder(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
 
 
 def defects(folder: Path, *, part: int = 0, num_parts: int = 1) -> list[str]:
@@ -137,10 +138,3 @@ def _defect(path: Path, wanted: FileSum) -> str:
         return f"{path.name}: missing"
     except OSError as error:
         return f"{path.name}: unreadable ({error.strerror})"
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    with suppress(OSError):  # some network file systems refuse it
-        os.fsync(descriptor)
-    os.close(descriptor)

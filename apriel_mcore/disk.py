@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 _log = logging.getLogger(__name__)
@@ -43,6 +44,14 @@ def patiently(write: Callable[[], None], *, where: Path) -> None:
             return
 
 
+def sync_folder(folder: Path) -> None:
+    """Names in it are on disk when this returns: a file's own fsync does not see to its name."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    with suppress(OSError):  # some network file systems refuse it
+        os.fsync(descriptor)
+    os.close(descriptor)
+
+
 class AppendOnly:
     """A file of whole lines: one that found no room leaves no trace of itself. One thread at a time."""
 
@@ -50,7 +59,9 @@ class AppendOnly:
         """Open or create it; a line that a killed process tore is ended first."""
         self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         size = os.fstat(self._descriptor).st_size
-        if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
+        if not size:
+            sync_folder(path.parent)
+        elif os.pread(self._descriptor, 1, size - 1) != b"\n":
             self.append(b"\n", sync=False)
 
     def append(self, content: bytes, *, sync: bool) -> None:

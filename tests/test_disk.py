@@ -1,6 +1,7 @@
 """A full disk is told from other failures, waited for, and leaves no half record."""
 
 import errno
+import os
 import threading
 from pathlib import Path
 
@@ -56,3 +57,22 @@ def test_what_is_appended_by_two_is_not_cut(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert path.read_bytes() == (b"x" * 50 + b"\n") * 400
+
+
+def test_a_new_files_name_is_on_disk_before_its_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    path = tmp_path / "file"
+    for _ in range(2):
+        file = disk.AppendOnly(path)
+        file.append(b"x\n", sync=True)
+        file.close()
+    assert synced == [str(tmp_path), str(path), str(path)]
