@@ -42,6 +42,9 @@ _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 1, 1 << 2, 1 << 3
 _OLDEST_ABI = 3
 """From here on a file cannot be truncated past the rules (Linux 6.2)."""
 _NEWEST_ABI = 6
+_LOOK_S = 0.1
+_LEAST_S = 0.05
+"""For each process of a run: what one test overran unseen is not the next one's fault."""
 TMP = "/tmp"
 TERMS_BYTES = 1 << 10
 """Room for one message: times, limits and a nonce."""
@@ -111,10 +114,8 @@ def call(name: str, *args: Any) -> int:
 class Clock:
     """A run's wall-clock budget, of which only the time counts that the host let the solution use.
 
-    A process that sleeps uses its time. One that is ready to run and waits for a core does not: the kernel
-    reports that wait (schedstat's run delay), and the longest of any one thread counts. Part of it may be a
-    wait for the solution's own other threads, so no less is charged than the CPU time of all of them, or the
-    time that passed where that is shorter.
+    A process that sleeps uses its time. One that is ready to run and waits for a core does not, unless it
+    waits for the solution's own other threads.
     """
 
     def __init__(self, wall_s: float) -> None:
@@ -122,14 +123,15 @@ class Clock:
 
     def watch(self, pid: int, cpu_s: int) -> tuple[str, int]:
         """(ending, wait status) of a child that has been reaped: it ended, or its time was up."""
-        started = time.monotonic()
+        self.left = max(self.left, _LEAST_S)
+        use = Use(pid)
         poll = select.poll()
         pid_fd = os.pidfd_open(pid)
         poll.register(pid_fd, select.POLLIN)
         ended = False
-        while not ended and (left := self.left - felt_s(pid, started)) > 0:
-            ended = bool(poll.poll(left * 1000 + 1))
-        self.left -= felt_s(pid, started)
+        while not ended and (left := self.left - use.felt_s()) > 0:
+            ended = bool(poll.poll(min(left, _LOOK_S) * 1000 + 1))
+        self.left -= use.felt_s()
         if not ended:
             os.kill(pid, _SIGKILL)
         os.close(pid_fd)
@@ -144,16 +146,54 @@ class Clock:
         return "exit", status
 
 
-def felt_s(pid: int, started: float) -> float:
-    waited_ns = 0
+class Use:
+    """The time that one process felt.
+
+    The kernel reports a thread's wait when it is over. What all threads ran since the report before is taken
+    off, for it may have waited for them. The rest adds to what had been withheld until then, so that waits of
+    two threads at one time count once, and those of a thread that ended still count. In all it is at most the
+    time without a core.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.started = time.monotonic()
+        self.passed_s = self.cpu_s = self.idle_s = self.withheld_s = 0.0
+        self.reports: dict[str, tuple[float, float, float]] = {}
+        """Of each thread, as of its last: its own time, the CPU time of all, withheld_s."""
+
+    def felt_s(self) -> float:
+        """Looks once more."""
+        busy = busy_s_of(self.pid)
+        cpu_s, passed_s = cpu_s_of(self.pid), time.monotonic() - self.started
+        new = (0.0, self.cpu_s, self.withheld_s)
+        last = {thread: self.reports.get(thread, new) for thread in busy}
+        withheld_s = [
+            before_s + busy[thread] - busy_s - (cpu_s - ran_s)
+            for thread, (busy_s, ran_s, before_s) in last.items()
+        ]
+        self.idle_s += max(passed_s - self.passed_s - (cpu_s - self.cpu_s), 0.0)
+        self.withheld_s = min(max([self.withheld_s, *withheld_s]), self.idle_s)
+        self.passed_s, self.cpu_s = passed_s, cpu_s
+        report = (cpu_s, self.withheld_s)
+        self.reports = {
+            thread: (busy_s, *report) if busy_s > last[thread][0] else last[thread]
+            for thread, busy_s in busy.items()
+        }
+        return passed_s - self.withheld_s
+
+
+def busy_s_of(pid: int) -> dict[str, float]:
+    """Of each living thread: the time on a core and the time that it waited for one."""
+    busy = {}
     for task in os.listdir(f"/proc/{pid}/task"):
         try:
             with open(f"/proc/{pid}/task/{task}/schedstat") as stream:
-                waited_ns = max(waited_ns, int(stream.read().split()[1]))
+                ran_ns, waited_ns = stream.read().split()[:2]
         except (FileNotFoundError, ProcessLookupError):
             continue  # a thread that ended while we looked
-    passed_s = time.monotonic() - started
-    return max(passed_s - waited_ns / 1e9, min(passed_s, cpu_s_of(pid)))
+        busy[task] = (int(ran_ns) + int(waited_ns)) / 1e9
+    return busy
 
 
 def cpu_s_of(pid: int) -> float:

@@ -30,6 +30,7 @@ from apriel_mcore.verify.sandbox_launch import (
     launchers,
     public_copy,
 )
+from apriel_mcore.verify.sandbox_server import Clock
 
 LIMITS = SandboxLimits(wall_s=30.0)
 DOUBLE = Job(source="def f(x): return 2 * x", entry_point="f", inputs_N=[[1], [2]])
@@ -192,13 +193,27 @@ def f(work_s=0.4):
 """
 
 
+WORK_IN_A_THREAD = """
+import threading, time
+def work():
+    end = time.process_time() + 0.4
+    while time.process_time() < end: pass
+def f():
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    return 1
+"""
+
+
+@pytest.mark.parametrize("source", [WORK, WORK_IN_A_THREAD], ids=["alone", "thread"])
 @pytest.mark.parametrize("backend", get_args(Backend))
-def test_a_starved_solution_gets_its_time(backend: Backend) -> None:
+def test_a_starved_solution_gets_its_time(backend: Backend, source: str) -> None:
     sandbox = Sandbox(open_sandbox(backend).launcher)
     with one_busy_core(4):
         started = time.monotonic()
         ran = sandbox.run(
-            Job(source=WORK, entry_point="f", inputs_N=[[]]), SandboxLimits(wall_s=0.8, give_up_s=20.0)
+            Job(source=source, entry_point="f", inputs_N=[[]]), SandboxLimits(wall_s=0.8, give_up_s=20.0)
         )
         took_s = time.monotonic() - started
     assert (ran.ending, ran.replies[-1].get("value")) == ("exit", 1)
@@ -228,6 +243,26 @@ def test_a_solution_does_not_starve_itself(backend: Backend, num_rivals: int) ->
         ran = sandbox.run(job, SandboxLimits(wall_s=1.0, give_up_s=20.0))
     assert (ran.ending, len([reply for reply in ran.replies if "value" in reply])) == ("wall", 0)
     sandbox.close()
+
+
+CROWD_THEN_SLEEP = CROWD.replace("2.5", "0.6").replace("digest()", "digest()\n    time.sleep(0.6)")
+
+
+def test_waits_behind_ones_own_threads_are_no_credit_for_a_sleep() -> None:
+    sandbox = Sandbox(open_sandbox("landlock").launcher)
+    with one_busy_core(0):
+        job = Job(source=CROWD_THEN_SLEEP, entry_point="f", inputs_N=[[]])
+        ran = sandbox.run(job, SandboxLimits(wall_s=1.0, give_up_s=20.0))
+    assert ran.ending == "wall"
+    sandbox.close()
+
+
+def test_what_one_process_overran_does_not_end_the_next() -> None:
+    clock = Clock(-0.01)
+    with subprocess.Popen([shutil.which("true") or ""]) as quick:
+        assert clock.watch(quick.pid, 1) == ("exit", 0)
+    with subprocess.Popen([shutil.which("sleep") or "", "60"]) as slow:
+        assert clock.watch(slow.pid, 1)[0] == "wall"
 
 
 def test_a_sleeping_solution_is_at_fault_on_a_busy_host_too() -> None:
