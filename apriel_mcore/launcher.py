@@ -56,6 +56,8 @@ class Crew(msgspec.Struct, frozen=True, kw_only=True):
     """What they read: the run's own, with addresses of this attempt where servers are on other hosts."""
     agent: str = "launcher"
     """Name of their agent's log."""
+    environment: dict[str, str] = {}
+    """Theirs, where this process's does not say otherwise."""
 
 
 def train(config: RunConfig, run_dir: RunDir) -> None:
@@ -64,6 +66,7 @@ def train(config: RunConfig, run_dir: RunDir) -> None:
         num_ranks=config.train.parallel.world_size,
         rendezvous=("--standalone", "--nnodes=1"),
         recipe=run_dir.recipe,
+        environment={"GLOO_SOCKET_IFNAME": "lo"},  # by itself gloo listens where the host's name points to
     )
     lead(config, run_dir, crew=crew, look=_nothing)
 
@@ -93,7 +96,10 @@ def start_agent(config: RunConfig, run_dir: RunDir, *, crew: Crew, attempt: int)
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=os.environ | thread_environment(config, crew.num_ranks) | streaming_copies(),
+            env=crew.environment
+            | os.environ
+            | thread_environment(config, crew.num_ranks)
+            | streaming_copies(),
         )
 
 

@@ -147,9 +147,13 @@ def _interface_address(name: str) -> str:
 
 
 def read_variables(site: Site) -> dict[str, str]:
-    """The environment that the cluster's file asks for, secrets included; InputError for an open file."""
+    """The environment that the cluster's file asks for, secrets included; InputError for an open file.
+
+    NCCL and gloo listen on the interface that it names, where it says nothing else.
+    """
+    variables = _interface_variables(site.network.address) | site.variables
     if not site.secrets:
-        return site.variables
+        return variables
     path = Path(site.secrets).expanduser()
     try:
         mode, text = path.stat().st_mode, path.read_text(encoding="utf-8")
@@ -160,7 +164,13 @@ def read_variables(site: Site) -> dict[str, str]:
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if bad := [number for number, line in enumerate(lines, 1) if not re.match(r"[A-Za-z_]\w*=", line)]:
         raise InputError(f"secrets: {path}: entry {bad[0]} is not NAME=VALUE")
-    return site.variables | dict(line.split("=", 1) for line in lines)
+    return variables | dict(line.split("=", 1) for line in lines)
+
+
+def _interface_variables(address: NodeAddress | InterfaceAddress) -> dict[str, str]:
+    if isinstance(address, NodeAddress):
+        return {}
+    return {"NCCL_SOCKET_IFNAME": address.name, "GLOO_SOCKET_IFNAME": address.name}
 
 
 def say(message: str) -> None:

@@ -117,6 +117,15 @@ def test_the_others_end_when_the_leading_node_says_how(
         place.wait_until(place.attempt.orders)
 
 
+def test_what_has_no_token_listens_on_the_named_interface_alone() -> None:
+    named = ["network.address.kind=interface", "network.address.name=ib0"]
+    chosen = {"NCCL_SOCKET_IFNAME": "ib0", "GLOO_SOCKET_IFNAME": "ib0"}
+    assert read_variables(mini_site(*named)) == chosen
+    other = {"NCCL_SOCKET_IFNAME": "ib1"}
+    assert read_variables(mini_site(*named, 'variables.NCCL_SOCKET_IFNAME="ib1"')) == chosen | other
+    assert read_variables(mini_site()) == {}
+
+
 def test_secrets_are_read_from_a_closed_file_only(tmp_path: Path) -> None:
     secret = tmp_path / "secrets"
     secret.touch(0o600)
