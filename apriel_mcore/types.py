@@ -145,7 +145,7 @@ class Row(msgspec.Struct, frozen=True):
 
     sample_ids: tuple[int, ...]
     num_tokens: int
-    """With the padding of each sample to the pad multiple."""
+    """With the padding of each sample, or family, to the pad multiple."""
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,7 +162,10 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     num_response_tokens: int
     """T of the loss: response tokens over all ranks and micro-batches."""
     pad_multiple: int
-    """Each sample is padded to this many tokens (2 x context x tensor with sequence parallelism)."""
+    """Each sample (family, where prompts are shared) is padded to a multiple of it: 2 x context x tensor with
+    sequence parallelism."""
+    shared_prompts: bool = False
+    """Samples of a row that have one prompt share its tokens (data/families.py)."""
 
 
 class StepStats(msgspec.Struct, frozen=True, kw_only=True):

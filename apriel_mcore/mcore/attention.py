@@ -1,9 +1,10 @@
 """Core attention for Megatron's local layer spec: causal, over packed rows, context parallel.
 
-A row packs sequences one behind the other (THD layout, cu_seqlens). Each is attended on its own, so no
-mask of the whole row exists. Under context parallelism of size cp, every sequence (padded to a multiple
-of 2 cp) is cut into 2 cp chunks and rank r holds chunks r and 2 cp - 1 - r of every sequence, which
-balances causal work and is the layout of Transformer Engine; keys and values are all-gathered.
+A row packs sequences one behind the other (THD layout, cu_seqlens). Each is attended on its own, behind the
+prompt that it may share with others (mcore/layout.py), so no mask of the whole row exists. Under context
+parallelism of size cp, every sequence (padded to a multiple of 2 cp) is cut into 2 cp chunks and rank r holds
+chunks r and 2 cp - 1 - r of every sequence, which balances causal work and is the layout of Transformer
+Engine; keys and values are all-gathered.
 
 Shapes: t tokens of the row on this rank, h heads, g key/value groups, d head size; t * cp in full rows.
 """
@@ -12,13 +13,14 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from apriel_mcore.mcore.layout import NOTHING
+from apriel_mcore.mcore.rows import RowPacking
 from apriel_mcore.mcore.zigzag import zigzag_inverse
 
 
@@ -50,15 +52,15 @@ class PackedCausalAttention(nn.Module):
         *,
         attn_mask_type: Any = None,
         attention_bias: Tensor | None = None,
-        packed_seq_params: PackedSeqParams,
+        packed_seq_params: RowPacking,
     ) -> Tensor:
         """query [t, h, d]; key and value [t, g, d]; returns [t, 1, h * d]."""
         bounds = packed_seq_params.cu_seqlens_q.tolist()
         context = self.context_group.size()
         if context == 1:
             outputs = [
-                self._attend(query[start:end], key[start:end], value[start:end])
-                for start, end in pairwise(bounds)
+                self._attend_behind(prefix, query[start:end], key, value, slice(start, end))
+                for prefix, (start, end) in zip(packed_seq_params.prefixes, pairwise(bounds), strict=True)
             ]
         else:
             whole = zigzag_inverse(bounds, context).to(query.device)
@@ -68,6 +70,13 @@ class PackedCausalAttention(nn.Module):
                 local = slice(start // context, end // context)
                 outputs += self._attend_chunks(query[local], key[start:end], value[start:end])
         return torch.cat(outputs).reshape(query.shape[0], 1, -1)
+
+    def _attend_behind(self, prefix: slice, query: Tensor, key: Tensor, value: Tensor, own: slice) -> Tensor:
+        """The tokens `own` of the row, which go on from those of `prefix`; keys and values of the row."""
+        if prefix == NOTHING:
+            return self._attend(query, key[own], value[own])
+        key, value = (torch.cat([tensor[prefix], tensor[own]]) for tensor in (key, value))
+        return self._attend(query, key, value, _causal(query.shape[0], key.shape[0], query.device))
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """[s, h, d] over [s', g, d]: causal without a mask, else what the bool mask [s, s'] allows."""
@@ -85,8 +94,8 @@ class PackedCausalAttention(nn.Module):
         rank, context = self.context_group.rank(), self.context_group.size()
         outputs = []
         for query_chunk, number in zip(query.split(chunk), (rank, 2 * context - 1 - rank), strict=True):
-            start, end = number * chunk, (number + 1) * chunk
-            mask = torch.ones(chunk, end, dtype=torch.bool, device=query.device).tril(diagonal=start)
+            end = (number + 1) * chunk
+            mask = _causal(chunk, end, query.device)
             outputs.append(self._attend(query_chunk, key[:end], value[:end], mask))
         return outputs
 
@@ -94,3 +103,9 @@ class PackedCausalAttention(nn.Module):
         """Every rank's tokens in sequence order; backward sums the gradients of all ranks."""
         gathered = gather_from_sequence_parallel_region(local, group=self.context_group)
         return gathered[whole]
+
+
+def _causal(num_queries: int, num_keys: int, device: torch.device) -> Tensor:
+    """Bool mask [s, s'] of the last `num_queries` of `num_keys` tokens."""
+    ones = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device)
+    return ones.tril(diagonal=num_keys - num_queries)

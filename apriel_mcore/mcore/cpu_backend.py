@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from apriel_mcore.errors import InputError
-from apriel_mcore.mcore.zigzag import places_in_sequence
 
 CPU = torch.device("cpu")
 
@@ -162,12 +161,11 @@ def _patch_megatron() -> None:
     def causal_mask(size: int) -> Tensor:
         return torch.ones(size, size, dtype=torch.bool).triu(diagonal=1)
 
-    def rope_of_packed_rows(t: Tensor, cu_seqlens: Tensor, freqs: Tensor, **options: Any) -> Tensor:
+    def rope_of_packed_rows(t: Tensor, places_S: Tensor, freqs: Tensor, **options: Any) -> Tensor:
         # Megatron rotates one sequence after the other: thousands of tiny operations per row. The
-        # same rotation by one operation, each token at its place in its own sequence.
-        context = options.pop("cp_group")
-        places = places_in_sequence(tuple(cu_seqlens.tolist()), context.size(), context.rank())
-        return rope_utils._apply_rotary_pos_emb_bshd(t.unsqueeze(1), freqs[places], **options).squeeze(1)
+        # same rotation by one operation, each token at its place in its own text (mcore/rows.py).
+        del options["cp_group"]
+        return rope_utils._apply_rotary_pos_emb_bshd(t.unsqueeze(1), freqs[places_S], **options).squeeze(1)
 
     rope_utils._apply_rotary_pos_emb_thd = rope_of_packed_rows
     parallel_random._get_cuda_rng_state = _get_state

@@ -15,7 +15,7 @@ from apriel_mcore.bridge.plan import Coordinates, make_plan
 from apriel_mcore.bridge.reshard import LoadReport, load_hf_weights
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.config.schema import Loss, Train, keeps_params
-from apriel_mcore.data.packing import plan_digest
+from apriel_mcore.data.packing import fill, plan_digest
 from apriel_mcore.errors import TrainingError
 from apriel_mcore.mcore import parallel
 from apriel_mcore.mcore.fp8 import PlainParameters, write_back
@@ -91,7 +91,7 @@ class MegatronLearner:
         self.optimizer.zero_grad()
         sums = accumulate_gradients(
             self.model,
-            self._pack(mine, batch.pad_multiple),
+            self._pack(mine, batch.pad_multiple, shared_prompts=batch.shared_prompts),
             settings=self._loss,
             num_rollouts=batch.num_rollouts,
             num_tokens=batch.num_response_tokens,
@@ -150,26 +150,37 @@ class MegatronLearner:
                 "start every rank with the same code and recipe"
             )
 
-    def _pack(self, rows: list[list[Sample]], multiple: int) -> list[PackedRow]:
+    def _pack(
+        self, rows: list[list[Sample]], multiple: int, *, shared_prompts: bool = False
+    ) -> list[PackedRow]:
         """The micro-batches of one run of the schedule.
 
         Megatron's interleaved schedule wants a multiple of the stages, and with two stages it mixes up
         the shapes of what it sends forward and backward: it gets rows of one length, and empty ones.
         """
-        lengths = [row_length(row, multiple, row_multiple=self._train.row_multiple) for row in rows]
+        row_multiple = self._train.row_multiple
+        lengths = [
+            row_length(row, multiple, row_multiple=row_multiple, shared_prompts=shared_prompts)
+            for row in rows
+        ]
         sizes = self.ranks.sizes
         if sizes.virtual_pipeline > 1:
             rows = rows + [[]] * (-len(rows) % sizes.pipeline)
             lengths = [max(lengths)] * len(rows)
         return [
-            pack(row, multiple=multiple, length=length, ranks=self.ranks, device=self._device)
+            pack(
+                row,
+                multiple=multiple,
+                length=length,
+                ranks=self.ranks,
+                device=self._device,
+                shared_prompts=shared_prompts,
+            )
             for row, length in zip(rows, lengths, strict=True)
         ]
 
     def _stats(self, batch: Batch, sums: StepSums, *, grad_norm: float, seconds: float) -> StepStats:
         tokens = max(1.0, sums.tokens)
-        num_rows = sum(map(len, batch.rows))
-        real_tokens = sum(sample.num_tokens for sample in batch.samples)
         return StepStats(
             loss=sums.loss,
             grad_norm=grad_norm,
@@ -179,7 +190,7 @@ class MegatronLearner:
             logprob_abs_diff=sums.abs_log_ratio / tokens,
             kl_rollout_train=sums.k3 / tokens,
             tokens_trained=int(sums.tokens),
-            packing_fill=real_tokens / (num_rows * self._train.seq_len),
+            packing_fill=fill(batch, seq_len=self._train.seq_len),
             seconds=seconds,
         )
 

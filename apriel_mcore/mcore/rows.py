@@ -9,18 +9,24 @@ of them whose scores this context rank computes, _N samples of the row.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 
 import torch
 from megatron.core.packed_seq_params import PackedSeqParams
 from torch import Tensor
 
+from apriel_mcore.data.families import families, num_tokens
+from apriel_mcore.mcore.layout import RowLayout, lay_out
 from apriel_mcore.mcore.parallel import Ranks
 from apriel_mcore.mcore.zigzag import zigzag
 from apriel_mcore.types import Sample
 
-PAD_TOKEN = 0
-"""Stands behind a sample, where nothing before it looks and no loss is taken: any id will do."""
+
+@dataclass
+class RowPacking(PackedSeqParams):
+    """What attention knows of a row: bounds of its sequences in the whole row, padding included."""
+
+    prefixes: tuple[slice, ...] = ()
+    """Of each sequence, tokens of the row that come before it in its text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +35,7 @@ class PackedRow:
 
     tokens_S: Tensor
     """int64 token ids in the order of this context rank."""
-    packing: PackedSeqParams
-    """Bounds of the sequences in the whole row, padding included."""
+    packing: RowPacking
     source_M: Tensor
     """int64, position in tokens_S whose hidden state predicts a response token."""
     targets_M: Tensor
@@ -54,41 +59,40 @@ def pad_multiple(ranks: Ranks) -> int:
     return context * (ranks.sizes.tensor if ranks.sizes.sequence else 1)
 
 
-def row_length(samples: Sequence[Sample], multiple: int, *, row_multiple: int) -> int:
-    """Tokens of the packed row over all context ranks, padding included: of each sample to a multiple of
+def row_length(
+    samples: Sequence[Sample], multiple: int, *, row_multiple: int, shared_prompts: bool = False
+) -> int:
+    """Tokens of the packed row over all context ranks, padding included: of each family to a multiple of
     `multiple`, and of the row to one of `row_multiple` too (FP8 asks for that)."""
     step = math.lcm(multiple, row_multiple)
-    return max(1, -(-sum(_padded_lengths(samples, multiple)) // step)) * step
+    kin = families(samples, shared=shared_prompts)
+    total = sum(-(-num_tokens([samples[i] for i in ids]) // multiple) * multiple for ids in kin)
+    return max(1, -(-total // step)) * step
 
 
 def pack(
-    samples: Sequence[Sample], *, multiple: int, length: int, ranks: Ranks, device: torch.device
+    samples: Sequence[Sample],
+    *,
+    multiple: int,
+    length: int,
+    ranks: Ranks,
+    device: torch.device,
+    shared_prompts: bool = False,
 ) -> PackedRow:
-    """The samples one behind the other, each padded to a multiple of `multiple` tokens.
+    """The samples one behind the other, each padded to a multiple of `multiple` tokens, or each family where
+    prompts are shared (on one context rank).
 
     A padding sequence without response tokens fills the row up to `length`; a row without samples is
     nothing else: it runs and adds nothing.
     """
-    bounds = [0, *accumulate(_padded_lengths(samples, multiple))]
-    if bounds[-1] < length:
-        bounds.append(length)
-    tokens: list[int] = []
-    sources: list[int] = []
-    for sample, (start, end) in zip(samples, pairwise(bounds), strict=False):
-        assert sample.prompt_T, "the first response token needs a prompt token before it"
-        tokens += [*sample.prompt_T, *sample.response_T]
-        tokens += [PAD_TOKEN] * (end - len(tokens))
-        first = start + len(sample.prompt_T) - 1
-        sources += range(first, first + len(sample.response_T))
-    tokens += [PAD_TOKEN] * (bounds[-1] - len(tokens))
-
+    layout = lay_out(samples, multiple=multiple, length=length, shared_prompts=shared_prompts)
     targets_T = _long([token for sample in samples for token in sample.response_T])
     temperature_T = _floats([sample.temperature for sample in samples for _ in sample.response_T])
-    positions_S = zigzag(bounds, ranks.sizes.context, ranks.context)
-    source_M, place_M = _local(_long(sources), positions_S)
+    positions_S = zigzag(layout.bounds, ranks.sizes.context, ranks.context)
+    source_M, place_M = _local(_long([place for places in layout.sources for place in places]), positions_S)
     return PackedRow(
-        tokens_S=_long(tokens)[positions_S].to(device),
-        packing=_packing(bounds, device),
+        tokens_S=_long(layout.tokens)[positions_S].to(device),
+        packing=_packing(layout, positions_S, device),
         source_M=source_M.to(device),
         targets_M=targets_T[place_M].to(device),
         temperature_M=temperature_T[place_M].to(device),
@@ -101,10 +105,6 @@ def pack(
     )
 
 
-def _padded_lengths(samples: Sequence[Sample], multiple: int) -> list[int]:
-    return [-(-sample.num_tokens // multiple) * multiple for sample in samples]
-
-
 def _local(sources_T: Tensor, positions_S: Tensor) -> tuple[Tensor, Tensor]:
     """Of the source positions of the row: where in `positions_S` they lie, and which ones do."""
     total = int(max(positions_S.max(), sources_T.max() if len(sources_T) else 0)) + 1
@@ -114,16 +114,20 @@ def _local(sources_T: Tensor, positions_S: Tensor) -> tuple[Tensor, Tensor]:
     return source_T[place_M], place_M
 
 
-def _packing(bounds: list[int], device: torch.device) -> PackedSeqParams:
-    """Padding belongs to the sequence in front of it: causally, nothing real looks at it."""
-    cu_seqlens = torch.tensor(bounds, dtype=torch.int32, device=device)
-    longest = max(end - start for start, end in pairwise(bounds))
-    return PackedSeqParams(
+def _packing(layout: RowLayout, positions_S: Tensor, device: torch.device) -> RowPacking:
+    cu_seqlens = torch.tensor(layout.bounds, dtype=torch.int32, device=device)
+    longest = max(layout.places) + 1
+    # Megatron hands to the rotation what stands as padded bounds; that of a CPU takes places instead.
+    places_S = _long(layout.places)[positions_S] if device.type == "cpu" else None
+    return RowPacking(
         qkv_format="thd",
         cu_seqlens_q=cu_seqlens,
         cu_seqlens_kv=cu_seqlens,
+        cu_seqlens_q_padded=places_S,  # pyright: ignore[reportArgumentType]  (None is its default)
+        cu_seqlens_kv_padded=places_S,  # pyright: ignore[reportArgumentType]
         max_seqlen_q=longest,
         max_seqlen_kv=longest,
+        prefixes=tuple(layout.prefixes),
     )
 
 

@@ -5,7 +5,6 @@ Every sequence (padded to a multiple of 2 cp) is cut into 2 cp chunks; rank r ho
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import pairwise
 
 import torch
@@ -26,12 +25,3 @@ def zigzag(bounds: Sequence[int], context: int, rank: int) -> Tensor:
 def zigzag_inverse(bounds: Sequence[int], context: int) -> Tensor:
     """Where each position of the row lies in the concatenation of all ranks' tokens, int64 [t * cp]."""
     return torch.cat([zigzag(bounds, context, rank) for rank in range(context)]).argsort()
-
-
-@lru_cache(maxsize=64)
-def places_in_sequence(bounds: tuple[int, ...], context: int, rank: int) -> Tensor:
-    """Place of each token of rank `rank` in its own sequence, int64 [t]; asked for by every layer."""
-    ends = torch.tensor(bounds)
-    starts = torch.repeat_interleave(ends[:-1], ends.diff())
-    held = zigzag(bounds, context, rank)
-    return held - starts[held]

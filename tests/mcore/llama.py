@@ -6,12 +6,14 @@ The reference is plain PyTorch on Hugging Face's Llama, one sample after the oth
 import math
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import torch
 
 from apriel_mcore.bench.shapes import hf_settings
 from apriel_mcore.bridge.shape import ModelShape
 from apriel_mcore.config.schema import Loss, Optimizer, Parallel, Train
+from apriel_mcore.data.packing import pack
 from apriel_mcore.types import Batch, Row, Sample
 
 SHAPE = ModelShape(
@@ -150,6 +152,20 @@ def batch_of(samples: tuple[Sample, ...], *, num_data_ranks: int, pad_multiple: 
         num_rollouts=8,
         num_response_tokens=sum(len(sample.response_T) for sample in samples),
         pad_multiple=pad_multiple,
+    )
+
+
+def families_of(seed: int, *, num_data_ranks: int, pad_multiple: int) -> Batch:
+    """Groups of three samples with one prompt, packed so that they share it."""
+    samples = samples_of(seed, count=12)
+    kin = [msgspec.structs.replace(s, prompt_T=samples[i - i % 3].prompt_T) for i, s in enumerate(samples)]
+    return pack(
+        kin,
+        seq_len=96,
+        num_data_ranks=num_data_ranks,
+        num_rollouts=8,
+        pad_multiple=pad_multiple,
+        share_prompts=True,
     )
 
 

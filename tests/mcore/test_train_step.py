@@ -10,11 +10,12 @@ import torch
 
 from apriel_mcore.bench.ranks import run_ranks
 from apriel_mcore.bridge.shape import ModelShape
-from apriel_mcore.types import StepStats
+from apriel_mcore.types import Batch, StepStats
 from tests.mcore.llama import (
     LOSS,
     SHAPE,
     batch_of,
+    families_of,
     hf_model,
     load_by_hand,
     reference_logprobs,
@@ -49,10 +50,15 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 }
 
 
+NO_CONTEXT = [name for name, layout in LAYOUTS.items() if "context" not in layout]
+
+
 class Reference(msgspec.Struct):
     """What plain PyTorch finds."""
 
     shape: ModelShape
+    shared: bool
+    """On answers that share prompts; here each has its own copy."""
     before: dict[str, torch.Tensor]
     after: dict[str, torch.Tensor]
     steps: list[tuple[float, float]]
@@ -70,20 +76,33 @@ class Found(msgspec.Struct):
     """The same over the norm of the whole update."""
 
 
-def reference_of(shape: ModelShape) -> Reference:
+def batch_of_step(step: int, *, shared: bool, num_data_ranks: int, pad_multiple: int) -> Batch:
+    if shared:
+        return families_of(step, num_data_ranks=num_data_ranks, pad_multiple=pad_multiple)
+    return batch_of(samples_of(step), num_data_ranks=num_data_ranks, pad_multiple=pad_multiple)
+
+
+def reference_of(shape: ModelShape, *, shared: bool = False) -> Reference:
     torch.set_num_threads(1)
     model = hf_model(shape)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    batches = [batch_of(samples_of(step), num_data_ranks=1, pad_multiple=1) for step in range(NUM_STEPS)]
+    batches = [
+        batch_of_step(step, shared=shared, num_data_ranks=1, pad_multiple=1) for step in range(NUM_STEPS)
+    ]
     steps = reference_steps(model, batches)
     with torch.no_grad():
         logprobs_T = reference_logprobs(model, TEXT).tolist()
-    return Reference(shape, before, dict(model.state_dict()), steps, logprobs_T)
+    return Reference(shape, shared, before, dict(model.state_dict()), steps, logprobs_T)
 
 
 @pytest.fixture(scope="module")
 def tied() -> Reference:
     return reference_of(SHAPE)
+
+
+@pytest.fixture(scope="module")
+def families() -> Reference:
+    return reference_of(SHAPE, shared=True)
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +121,11 @@ def train(reference: Reference, layout: dict[str, Any], precision: Literal["fp32
     load_by_hand(learner, reference.before)
     stats = []
     for step in range(NUM_STEPS):
-        batch = batch_of(
-            samples_of(step), num_data_ranks=learner.num_data_ranks, pad_multiple=learner.pad_multiple
+        batch = batch_of_step(
+            step,
+            shared=reference.shared,
+            num_data_ranks=learner.num_data_ranks,
+            pad_multiple=learner.pad_multiple,
         )
         stats.append(learner.train_step(batch))
     assert learner.step == NUM_STEPS
@@ -156,6 +178,15 @@ def test_every_layout_takes_the_reference_steps(
 ) -> None:
     world = train_section(**layout).parallel.world_size
     check(run_ranks(world, train, tied, layout, folder=tmp_path), tied)
+
+
+@pytest.mark.parametrize("name", NO_CONTEXT)
+def test_a_prompt_computed_once_counts_for_all_its_answers(
+    name: str, families: Reference, tmp_path: Path
+) -> None:
+    layout = LAYOUTS[name]
+    world = train_section(**layout).parallel.world_size
+    check(run_ranks(world, train, families, layout, folder=tmp_path), families)
 
 
 @pytest.mark.parametrize("name", ["one_rank", "tensor2_pipeline2"])

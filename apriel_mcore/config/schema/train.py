@@ -70,6 +70,9 @@ class Train(Section, frozen=True, kw_only=True):
     """Bg: groups of one optimizer step."""
     seq_len: Positive
     """Longest packed row, in tokens."""
+    share_prompts: bool = False
+    """Compute a prompt once for all answers of its group that stand in one row. Only on CPUs, where attention
+    is ours, and on one context rank."""
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["bf16", "fp32"] = "bf16"
     threads: Natural = 0
@@ -89,6 +92,10 @@ class Train(Section, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if isinstance(self.fp8, EngineFp8):
             self._check_fp8()
+        if self.share_prompts and (self.device == "cuda" or self.parallel.context > 1):
+            raise ValueError(
+                'share_prompts = true needs device = "cpu" and parallel.context = 1; set it to false'
+            )
         if isinstance(self.fp8, EmulatedFp8) and self.device == "cuda":
             raise ValueError(
                 'fp8.kind = "emulated" shows on a CPU what FP8 does; with device = "cuda" use "tensorwise", '

@@ -1,0 +1,48 @@
+"""Which samples of a row have the same prompt, so that it is computed once for all of them?
+
+    prompt | answer 1 | answer 2 | ... | answer n        a family: n samples, and one copy of what they share
+
+Every answer attends to the prompt and to itself, and its places go on from the prompt's end. All that depends
+on the prompt alone is then the same as in n sequences, and so are scores and gradients, up to rounding.
+"""
+
+from collections.abc import Sequence
+
+from apriel_mcore.types import Sample
+
+type Family = tuple[int, ...]
+"""Indices of samples that have one prompt."""
+
+
+def families(samples: Sequence[Sample], *, shared: bool, most_tokens: float = float("inf")) -> list[Family]:
+    """The samples in order of their family's first; each its own where prompts are not shared.
+
+    A family of more than `most_tokens` is cut into several, each with its prompt.
+    """
+    if not shared:
+        return [(i,) for i in range(len(samples))]
+    by_prompt: dict[tuple[int, ...], list[int]] = {}
+    for i, sample in enumerate(samples):
+        by_prompt.setdefault(sample.prompt_T, []).append(i)
+    found: list[Family] = []
+    for members in by_prompt.values():
+        family: list[int] = []
+        for i in members:
+            if family and num_tokens([samples[j] for j in (*family, i)]) > most_tokens:
+                found.append(tuple(family))
+                family = []
+            family.append(i)
+        found.append(tuple(family))
+    return found
+
+
+def num_tokens(family: Sequence[Sample]) -> int:
+    """Of the prompt, and of every answer."""
+    return len(family[0].prompt_T) + sum(len(sample.response_T) for sample in family)
+
+
+def attended(family: Sequence[Sample]) -> int:
+    """Pairs of a token and one that it could look at, not only those before it: what attention costs."""
+    prompt = len(family[0].prompt_T)
+    answers = [len(sample.response_T) for sample in family]
+    return prompt * prompt + sum(length * (2 * prompt + length) for length in answers)
