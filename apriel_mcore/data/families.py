@@ -15,25 +15,21 @@ type Family = tuple[int, ...]
 
 
 def families(samples: Sequence[Sample], *, shared: bool, most_tokens: float = float("inf")) -> list[Family]:
-    """The samples in order of their family's first; each its own where prompts are not shared.
+    """The samples by their prompts, in order of first appearance; each alone where prompts are not shared.
 
-    A family of more than `most_tokens` is cut into several, each with its prompt.
+    A family of more than `most_tokens` is cut, first-fit, into several of which no two would fit together.
     """
     if not shared:
         return [(i,) for i in range(len(samples))]
-    by_prompt: dict[tuple[int, ...], list[int]] = {}
+    by_prompt: dict[tuple[int, ...], list[list[int]]] = {}
     for i, sample in enumerate(samples):
-        by_prompt.setdefault(sample.prompt_T, []).append(i)
-    found: list[Family] = []
-    for members in by_prompt.values():
-        family: list[int] = []
-        for i in members:
-            if family and num_tokens([samples[j] for j in (*family, i)]) > most_tokens:
-                found.append(tuple(family))
-                family = []
-            family.append(i)
-        found.append(tuple(family))
-    return found
+        parts = by_prompt.setdefault(sample.prompt_T, [])
+        fitting = (p for p in parts if num_tokens([samples[j] for j in (*p, i)]) <= most_tokens)
+        part = next(fitting, None)
+        if part is None:
+            parts.append(part := [])
+        part.append(i)
+    return [tuple(part) for parts in by_prompt.values() for part in parts]
 
 
 def num_tokens(family: Sequence[Sample]) -> int:

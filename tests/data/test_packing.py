@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apriel_mcore.data.packing import balance, cost, fill, pack, plan_digest
+from apriel_mcore.data.families import num_tokens
+from apriel_mcore.data.packing import balance, cost, fill, kin_of, pack, plan_digest
 from apriel_mcore.errors import InputError
 from apriel_mcore.types import Batch, Sample
 
@@ -49,6 +50,34 @@ def test_every_sample_once_and_no_row_overfull(lengths, num_data_ranks, pad_mult
     assert len(batch.rows) == num_data_ranks and len(micro_batches) == 1
     assert micro_batches.pop() % multiple == 0
     assert batch.num_response_tokens == sum(response for _, response in lengths)
+
+
+@given(lengths=LENGTHS, num_prompts=st.integers(1, 4), num_data_ranks=RANKS, pad_multiple=PAD)
+def test_answers_of_one_prompt_share_it_as_far_as_a_row_goes(
+    lengths, num_prompts, num_data_ranks, pad_multiple
+):
+    prompts = [(number + 1,) * (5 * number + 3) for number in range(num_prompts)]
+    samples = [
+        msgspec.structs.replace(sample(1, response), prompt_T=prompts[i % num_prompts])
+        for i, (_, response) in enumerate(lengths)
+    ]
+    settings = {"seq_len": SEQ_LEN, "num_rollouts": 8, "pad_multiple": pad_multiple}
+    shared, apart = (
+        pack(samples, num_data_ranks=num_data_ranks, share_prompts=share, **settings)
+        for share in (True, False)
+    )
+    rows = [row for own in shared.rows for row in own]
+    assert sorted(chain.from_iterable(row.sample_ids for row in rows)) == list(range(len(samples)))
+    for row in rows:
+        families = kin_of(shared, row)
+        assert len(families) == len({family[0].prompt_T for family in families}), "a prompt stands there once"
+        assert row.num_tokens == sum(-(-num_tokens(f) // pad_multiple) * pad_multiple for f in families)
+        assert row.num_tokens <= SEQ_LEN
+    assert sum(row.num_tokens for row in rows) <= sum(row.num_tokens for own in apart.rows for row in own)
+    if all(sum(len(s.response_T) for s in samples) + len(p) <= SEQ_LEN - pad_multiple for p in prompts):
+        assert sum(len(kin_of(shared, row)) for row in rows) == min(num_prompts, len(samples))
+    if samples:
+        assert 0 < fill(shared, seq_len=SEQ_LEN) <= 1 and 0 < balance(shared) <= 1
 
 
 @given(lengths=LENGTHS, order=st.randoms(use_true_random=False), num_data_ranks=RANKS)
@@ -106,7 +135,7 @@ def test_data_ranks_have_equal_cost():
 
 
 def test_cost_grows_faster_than_length():
-    assert cost(2000) > 2 * cost(1000)
+    assert cost([sample(1990, 10)]) > 2 * cost([sample(990, 10)])
 
 
 def test_samples_without_advantage_are_kept():
