@@ -35,10 +35,3 @@ def families(samples: Sequence[Sample], *, shared: bool, most_tokens: float = fl
 def num_tokens(family: Sequence[Sample]) -> int:
     """Of the prompt, and of every answer."""
     return len(family[0].prompt_T) + sum(len(sample.response_T) for sample in family)
-
-
-def attended(family: Sequence[Sample]) -> int:
-    """Pairs of a token and one that it could look at, not only those before it: what attention costs."""
-    prompt = len(family[0].prompt_T)
-    answers = [len(sample.response_T) for sample in family]
-    return prompt * prompt + sum(length * (2 * prompt + length) for length in answers)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from apriel_mcore.config.schema import RunConfig
-from apriel_mcore.data.families import attended, families, num_tokens
+from apriel_mcore.data.families import families, num_tokens
 from apriel_mcore.errors import InputError
 from apriel_mcore.types import Batch, Row, Sample
 
@@ -89,8 +89,9 @@ def pack_step(samples: Sequence[Sample], config: RunConfig, *, num_data_ranks: i
 
 
 def cost(family: Sequence[Sample]) -> float:
-    """Estimated time of samples of one prompt, in matrix-product times of a token."""
-    return num_tokens(family) + attended(family) / ATTENTION_TOKENS
+    """Estimated time of samples of one prompt, in matrix-product times of a token; attention grows with the
+    square of each sample's length."""
+    return num_tokens(family) + sum(sample.num_tokens**2 for sample in family) / ATTENTION_TOKENS
 
 
 def kin_of(batch: Batch, row: Row) -> list[list[Sample]]:

@@ -9,6 +9,7 @@ Engine; keys and values are all-gathered.
 Shapes: t tokens of the row on this rank, h heads, g key/value groups, d head size; t * cp in full rows.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -19,7 +20,6 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from apriel_mcore.mcore.layout import NOTHING
 from apriel_mcore.mcore.rows import RowPacking
 from apriel_mcore.mcore.zigzag import zigzag_inverse
 
@@ -58,9 +58,12 @@ class PackedCausalAttention(nn.Module):
         bounds = packed_seq_params.cu_seqlens_q.tolist()
         context = self.context_group.size()
         if context == 1:
+            lengths = [end - start for start, end in pairwise(bounds)]
+            # Split and not sliced: the gradient of a slice is a whole row of zeros.
+            sequences = list(zip(*(tensor.split(lengths) for tensor in (query, key, value)), strict=True))
             outputs = [
-                self._attend_behind(prefix, query[start:end], key, value, slice(start, end))
-                for prefix, (start, end) in zip(packed_seq_params.prefixes, pairwise(bounds), strict=True)
+                self._attend(*own) if prompt is None else self._attend_behind(sequences[prompt], own)
+                for own, prompt in zip(sequences, packed_seq_params.prompts, strict=True)
             ]
         else:
             whole = zigzag_inverse(bounds, context).to(query.device)
@@ -71,12 +74,14 @@ class PackedCausalAttention(nn.Module):
                 outputs += self._attend_chunks(query[local], key[start:end], value[start:end])
         return torch.cat(outputs).reshape(query.shape[0], 1, -1)
 
-    def _attend_behind(self, prefix: slice, query: Tensor, key: Tensor, value: Tensor, own: slice) -> Tensor:
-        """The tokens `own` of the row, which go on from those of `prefix`; keys and values of the row."""
-        if prefix == NOTHING:
-            return self._attend(query, key[own], value[own])
-        key, value = (torch.cat([tensor[prefix], tensor[own]]) for tensor in (key, value))
-        return self._attend(query, key, value, _causal(query.shape[0], key.shape[0], query.device))
+    def _attend_behind(self, prompt: Sequence[Tensor], own: Sequence[Tensor]) -> Tensor:
+        """An answer's tokens (query, key, value) behind those of its prompt.
+
+        The prompt attends once more, as in a sequence of its own: that needs no mask, and is little beside the
+        products that are saved.
+        """
+        whole = [torch.cat(pair) for pair in zip(prompt, own, strict=True)]
+        return self._attend(*whole)[prompt[0].shape[0] :]
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """[s, h, d] over [s', g, d]: causal without a mask, else what the bool mask [s, s'] allows."""
@@ -94,8 +99,8 @@ class PackedCausalAttention(nn.Module):
         rank, context = self.context_group.rank(), self.context_group.size()
         outputs = []
         for query_chunk, number in zip(query.split(chunk), (rank, 2 * context - 1 - rank), strict=True):
-            end = (number + 1) * chunk
-            mask = _causal(chunk, end, query.device)
+            start, end = number * chunk, (number + 1) * chunk
+            mask = torch.ones(chunk, end, dtype=torch.bool, device=query.device).tril(diagonal=start)
             outputs.append(self._attend(query_chunk, key[:end], value[:end], mask))
         return outputs
 
@@ -103,9 +108,3 @@ class PackedCausalAttention(nn.Module):
         """Every rank's tokens in sequence order; backward sums the gradients of all ranks."""
         gathered = gather_from_sequence_parallel_region(local, group=self.context_group)
         return gathered[whole]
-
-
-def _causal(num_queries: int, num_keys: int, device: torch.device) -> Tensor:
-    """Bool mask [s, s'] of the last `num_queries` of `num_keys` tokens."""
-    ones = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device)
-    return ones.tril(diagonal=num_keys - num_queries)

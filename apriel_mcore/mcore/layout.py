@@ -1,8 +1,8 @@
 """Where in a packed row does each token of its samples stand?
 
     one sample:        prompt answer padding                             one sequence
-    samples that       prompt answer-1 | answer-2 | answer-3 padding     a sequence each; from the second on,
-    share a prompt     ^^^^^^ <--------- attended too ----'              one that goes on from the prompt
+    samples that       prompt | answer-1 | answer-2 | answer-3 padding   a sequence each, of which an answer
+    share a prompt     ^^^^^^ <-- goes on --- goes on --- goes on        goes on from the prompt
 
 Pure: lists of numbers, of which mcore/rows.py makes tensors.
 """
@@ -15,7 +15,6 @@ from apriel_mcore.types import Sample
 
 PAD_TOKEN = 0
 """Stands behind a sample, where nothing before it looks and no loss is taken: any id will do."""
-NOTHING = slice(0, 0)
 
 
 @dataclass
@@ -27,8 +26,8 @@ class RowLayout:
     """Of each token in its own text, from 0: what it is rotated by."""
     bounds: list[int] = field(default_factory=lambda: [0])
     """0, and the end of each sequence (cu_seqlens). Padding belongs to the sequence in front of it."""
-    prefixes: list[slice] = field(default_factory=list[slice])
-    """Of each sequence, tokens of the row that come before it in its text."""
+    prompts: list[int | None] = field(default_factory=list[int | None])
+    """Of each sequence, the number of the one that it goes on from."""
     sources: list[list[int]] = field(default_factory=list[list[int]])
     """Of each sample, the tokens whose hidden states predict its answer."""
 
@@ -36,10 +35,10 @@ class RowLayout:
         self.tokens += tokens
         self.places += range(place, place + len(tokens))
 
-    def _close(self, prefix: slice) -> None:
+    def _close(self, prompt: int | None) -> None:
         """The tokens since the last bound are a sequence."""
         self.bounds.append(len(self.tokens))
-        self.prefixes.append(prefix)
+        self.prompts.append(prompt)
 
     def _pad(self, length: int) -> None:
         """Up to `length` tokens of the row."""
@@ -52,21 +51,22 @@ def lay_out(samples: Sequence[Sample], *, multiple: int, length: int, shared_pro
     for ids in families(samples, shared=shared_prompts):
         prompt_T = samples[ids[0]].prompt_T
         assert prompt_T, "the first response token needs a prompt token before it"
-        start, prefix = len(row.tokens), NOTHING
         row._append(prompt_T, place=0)
         last_of_prompt = len(row.tokens) - 1
+        prompt = None
+        if len(ids) > 1:
+            prompt = len(row.prompts)
+            row._close(None)
         for i in ids:
-            if i != ids[0]:
-                row._close(prefix)
-                prefix = slice(start, last_of_prompt + 1)
             response_T = samples[i].response_T
             first = len(row.tokens)
             row._append(response_T, place=len(prompt_T))
             before = [last_of_prompt, *range(first, first + len(response_T))]
             row.sources[i] = before[: len(response_T)]
-        row._pad(-(-len(row.tokens) // multiple) * multiple)
-        row._close(prefix)
+            if i == ids[-1]:
+                row._pad(-(-len(row.tokens) // multiple) * multiple)
+            row._close(prompt)
     if len(row.tokens) < length:
         row._append([PAD_TOKEN] * (length - len(row.tokens)), place=0)
-        row._close(NOTHING)
+        row._close(None)
     return row

@@ -25,8 +25,8 @@ from apriel_mcore.types import Sample
 class RowPacking(PackedSeqParams):
     """What attention knows of a row: bounds of its sequences in the whole row, padding included."""
 
-    prefixes: tuple[slice, ...] = ()
-    """Of each sequence, tokens of the row that come before it in its text."""
+    prompts: tuple[int | None, ...] = ()
+    """Of each sequence, the number of the one that it goes on from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +127,7 @@ def _packing(layout: RowLayout, positions_S: Tensor, device: torch.device) -> Ro
         cu_seqlens_kv_padded=places_S,  # pyright: ignore[reportArgumentType]
         max_seqlen_q=longest,
         max_seqlen_kv=longest,
-        prefixes=tuple(layout.prefixes),
+        prompts=tuple(layout.prompts),
     )
 
 
