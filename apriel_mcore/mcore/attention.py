@@ -77,8 +77,8 @@ class PackedCausalAttention(nn.Module):
     def _attend_behind(self, prompt: Sequence[Tensor], own: Sequence[Tensor]) -> Tensor:
         """An answer's tokens (query, key, value) behind those of its prompt.
 
-        The prompt attends once more, as in a sequence of its own: that needs no mask, and is little beside the
-        products that are saved.
+        The prompt attends once more, as in a sequence of its own: that needs no mask, and is little beside
+        the products that are saved.
         """
         whole = [torch.cat(pair) for pair in zip(prompt, own, strict=True)]
         return self._attend(*whole)[prompt[0].shape[0] :]

@@ -57,13 +57,13 @@ def lay_out(samples: Sequence[Sample], *, multiple: int, length: int, shared_pro
         if len(ids) > 1:
             prompt = len(row.prompts)
             row._close(None)
-        for i in ids:
+        for number, i in enumerate(ids, start=1):
             response_T = samples[i].response_T
             first = len(row.tokens)
             row._append(response_T, place=len(prompt_T))
             before = [last_of_prompt, *range(first, first + len(response_T))]
             row.sources[i] = before[: len(response_T)]
-            if i == ids[-1]:
+            if number == len(ids):
                 row._pad(-(-len(row.tokens) // multiple) * multiple)
             row._close(prompt)
     if len(row.tokens) < length:
