@@ -25,7 +25,11 @@ def add(commands: Commands) -> None:
 
 
 def _plan_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--gpus", type=int, nargs="+", required=True, help="one plan for each number")
+    parser.add_argument("--gpus", type=int, nargs="+", default=[], help="one plan for each number")
+    parser.add_argument("--as-is", action="store_true", help="the recipe's own split, layout and max_lag")
+    parser.add_argument(
+        "--max-lag", type=float, default=8.0, metavar="N", help="choose none above; the table goes on (8)"
+    )
     parser.add_argument("--profile", default="h100", help="what ships, or a file (default: h100)")
     parser.add_argument("--lengths", type=Path, help="a run directory; or TOML: a table a domain")
     parser.add_argument("--weak", type=int, default=0, metavar="N", help="batch in proportion, recipe's at N")
