@@ -41,11 +41,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 def plan(question: Question, num_gpus: int, *, most_lag: float) -> Plan:
     """Chosen is the least `max_lag` within 3% of the shortest step up to `most_lag`; larger ones are looked
-    at until two doublings in a row gain less than 3%. InputError if nothing fits."""
+    at, without a climb, until two doublings in a row gain less than 3%. InputError if nothing fits."""
     found: list[Outcome] = []
     for max_lag in sorted({*LAGS, most_lag}):
         begin = found[-1].split if found else None
-        found.append(best_at(question, num_gpus, max_lag=max_lag, begin=begin))
+        within = max_lag <= most_lag
+        found.append(best_at(question, num_gpus, max_lag=max_lag, begin=begin, climbs=within))
         if max_lag >= most_lag and _levels_off(found):
             break
     allowed = [outcome for outcome in found if outcome.max_lag <= most_lag]
@@ -54,13 +55,16 @@ def plan(question: Question, num_gpus: int, *, most_lag: float) -> Plan:
     return Plan(by_lag=found, chosen=chosen)
 
 
-def best_at(question: Question, num_gpus: int, *, max_lag: float, begin: Split | None = None) -> Outcome:
-    """The fastest split that a climb finds, from the closed form's or from one like `begin`."""
+def best_at(
+    question: Question, num_gpus: int, *, max_lag: float, begin: Split | None = None, climbs: bool = True
+) -> Outcome:
+    """The faster of the closed form's split and of one like `begin`; or the fastest that a climb finds from
+    there."""
     found = splits(question, num_gpus, max_lag=max_lag)
     climb = _Climb(question, _ladders(found), max_lag)
     starts = [found[0], *([climb.rung(begin.server.tensor, begin)] if begin else [])]
-    top = climb.up(min(starts, key=climb.step_s))
-    return simulate(question, top, max_lag=max_lag, seeds=_SEEDS)
+    here = min(starts, key=climb.step_s)
+    return simulate(question, climb.up(here) if climbs else here, max_lag=max_lag, seeds=_SEEDS)
 
 
 def as_is(question: Question) -> Outcome:

@@ -122,7 +122,9 @@ def _servers(question: Question, mean: Mean) -> Iterator[Server]:
 def _server_memory(question: Question, tensor: int) -> ServerMemory:
     config = question.config
     sized = msgspec.structs.replace(question.servers, tensor=tensor)
-    return server_memory(question.shape, sized, config.cluster, config.publish.weights)
+    memory_gb = question.profile.device.memory_gb
+    cluster = msgspec.structs.replace(config.cluster, gpu_memory_gb=memory_gb)
+    return server_memory(question.shape, sized, cluster, config.publish.weights)
 
 
 def _split(
