@@ -14,6 +14,11 @@ def add(commands: Commands) -> None:
     kinds = calibrate.add_subparsers(required=True, metavar="KIND")
     published = kinds.add_parser("published", help="fit three published H100 rows, judge by all others")
     published.set_defaults(door=_calibrate_published)
+    machine = kinds.add_parser("machine", help="measure this machine's device, write a profile for `plan`")
+    machine.add_argument("--out", type=Path, required=True, metavar="FILE", help="the profile, TOML")
+    machine.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="default: cuda")
+    machine.add_argument("--base", default="h100", help="profile that says what is not measured (h100)")
+    machine.set_defaults(door=_calibrate_machine)
     host = kinds.add_parser("host", help="fit a CPU host to runs on it, judge the simulation by other runs")
     host.add_argument(
         "run_dirs", type=Path, nargs="+", metavar="RUN_DIR", help="with max_lag=0, and one above"
@@ -49,6 +54,12 @@ def _calibrate_published(args: argparse.Namespace) -> None:
     from apriel_mcore.planning import door
 
     door.calibrate_published(args)
+
+
+def _calibrate_machine(args: argparse.Namespace) -> None:
+    from apriel_mcore.planning import door
+
+    door.calibrate_machine(args)
 
 
 def _calibrate_host(args: argparse.Namespace) -> None:

@@ -43,6 +43,18 @@ def calibrate_published(args: argparse.Namespace) -> None:
     print("\n".join(published.lines(table, fitted)))
 
 
+def calibrate_machine(args: argparse.Namespace) -> None:
+    """Measure this machine's device and write a profile of it. InputError before, where it cannot."""
+    from apriel_mcore.planning import machine, rates
+
+    if args.out.is_dir() or not args.out.parent.is_dir():
+        raise InputError(f"--out {args.out}: give a file in a folder that exists")
+    found = rates.measure(args.device)
+    args.out.write_text(machine.toml(machine.profile_of(found, hardware.load(args.base))), encoding="utf-8")
+    print("\n".join(machine.lines(found)))
+    print(f"\nwrote {args.out}: `apriel plan RECIPE --gpus N --profile {args.out}`")
+
+
 def calibrate_host(args: argparse.Namespace) -> None:
     """Fit this host to some runs, and judge the simulation by others."""
     fitted = [PastRun.read(run_dir) for run_dir in args.run_dirs]
