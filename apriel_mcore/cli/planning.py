@@ -14,6 +14,11 @@ def add(commands: Commands) -> None:
     kinds = calibrate.add_subparsers(required=True, metavar="KIND")
     published = kinds.add_parser("published", help="fit three published H100 rows, judge by all others")
     published.set_defaults(door=_calibrate_published)
+    machine = kinds.add_parser("machine", help="measure this machine's device, write a profile for `plan`")
+    machine.add_argument("--out", type=Path, required=True, metavar="FILE", help="the profile, TOML")
+    machine.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="default: cuda")
+    machine.add_argument("--base", default="h100", help="profile that says what is not measured (h100)")
+    machine.set_defaults(door=_calibrate_machine)
     host = kinds.add_parser("host", help="fit a CPU host to runs on it, judge the simulation by other runs")
     host.add_argument(
         "run_dirs", type=Path, nargs="+", metavar="RUN_DIR", help="with max_lag=0, and one above"
@@ -25,7 +30,11 @@ def add(commands: Commands) -> None:
 
 
 def _plan_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--gpus", type=int, nargs="+", required=True, help="one plan for each number")
+    parser.add_argument("--gpus", type=int, nargs="+", default=[], help="one plan for each number")
+    parser.add_argument("--as-is", action="store_true", help="the recipe's own split, layout and max_lag")
+    parser.add_argument(
+        "--max-lag", type=float, default=8.0, metavar="N", help="choose none above; the table goes on (8)"
+    )
     parser.add_argument("--profile", default="h100", help="what ships, or a file (default: h100)")
     parser.add_argument("--lengths", type=Path, help="a run directory; or TOML: a table a domain")
     parser.add_argument("--weak", type=int, default=0, metavar="N", help="batch in proportion, recipe's at N")
@@ -45,6 +54,12 @@ def _calibrate_published(args: argparse.Namespace) -> None:
     from apriel_mcore.planning import door
 
     door.calibrate_published(args)
+
+
+def _calibrate_machine(args: argparse.Namespace) -> None:
+    from apriel_mcore.planning import door
+
+    door.calibrate_machine(args)
 
 
 def _calibrate_host(args: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from apriel_mcore.config.schema.site import Site
 from apriel_mcore.data import model_files
 from apriel_mcore.errors import InputError
 from apriel_mcore.planning import hardware, search
+from apriel_mcore.planning.question import Question
 from apriel_mcore.planning.workload import ASSUMED
 
 _PROFILE = "h100"
@@ -45,7 +46,7 @@ def require_fit(config: RunConfig) -> None:
 def _time(config: RunConfig, shape: ModelShape, site: Site) -> list[str]:
     if missing := sorted(set(config.domains) - set(ASSUMED)):
         return [f"time         lengths of the domains {', '.join(missing)} are unknown"]
-    question = search.Question(
+    question = Question(
         config=config,
         shape=shape,
         profile=hardware.load(_PROFILE),
@@ -55,7 +56,7 @@ def _time(config: RunConfig, shape: ModelShape, site: Site) -> list[str]:
     hours = outcome.step_s * config.train.num_steps / 3600
     lines = [
         f"time         {outcome.step_s:.0f} s a step by the planner's {_PROFILE} profile and assumed lengths "
-        f"(docs/planning.md), {outcome.bottleneck} decide",
+        f"(docs/planning.md), limited by: {outcome.bottleneck}",
         f"             {hours:.1f} h for {config.train.num_steps} steps, evaluations and starts not counted; "
         f"the limit of an attempt is {site.batch.time}",
     ]

@@ -78,7 +78,9 @@ class Publish(_Section, frozen=True, kw_only=True):
     gb_s: Positive
     """Through one sending device or process."""
     fixed_s: NonNegative
-    """Pause, switch, probe, receipt."""
+    """Meeting, probe, receipt."""
+    host_gb_s: Positive
+    """From a server's host memory, where new weights arrive, into its device, while it stands still."""
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

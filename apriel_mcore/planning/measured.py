@@ -24,6 +24,8 @@ _LEAST_SIGMA = 0.05
 
 def lengths(run_dir: Path) -> dict[str, DomainLengths]:
     """Of every domain that the run trained. InputError if it trained no step."""
+    if not (run_dir / "events.jsonl").is_file():
+        raise InputError(f"--lengths {run_dir}: no run: it has no events.jsonl; give the --run-dir of one")
     steps = [event for event in read_events(run_dir / "events.jsonl") if event["event"] == "step"]
     groups = [group for path in sorted((run_dir / "rollouts").glob("step_*")) for group in read_groups(path)]
     if not steps or not groups:

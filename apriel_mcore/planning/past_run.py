@@ -33,6 +33,8 @@ class PastRun(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def read(cls, run_dir: Path) -> Self:
         """InputError for a run of another kind, or one that is too short to tell anything."""
+        if not (run_dir / "resolved.toml").is_file():
+            raise InputError(f"{run_dir}: no run: it has no resolved.toml; give the --run-dir of one")
         config = load(run_dir / "resolved.toml")
         servers = config.rollout.servers
         if not isinstance(servers, LocalServers) or config.train.device != "cpu":

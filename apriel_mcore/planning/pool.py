@@ -54,6 +54,15 @@ def decode(
     )
 
 
+class Publish(msgspec.Struct, frozen=True, kw_only=True):
+    """New weights for some number of servers."""
+
+    seconds: float
+    """From a step's end until they have the weights and the probe agreed."""
+    swap_s: float
+    """Of it, a server stands still."""
+
+
 class _Server:
     """The counter of one server and the answers that wait for it."""
 
@@ -70,8 +79,10 @@ class _Server:
 class Fleet(TrainerApart):
     """Equal servers behind a router: siblings together while there is room, else the least loaded."""
 
-    def __init__(self, model: Decode, *, count: int, places: int, prompt: float) -> None:
+    def __init__(self, model: Decode, *, count: int, places: int, prompt: float, swap_s: float = 0.0) -> None:
+        """`swap_s`: seconds for which every server stands still when a step's weights arrive."""
         super().__init__()
+        self._swap_s = swap_s
         self._model = model
         self._places = places
         self._prompt = prompt
@@ -80,6 +91,8 @@ class Fleet(TrainerApart):
         self._loads = [(0, number) for number in range(count)]
         self._ends: list[tuple[float, int, int]] = []
         """Heap of (time, server, stamp); an entry whose stamp is old is void."""
+        self._changed: set[int] = set()
+        """Servers of which the heaps do not know yet: answers come and go several at a time."""
         self._home: dict[int, int] = {}
         self._num_started = 0
         self._speed = 1.0
@@ -100,10 +113,11 @@ class Fleet(TrainerApart):
         heapq.heappush(server.running, (server.steps + work, self._num_started, group_id, work))
         server.context += self._prompt
         self._free -= 1
-        self._schedule(number)
+        self._changed.add(number)
 
     def next_end(self) -> float:
         """Infinity when idle."""
+        self._settle()
         while self._ends and self._ends[0][2] != self._servers[self._ends[0][1]].stamp:
             heapq.heappop(self._ends)
         return self._ends[0][0] if self._ends else math.inf
@@ -117,13 +131,23 @@ class Fleet(TrainerApart):
         server.steps, _, group_id, work = heapq.heappop(server.running)
         server.context = max(0.0, server.context - work - self._prompt)
         self._free += 1
-        self._schedule(number)
+        self._changed.add(number)
         return group_id
+
+    def end_training(self, now: float) -> None:
+        """As Pool; the time that servers stood still for the new weights is counted here."""
+        super().end_training(now)
+        if self._swap_s:
+            for number, server in enumerate(self._servers):
+                self._count(server, now)
+                server.clock = max(server.clock, now) + self._swap_s
+                self._changed.add(number)
 
     def _choose(self, group_id: int) -> int:
         home = self._home.get(group_id)
         if home is not None and len(self._servers[home].running) < self._places:
             return home
+        self._settle()
         while self._loads[0][0] != len(self._servers[self._loads[0][1]].running):
             heapq.heappop(self._loads)
         number = self._loads[0][1]
@@ -142,11 +166,14 @@ class Fleet(TrainerApart):
             self.busy_seconds += now - server.clock
         server.clock = now
 
-    def _schedule(self, number: int) -> None:
-        server = self._servers[number]
-        server.stamp += 1
-        heapq.heappush(self._loads, (len(server.running), number))
-        if server.running:
-            left = max(0.0, server.running[0][0] - server.steps)
-            seconds = left * self._model.step(len(server.running), server.context) / self._speed
-            heapq.heappush(self._ends, (server.clock + seconds, number, server.stamp))
+    def _settle(self) -> None:
+        """When do changed servers end an answer, and how many do they have?"""
+        for number in self._changed:
+            server = self._servers[number]
+            server.stamp += 1
+            heapq.heappush(self._loads, (len(server.running), number))
+            if server.running:
+                left = max(0.0, server.running[0][0] - server.steps)
+                seconds = left * self._model.step(len(server.running), server.context) / self._speed
+                heapq.heappush(self._ends, (server.clock + seconds, number, server.stamp))
+        self._changed.clear()

@@ -13,16 +13,7 @@ import math
 import msgspec
 
 from apriel_mcore.errors import InputError
-from apriel_mcore.planning.pool import Decode, Fleet
-
-
-class Publish(msgspec.Struct, frozen=True, kw_only=True):
-    """New weights for some number of servers."""
-
-    seconds: float
-    """From a step's end until they have the weights and the probe agreed."""
-    swap_s: float
-    """Of it, a server stands still."""
+from apriel_mcore.planning.pool import Decode, Fleet, Publish
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,10 +68,10 @@ class SharedFleet(Fleet):
 
     def __init__(self, host: Host, *, threads: int, count: int, places: int) -> None:
         """InputError where `host` does not know how long as many servers take over new weights."""
-        super().__init__(host.decode, count=count, places=places, prompt=0.0)
+        swap_s = host.publish_to(count).swap_s
+        super().__init__(host.decode, count=count, places=places, prompt=0.0, swap_s=swap_s)
         self._host = host
         self._threads = threads
-        self._swap_s = host.publish_to(count).swap_s
         self._left = math.inf
         """Seconds that the optimizer step in progress would still take alone."""
         self._seen = 0.0
@@ -106,13 +97,10 @@ class SharedFleet(Fleet):
         self._share(now)
 
     def end_training(self, now: float) -> None:
-        """As Pool; the time that servers stood still for the new weights is counted here."""
+        """As Fleet."""
         self._left = math.inf
         self._share(now)
-        for number, server in enumerate(self._servers):
-            self._count(server, now)
-            server.clock = max(server.clock, now) + self._swap_s
-            self._schedule(number)
+        super().end_training(now)
 
     def _share(self, now: float) -> None:
         """Bring everybody's work up to date and give them the speeds that hold from here on."""
@@ -129,5 +117,4 @@ class SharedFleet(Fleet):
             for server in self._servers:
                 self._count(server, now)
             self._speed = speed
-            for number in range(len(self._servers)):
-                self._schedule(number)
+            self._changed.update(range(len(self._servers)))

@@ -2,24 +2,30 @@
 
 import math
 from collections.abc import Callable, Mapping
+from statistics import NormalDist
+from typing import Annotated
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 ROW_FILL = 0.95
 """Of packed rows; quickstart-sized steps fill less."""
+MOST_SIGMA = 3.0
+"""More is no distribution of answers: their mean would be 90 times their median."""
+_BISECTIONS = 60
 
 
-class DomainLengths(msgspec.Struct, frozen=True, kw_only=True):
+class DomainLengths(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Answers of one domain: lognormal, cut at the budget."""
 
-    mean: float
+    mean: Annotated[float, Meta(ge=1, le=1e6)]
     """Tokens, before the cut."""
-    sigma: float
+    sigma: Annotated[float, Meta(gt=0, le=MOST_SIGMA)]
     """Of the logarithm: the skew."""
-    keep: float
+    keep: Annotated[float, Meta(ge=0.01, le=1)]
     """Share of groups with a learning signal."""
-    prompt: float = 300.0
+    prompt: Annotated[float, Meta(ge=0, le=1e6)] = 300.0
 
 
 # Nobody published lengths by domain of this recipe: chosen for a mean of some 5K of 16K tokens.
@@ -30,6 +36,24 @@ ASSUMED: dict[str, DomainLengths] = {
     "instruction": DomainLengths(mean=1500, sigma=0.8, keep=0.85),
     "calls": DomainLengths(mean=1000, sigma=0.8, keep=0.30),
 }
+
+
+def cut_mean(one: DomainLengths, *, budget: int) -> float:
+    """Tokens of an answer, after the cut."""
+    normal = NormalDist(math.log(one.mean) - one.sigma**2 / 2, one.sigma)
+    whole = one.mean * normal.cdf(math.log(budget) - one.sigma**2)
+    return whole + budget * (1 - normal.cdf(math.log(budget)))
+
+
+def with_sigma(one: DomainLengths, sigma: float, *, budget: int) -> DomainLengths:
+    """Another spread; the mean before the cut moves so that the one after it stays."""
+    wanted = cut_mean(one, budget=budget)
+    low, high = math.log(wanted), math.log(wanted) + 40.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        tried = msgspec.structs.replace(one, mean=math.exp(middle), sigma=sigma)
+        low, high = (middle, high) if cut_mean(tried, budget=budget) < wanted else (low, middle)
+    return msgspec.structs.replace(one, mean=math.exp(high), sigma=sigma)
 
 
 class Answers:
@@ -81,7 +105,7 @@ class Mean(msgspec.Struct, frozen=True, kw_only=True):
 def mean_step(
     lengths: Mapping[str, DomainLengths], ratios: Mapping[str, float], *, rollouts: int, budget: int
 ) -> Mean:
-    """By sampling: the cut at the budget has no closed form worth its lines."""
+    """By sampling: squares of what is cut have no closed form worth its lines."""
     total = sum(ratios.values())
     random = np.random.default_rng(0)
     trained = generated = squares = asked = 0.0

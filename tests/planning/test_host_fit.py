@@ -143,3 +143,8 @@ def test_a_number_of_servers_that_no_run_had_is_asked_for():
     groups = [one for step in turns(1, 10).groups for one in step]
     with pytest.raises(InputError, match="count=2"):
         host_check.predict(two, TRUE, groups)
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"not_a_run: no run: it has no resolved\.toml"):
+        PastRun.read(tmp_path / "not_a_run")

@@ -76,3 +76,8 @@ def test_a_run_without_a_step_is_refused(tmp_path: Path) -> None:
     (tmp_path / "events.jsonl").write_text("")
     with pytest.raises(InputError, match="no step"):
         measured.lengths(tmp_path)
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"no run: it has no events\.jsonl"):
+        measured.lengths(tmp_path)

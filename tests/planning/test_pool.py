@@ -48,6 +48,15 @@ def test_siblings_share_a_server_and_strangers_take_the_idle_one():
     assert two.end() == 2
 
 
+def test_servers_stand_still_while_they_load_weights():
+    one = Fleet(PLAIN, count=1, places=4, prompt=0.0, swap_s=0.5)
+    one.start(1, 30, now=0.0)
+    one.begin_training(1.0, now=0.0)
+    assert one.train_end == 1.0
+    one.end_training(1.0)
+    assert one.next_end() == pytest.approx(3.0 + 0.5)
+
+
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=12), st.integers(1, 3))
 def test_every_answer_ends_once_and_time_never_runs_back(tokens, count):
     some = fleet(

@@ -1,74 +1,66 @@
-"""Plans of the 15B recipe: they fit, use the GPUs they were given, and react as they must."""
+"""The search finds what closed forms miss, and stays within the lag that it was allowed."""
 
-from pathlib import Path
+from collections.abc import Mapping
 
 import msgspec
 import pytest
 
-from apriel_mcore.config.load import load
-from apriel_mcore.errors import InputError
-from apriel_mcore.planning import hardware, search
-from apriel_mcore.planning.workload import ASSUMED
-from tests.shapes import SHAPES
+from apriel_mcore.planning import search
+from apriel_mcore.planning.outcome import Outcome, draw
+from apriel_mcore.planning.splits import Split, splits
+from tests.planning.asked import QUESTION, with_settings
 
-QUESTION = search.Question(
-    config=load(Path("recipes/apriel_reasoner_15b.toml"), ["train.groups_per_step=32"]),
-    shape=SHAPES["apriel_15b"],
-    profile=hardware.load("h100"),
-    lengths=ASSUMED,
-)
+GPUS = 64
 
 
-def test_splits_use_no_more_gpus_than_there_are_and_come_fastest_first():
-    found = search.splits(QUESTION, 64, max_lag=2.0)
-    used = [split.parallel.world_size + split.num_servers * split.server_tensor for split in found]
-    assert max(used) <= 64
-    assert [split.step_s for split in found] == sorted(split.step_s for split in found)
+def test_a_climb_ends_where_no_neighbour_is_faster():
+    question = with_settings("train.groups_per_step=10")
+    found = splits(question, GPUS, max_lag=4.0)
+    best = search.best_at(question, GPUS, max_lag=4.0)
+    first, last = (draw(question, split, max_lag=4.0, seed=0) for split in (found[0], best.split))
+    assert last.step_s <= first.step_s
+    assert best.split in found
 
 
-def test_too_few_gpus_are_refused():
-    with pytest.raises(InputError, match="--gpus 2"):
-        search.splits(QUESTION, 2, max_lag=2.0)
+def fake_search(monkeypatch: pytest.MonkeyPatch, seconds: Mapping[int, float], *, allowed: int) -> list[int]:
+    """`best_at` answers with these step seconds; the list takes down what it was asked."""
+    model = search.as_is(with_settings("train.groups_per_step=5"))
+    asked: list[int] = []
+
+    def best_at(
+        question: object, num_gpus: int, *, max_lag: float, begin: Split | None, climbs: bool
+    ) -> Outcome:
+        assert climbs == (max_lag <= allowed)
+        asked.append(int(max_lag))
+        return msgspec.structs.replace(model, max_lag=max_lag, step_s=seconds[int(max_lag)])
+
+    monkeypatch.setattr(search, "best_at", best_at)
+    return asked
 
 
-def test_the_simulation_keeps_the_bound_on_the_lag_and_repeats_itself():
-    split = search.splits(QUESTION, 64, max_lag=2.0)[0]
-    one = search.simulate(QUESTION, split, max_lag=2.0, num_steps=6, seed=0)
-    assert one == search.simulate(QUESTION, split, max_lag=2.0, num_steps=6, seed=0)
-    assert one.lag_max <= 3
-    assert one.step_s >= split.train_s * 0.7
+def test_the_least_lag_within_the_bound_is_chosen_and_more_is_looked_at(monkeypatch):
+    seconds = {1: 100.0, 2: 50.0, 4: 20.0, 8: 19.8, 16: 10.0, 32: 9.9, 64: 9.8}
+    asked = fake_search(monkeypatch, seconds, allowed=8)
+    plan = search.plan(QUESTION, GPUS, most_lag=8.0)
+    assert plan.chosen.max_lag == 4
+    assert asked == [1, 2, 4, 8, 16, 32, 64]
+    assert [one.max_lag for one in plan.by_lag] == asked
 
 
-def test_strictly_on_policy_waits_longer():
-    split = search.splits(QUESTION, 64, max_lag=2.0)[0]
-    steps = [search.simulate(QUESTION, split, max_lag=lag, num_steps=6, seed=0) for lag in (0.0, 4.0)]
-    assert steps[0].lag_max == 0
-    assert steps[0].step_s > 1.1 * steps[1].step_s
+def test_two_doublings_without_gain_end_the_search(monkeypatch):
+    asked = fake_search(monkeypatch, {1: 100.0, 2: 50.0, 4: 20.0, 8: 19.8, 16: 19.7}, allowed=8)
+    search.plan(QUESTION, GPUS, most_lag=8.0)
+    assert asked == [1, 2, 4, 8, 16][: len(asked)]
+    assert asked[-1] == 16
 
 
-def test_faster_memory_makes_generation_faster():
-    device = msgspec.structs.replace(QUESTION.profile.device, memory_gb_s=2 * 3350.0)
-    profile = msgspec.structs.replace(QUESTION.profile, device=device)
-    faster = msgspec.structs.replace(QUESTION, profile=profile)
-    slow, fast = (search.splits(one, 64, max_lag=2.0)[0] for one in (QUESTION, faster))
-    assert fast.step_s < slow.step_s
+def test_a_bound_between_powers_is_tried_itself(monkeypatch):
+    asked = fake_search(monkeypatch, {1: 100.0, 2: 50.0, 3: 40.0, 4: 39.9, 8: 39.8}, allowed=3)
+    assert search.plan(QUESTION, GPUS, most_lag=3.0).chosen.max_lag == 3
+    assert 3 in asked
 
 
-def with_settings(*overrides: str) -> search.Question:
-    config = load(Path("recipes/apriel_reasoner_15b.toml"), ["train.groups_per_step=32", *overrides])
-    return msgspec.structs.replace(QUESTION, config=config)
-
-
-def test_fp8_shortens_the_trainers_step_and_fp8_weights_the_publish():
-    plain = search.splits(QUESTION, 64, max_lag=2.0)[0]
-    trained = with_settings("train.seq_len=20480", "train.fp8.kind=tensorwise")
-    tokens, context = QUESTION.mean.trained_tokens, QUESTION.mean.context
-    seconds = [
-        search.train_seconds(one, plain.parallel, plain.recompute, tokens, context)
-        for one in (with_settings("train.seq_len=20480"), trained)
-    ]
-    assert seconds[1] < seconds[0]
-    served = with_settings("publish.weights=fp8_block")
-    fixed = QUESTION.profile.publish.fixed_s
-    halved = search.publish_seconds(served, 1) - fixed
-    assert halved < 0.6 * (search.publish_seconds(QUESTION, 1) - fixed)
+def test_the_recipes_own_lag_may_be_unbounded():
+    own = search.as_is(with_settings("rollout.max_lag=unbounded", "rollout.max_groups_in_flight=16"))
+    assert own.max_lag == float("inf")
+    assert own.split.groups_in_flight == 16
