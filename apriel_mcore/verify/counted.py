@@ -26,12 +26,12 @@ _COUNTED = {"zeros", "ones", "quarters"}
 """Digits and coins."""
 
 _VERBS = """
-is are was were am be been being has have had do does did equals gives makes means becomes says can could
+is are was were be been being has have had do does did equals gives makes means becomes says can could
 may might must shall should will would guess guessed think believe suppose assume seem seems suspect doubt
 """
 _DENIALS = """
 cannot cant isnt aint no not nor neither never none nothing nope or either otherwise instead except excepting
-excluding unless but if though although however wait oops sorry i it too typo
+excluding unless but if though although however wait oops sorry i it too typo nah nil
 """
 _HEDGES = """
 doubtful unsure maybe perhaps probably possibly presumably supposedly apparently approximately approx roughly
@@ -45,13 +45,14 @@ thrice repeating recurring
 _BEFORE = "and over under above below beyond between about around from to till until up off half"
 _AFTER = """
 log tan root power base inverse reciprocal negative opposite double triple binary octal decimal hex remainder
-equal least most minimum maximum up out excluded rejected denied
+equal least most minimum maximum up out bound excluded rejected denied
 """
 _VERDICTS = """
 wrong incorrect false untrue invalid impossible absurd mistaken bad error mistake nonsense
 """
 _ALONE = """
-fail fails failed removed possible likely uncertain unknown null void undefined non
+fail fails failed removed refuted disproved incorrectly falsely estimated
+possible likely uncertain unknown null void undefined non
 a an the this that here answer result value solution number
 """
 """With the verdicts, what says nothing else: `a wrong answer`, while wrong answers are counted."""
@@ -62,7 +63,8 @@ _AT_START = frozenset((_CHANGES + _BEFORE).split())
 _AT_END = frozenset((_FRACTIONS + _CHANGES + _AFTER + _VERDICTS).split())
 _TALK = frozenset((_VERDICTS + _ALONE).split())
 _PARTS = frozenset(_FRACTIONS.split())
-_MULTIPLES = ("pair", "pairs", "couple", "score", "gross", "k", "m", "b")
+_MULTIPLES = ("pair", "pairs", "couple", "gross", "score")
+_THOUSANDS = ("k", "m", "b", "bn", "mn", "mln")
 _BE = ("is", "are", "was", "were")
 _STATES = ("left", "remaining", "needed", "required", "used")
 _WORD = re.compile(r"(?:\d+(?:st|nd|rd|th)|\d+(?=-)|[^\W\d_]+)(?:['\u2019-][^\W\d_]+)*['\u2019]?")
@@ -79,7 +81,7 @@ def names_things(words: list[str]) -> bool:
         words, lower = words[:-2], lower[:-2]
         if not lower:
             return True
-    multiple = lower[0] in _MULTIPLES and lower[1:2] in ([], ["of"])
+    multiple = lower[0] in _THOUSANDS or (lower[0] in _MULTIPLES and lower[1:2] in ([], ["of"]))
     part = any(left in _PARTS and right == "of" for left, right in pairwise(lower))
     roots = any(left in ("square", "cube") and right == "roots" for left, right in pairwise(lower))
     at_ends = (

@@ -80,8 +80,10 @@ _PERCENT = re.compile(r"(.*[\d)}]) ?\\?%")
 _SIGN = re.compile(
     r"(.*[^ \\]) ?\\(?:text|textrm|mbox|mathrm) ?\{ ?(\\?%|\\\$|\N{EURO SIGN}|\N{DEGREE SIGN} ?[CF]?) ?\}"
 )
-_PRODUCT = re.compile(r"\} ?(/|\\cdot|) ?\\(?:text|textrm|mbox) ?\{")
-_INVERSE = re.compile(r"(.*\}) ?(?:\\cdot)? ?\\(text|textrm|mbox) ?\{([^{}]*)\} ?\^ ?\{? ?-1 ?\}?")
+_PRODUCT = re.compile(r"(\\(text|textrm|mbox|mathrm) ?\{[^{}]*)\} ?(/|\\cdot|) ?\\\2 ?\{")
+_INVERSE = re.compile(
+    r"(.*\\(text|textrm|mbox|mathrm) ?\{[^{}]*)\} ?(?:\\cdot|) ?\\\2 ?\{([^{}]*)\} ?\^ ?\{? ?-1 ?\}?"
+)
 _BRACED = re.compile(r"(\\text ?\{[^{}]*\^) ?\{ ?(-?\d) ?\} ?\}")
 _POWER_WITHIN = re.compile(r"([^^]*[^^ ]) ?\^ ?(-?\d)")
 _NOTE = re.compile(r"\(([^()]*)\)")
@@ -112,11 +114,11 @@ def measure(text: str, *, as_said: bool = False) -> Measure:
         return Measure(match[1].strip(), PERCENT)
     if (match := _DEGREES.fullmatch(text)) and not _FUNCTION.search(text):
         return Measure(match[1].strip(), "deg" + (match[2] or match[3] or ""))
-    text = _in_one_text(text)
-    if match := _TEXT.fullmatch(text):
+    joined = _in_one_text(text)
+    if match := _TEXT.fullmatch(joined):
         return _measured(text, match[1], match[2], match[3], any_word=True, as_said=as_said)
     for form in (_FONT, _BARE, _LETTER, _STUCK):
-        if match := form.fullmatch(text):
+        if match := form.fullmatch(joined):
             is_words = form is _BARE and all(len(word) > 3 for word in match[2].split())
             return _measured(text, match[1], match[2], match[3], any_word=is_words, as_said=as_said)
     return Measure(text, "")
@@ -134,8 +136,8 @@ def _in_one_text(text: str) -> str:
     r"""`\text{ m} \cdot \text{s}^{-1}` and `\text{ m}/\text{s}` as `\text{ m/s}`."""
     text = _BRACED.sub(r"\1\2}", text)
     if match := _INVERSE.fullmatch(text):
-        text = rf"{match[1]}/\{match[2]}{{{match[3]}}}"
-    return _PRODUCT.sub(lambda match: "/" if match[1] == "/" else " ", text)
+        text = f"{match[1]}/{match[3]}}}"
+    return _PRODUCT.sub(lambda match: match[1] + ("/" if match[3] == "/" else " "), text)
 
 
 def _measured(
@@ -154,7 +156,7 @@ def _measured(
     if len(names) > 1 and _symbol(names[-2]) and names[-1].lower() in _POWERS_AFTER:
         names, power = names[:-1], _POWERS_AFTER[names[-1].lower()]
     known = all(name == "/" or _symbol(name) or name.lower() in _POWERS for name in names + notes)
-    is_name = known or (any_word and names_things([name for name in names + notes if name != "/"]))
+    is_name = known or (any_word and names_things(_as_words(names + notes)))
     is_whole = names[-1].lower() not in _POWERS  # `7 square` waits for what is squared
     is_raised = power and not known and (power.startswith("-") or len(names[-1]) > 3)  # `apples^2`
     if (not is_name or not is_whole or is_raised) and not (any_word and as_said):
@@ -169,6 +171,11 @@ def _names(words: str) -> tuple[list[str], list[str]]:
     names = _NOTE.sub(" ", words).replace("/", " / ").replace(", ", " ").split()
     names = ["/" if name in ("a", "an") and 0 < i < len(names) - 1 else name for i, name in enumerate(names)]
     return (names, notes.split()) if names else (notes.split(), [])
+
+
+def _as_words(names: list[str]) -> list[str]:
+    """Without strokes, and with every unit of the table as the word: `m of rope` has no variable."""
+    return ["units" if _symbol(name) else name for name in names if name != "/"]
 
 
 def _symbol(name: str) -> str:
@@ -188,5 +195,5 @@ def _unit(names: list[str], power: str | None) -> str:
         lower = name.lower() if len(name) > 2 else name
         symbol = "/" if name == "/" else _symbol(name) or lower.removesuffix("s")
         found.append(symbol)
-    unit = " ".join(found).replace(" / ", "/")
+    unit = " ".join(found).replace(" /", "/").replace("/ ", "/")
     return unit if power in (None, "", "1") else f"{unit}^{power}"

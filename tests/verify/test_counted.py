@@ -34,6 +34,8 @@ tan dogs | power tools | base pairs | tin cans | remaining pieces | additional t
 full rotations | revolutions | rounds | steps | moves | weeks | units | square inches | m^3 | ft^2 | cm^{3}
 letters, numbers | nickels | dimes | pennies | coins | first graders | sixth-grade classes | 2-digit numbers
 3-point shots | 10-dollar bills | pieces (slices) | (hours) | V | Hz | calories
+m of rope | kg of rice | g of salt | inches of snow | a.m. | hours left | N | J | days early
+per person | apiece
 """
 NO_NAMES = """
 is wrong | is not the answer | is false | cannot be | isn't | is not right | was the first guess
@@ -52,6 +54,7 @@ minus x | divided by two | mod two | twice | factorial | inverse | at most | at 
 to nine | up to nine | about | from ten | 8 | +1 | apples, 8 pears | apples + 1 | x | apples? | 5th
 5-tenths | ...no | this is wrong | should be 8 | wrong! | (wrong) | (no) | no! | not sure | too small | typo
 does not count | a guess | no more | that's wrong | and counting | times x | apples or pears
+M dollars | K dollars | refuted | as a lower bound | m wrong | cm over two | nah
 """
 
 
