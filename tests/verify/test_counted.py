@@ -7,7 +7,7 @@ from apriel_mcore.verify.math import verify, warm_up
 NAMES = r"""
 apples | red apples | shaded squares | cups needed | cans | logs | real roots | people | ways
 liters of water | miles per gallon | square units | children's books | families | years old | W | (apples)
-km per hour | dollars per week | quarts | seconds | of them | cm^2 | m^2 | cm² | °C | \$ | boxes/truck
+km per hour | dollars per week | quarts | seconds | of them | cm^2 | m^2 | \$ | boxes/truck
 pages/day | miles/gallon | possible arrangements | possible values | three-digit numbers
 two-digit integers | one-dollar bills | non-zero digits | non-negative integers | one-way trips | half-hours
 jelly beans | elderly people | friendly cats | early birds | supply boxes | quarterly payments
@@ -72,7 +72,7 @@ def is_right(gold: str, answer: str) -> bool:
     return verify({"answer": gold, "format": "boxed"}, rf"\boxed{{{answer}}}").success
 
 
-@pytest.mark.parametrize("name", entries(NAMES))
+@pytest.mark.parametrize("name", [*entries(NAMES), "cm\N{SUPERSCRIPT TWO}", "\N{DEGREE SIGN}C"])
 def test_a_name_is_a_unit(name: str) -> None:
     assert is_right("7", rf"7\text{{ {name}}}")
     assert is_right(rf"7\text{{ {name}}}", "7")
@@ -86,7 +86,7 @@ def test_other_words_stay_in_the_answer(words: str) -> None:
     assert is_right(rf"7\text{{ {words}}}", rf"7\text{{ {words}}}")
 
 
-@pytest.mark.parametrize("name", ["jelly beans", "wrong answers", "apples", "cm²"])
+@pytest.mark.parametrize("name", ["jelly beans", "wrong answers", "apples", "cm\N{SUPERSCRIPT TWO}"])
 def test_names_need_no_text_around_them(name: str) -> None:
     assert is_right("12", f"12 {name}")
 
