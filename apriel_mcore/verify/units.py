@@ -167,10 +167,10 @@ def _measured(
 def _names(words: str) -> tuple[list[str], list[str]]:
     """The words of a unit and those in brackets after it: `pounds (lbs)`; a lone `(lbs)` is the unit."""
     words = words.replace("(s)", "s").replace("(es)", "es").replace(".", "").rstrip("!,;: ")
-    notes = " ".join(_NOTE.findall(words))
+    notes: list[str] = " ".join(_NOTE.findall(words)).split()
     names: list[str] = _NOTE.sub(" ", words).replace("/", " / ").replace(", ", " ").split()
     names = ["/" if name in ("a", "an") and 0 < i < len(names) - 1 else name for i, name in enumerate(names)]
-    return (names, notes.split()) if names else (notes.split(), [])
+    return (names, notes) if names else (notes, [])
 
 
 def _as_words(names: list[str]) -> list[str]:
