@@ -167,7 +167,7 @@ def _measured(
 def _names(words: str) -> tuple[list[str], list[str]]:
     """The words of a unit and those in brackets after it: `pounds (lbs)`; a lone `(lbs)` is the unit."""
     words = words.replace("(s)", "s").replace("(es)", "es").replace(".", "").rstrip("!,;: ")
-    notes: list[str] = " ".join(_NOTE.findall(words)).split()
+    notes = [word for note in _NOTE.findall(words) for word in note.split()]
     names: list[str] = _NOTE.sub(" ", words).replace("/", " / ").replace(", ", " ").split()
     names = ["/" if name in ("a", "an") and 0 < i < len(names) - 1 else name for i, name in enumerate(names)]
     return (names, notes) if names else (notes, [])
