@@ -34,6 +34,7 @@ _NO_UNITS = (
         "doubled",
     ),
     *("over two", "except zero", "maybe", "not", "isn't", "twice", "hundredths", "fold", "squared", "or so"),
+    *("wrong", "a wrong answer", "lakh", "too small", "at most"),
 )
 """Texts that change, deny or doubt the number before them."""
 

@@ -8,12 +8,16 @@ caller limits the time.
 """
 
 import logging
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, cast
 
 from apriel_mcore.verify.numerals import exactly
 
+_GREATER = re.compile(r"(>=?|\\g(?:eq?|t)(?![A-Za-z]))")
+_LESS = {">": "<", r"\gt": "<", ">=": r"\le ", r"\ge": r"\le ", r"\geq": r"\le "}
+_OTHER_RELATION = re.compile(r"[<=,]|\\(?:leq?|lt|neq?|in)(?![A-Za-z])")
 _DIGITS = 50
 """Of numbers that are no fractions; inside a list the library counts them after the point."""
 
@@ -122,7 +126,7 @@ def _parse(latex: str) -> Any:
     from math_verify.grader import should_treat_as_complex
 
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its own alarm is off: ours is on
-    latex = exactly(latex)
+    latex = _ascending(exactly(latex))
     if not latex:
         return None
     try:
@@ -137,6 +141,15 @@ def _parse(latex: str) -> Any:
         )
     except Exception:  # what the parser itself raises where the text is no expression
         return None
+
+
+def _ascending(latex: str) -> str:
+    """`3 > x > 1` as `1 < x < 3`: the library tells the two apart."""
+    parts = _GREATER.split(latex)
+    if len(parts) != 5 or _OTHER_RELATION.search("".join(parts[::2])):
+        return latex
+    high, first, middle, second, low = parts
+    return f"{low} {_LESS[second]} {middle} {_LESS[first]} {high}"
 
 
 def _has_relation(parsed: Any) -> bool:

@@ -21,6 +21,8 @@ _WRAPPED = re.compile(
 """A box within the box, or a number in another font."""
 _RESPELL = (
     ("\N{MINUS SIGN}", "-"),
+    ("\N{SUPERSCRIPT TWO}", "^2"),
+    ("\N{SUPERSCRIPT THREE}", "^3"),
     (r"\dfrac", r"\frac"),
     (r"\tfrac", r"\frac"),
     (r"\varnothing", r"\emptyset"),

@@ -24,6 +24,7 @@ _NOT_A_NUMBER = re.compile(
     r"(?<!\\frac )(?<!\\binom )(?<![\d._])\d[\d.]* \.?\d"  # the parser adds 1 2
     r"|\d\)? ?_"  # drops a subscript that is no base
     r"|\d ?(?:\\\$|%) ?\d"  # joins 1\$2
+    r"|\d\.\d*\.\d|\d ?'"  # takes 7.0.5 and 7' for numbers
     r"|\\boxed"
 )
 """What the parser takes for another number than the one that is written."""

@@ -58,8 +58,10 @@ _NAMES = {
     "year": "year",
     "unit": "unit",
 }
-_SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "dozen": 12}
+_SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_SCALES |= {"dozen": 12, "lakh": 10**5, "crore": 10**7}
 _POWERS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
+_POWERS_AFTER = {"squared": "2", "cubed": "3"}
 _CURRENCIES = {r"\$": "dollar", "\N{EURO SIGN}": "euro", r"\euro": "euro"}
 _KNOWN = {"per": "/"} | {symbol: symbol for symbol in _SHORT.split()} | {"in": "in"} | _NAMES
 _POWER = r" ?(?:\^ ?\{? ?(-?\d+) ?\}?)?"
@@ -75,6 +77,16 @@ _DEGREES = re.compile(
     r" ?(?:\\(?:text|mathrm) ?\{ ?([CF]) ?\}|([CF]))?"
 )
 _PERCENT = re.compile(r"(.*[\d)}]) ?\\?%")
+_SIGN = re.compile(
+    r"(.*[^ \\]) ?\\(?:text|textrm|mbox|mathrm) ?\{ ?(\\?%|\\\$|\N{EURO SIGN}|\N{DEGREE SIGN} ?[CF]?) ?\}"
+)
+_PRODUCT = re.compile(r"(\\(text|textrm|mbox|mathrm) ?\{[^{}]*)\} ?(/|\\cdot|) ?\\\2 ?\{")
+_INVERSE = re.compile(
+    r"(.*\\(text|textrm|mbox|mathrm) ?\{[^{}]*)\} ?(?:\\cdot|) ?\\\2 ?\{([^{}]*)\} ?\^ ?\{? ?-1 ?\}?"
+)
+_BRACED = re.compile(r"(\\text ?\{[^{}]*\^) ?\{ ?(-?\d) ?\} ?\}")
+_POWER_WITHIN = re.compile(r"([^^]*[^^ ]) ?\^ ?(-?\d)")
+_NOTE = re.compile(r"\(([^()]*)\)")
 _FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|log|ln|arc)")
 
 
@@ -89,6 +101,8 @@ def measure(text: str, *, as_said: bool = False) -> Measure:
 
     `as_said`: whatever words follow are the unit; only for two answers that say the same ones.
     """
+    if match := _SIGN.fullmatch(text):
+        text = f"{match[1]} {match[2]}"
     for symbol, name in _CURRENCIES.items():
         sign = text[:1] if text[:1] in ("+", "-") else ""
         rest = text[len(sign) :].strip()
@@ -100,10 +114,11 @@ def measure(text: str, *, as_said: bool = False) -> Measure:
         return Measure(match[1].strip(), PERCENT)
     if (match := _DEGREES.fullmatch(text)) and not _FUNCTION.search(text):
         return Measure(match[1].strip(), "deg" + (match[2] or match[3] or ""))
-    if match := _TEXT.fullmatch(text):
+    joined = _in_one_text(text)
+    if match := _TEXT.fullmatch(joined):
         return _measured(text, match[1], match[2], match[3], any_word=True, as_said=as_said)
     for form in (_FONT, _BARE, _LETTER, _STUCK):
-        if match := form.fullmatch(text):
+        if match := form.fullmatch(joined):
             is_words = form is _BARE and all(len(word) > 3 for word in match[2].split())
             return _measured(text, match[1], match[2], match[3], any_word=is_words, as_said=as_said)
     return Measure(text, "")
@@ -112,28 +127,55 @@ def measure(text: str, *, as_said: bool = False) -> Measure:
 def _scaled(text: str, unit: str) -> Measure:
     """A sum of money may be in millions, and name its currency twice."""
     inner = measure(text)
+    if inner.unit.startswith("/"):  # `\$7 per hour`
+        return Measure(inner.quantity, unit + inner.unit)
     return Measure(inner.quantity, unit) if inner.unit in ("", unit) else Measure(text, unit)
+
+
+def _in_one_text(text: str) -> str:
+    r"""`\text{ m} \cdot \text{s}^{-1}` and `\text{ m}/\text{s}` as `\text{ m/s}`."""
+    text = _BRACED.sub(r"\1\2}", text)
+    if match := _INVERSE.fullmatch(text):
+        text = f"{match[1]}/{match[3]}}}"
+    return _PRODUCT.sub(lambda match: match[1] + ("/" if match[3] == "/" else " "), text)
 
 
 def _measured(
     text: str, quantity: str, words: str, power: str | None, *, any_word: bool, as_said: bool
 ) -> Measure:
     quantity, words = quantity.strip(), words.strip()
-    if words.startswith("(") and words.endswith(")"):
-        words = words[1:-1]
-    names = words.replace("/", " / ").replace(".", "").split()
+    if within := _POWER_WITHIN.fullmatch(words):
+        words, power = within[1], within[2]
+    names, notes = _names(words)
     if not names or quantity[-1:] in tuple("=+-*/^_(,{["):
         return Measure(text, "")
     if names[0].lower() in _SCALES and (number := exact_number(quantity)) is not None:
         quantity, names = str(number * _SCALES[names[0].lower()]), names[1:]
     if not names:
         return Measure(quantity, "")
-    known = all(name == "/" or _symbol(name) or name.lower() in _POWERS for name in names)
-    is_name = known or (any_word and names_things(names))
+    if len(names) > 1 and _symbol(names[-2]) and names[-1].lower() in _POWERS_AFTER:
+        names, power = names[:-1], _POWERS_AFTER[names[-1].lower()]
+    known = all(name == "/" or _symbol(name) or name.lower() in _POWERS for name in names + notes)
+    is_name = known or (any_word and names_things(_as_words(names + notes)))
     is_whole = names[-1].lower() not in _POWERS  # `7 square` waits for what is squared
-    if not (is_name and is_whole) and not (any_word and as_said):
+    is_raised = power and not known and (power.startswith("-") or len(names[-1]) > 3)  # `apples^2`
+    if (not is_name or not is_whole or is_raised) and not (any_word and as_said):
         return Measure(text, "")
     return Measure(quantity, _unit(names, power))
+
+
+def _names(words: str) -> tuple[list[str], list[str]]:
+    """The words of a unit and those in brackets after it: `pounds (lbs)`; a lone `(lbs)` is the unit."""
+    words = words.replace("(s)", "s").replace("(es)", "es").replace(".", "").rstrip("!,;: ")
+    notes = [word for note in _NOTE.findall(words) for word in note.split()]
+    names: list[str] = _NOTE.sub(" ", words).replace("/", " / ").replace(", ", " ").split()
+    names = ["/" if name in ("a", "an") and 0 < i < len(names) - 1 else name for i, name in enumerate(names)]
+    return (names, notes) if names else (notes, [])
+
+
+def _as_words(names: list[str]) -> list[str]:
+    """Without strokes, and with every unit of the table as the word: `m of rope` has no variable."""
+    return ["units" if _symbol(name) else name for name in names if name != "/"]
 
 
 def _symbol(name: str) -> str:
@@ -153,5 +195,5 @@ def _unit(names: list[str], power: str | None) -> str:
         lower = name.lower() if len(name) > 2 else name
         symbol = "/" if name == "/" else _symbol(name) or lower.removesuffix("s")
         found.append(symbol)
-    unit = " ".join(found).replace(" / ", "/")
+    unit = " ".join(found).replace(" /", "/").replace("/ ", "/")
     return unit if power in (None, "", "1") else f"{unit}^{power}"

@@ -55,6 +55,8 @@ DECIMALS = [
     ("1.5", "1 1/2", True),
     ("3", "1 2", False),
     ("12", r"1\text{ }2", False),
+    ("7.5", "7.0.5", False),
+    ("7", "7.0.0", False),
     ("16", r"\boxed{7}9", False),
     ("7", r"\boxed{7}", True),
 ]
@@ -98,63 +100,30 @@ UNITS = [
     ("5", r"5\text{ or more}", False),
     ("0", r"0\text{ or more}", False),
     (r"7\text{ quarters}", r"7.0\text{ quarters}", True),
-    (r"7\text{ quarters}", "7", False),
+    (r"7\text{ quarters}", "7", True),
     (r"\frac{7}{4}", r"7\text{ quarters}", False),
     ("7", r"7\text{ apples}\text{ not}", False),
     ("7", r"7\text{ not}\text{ apples}", False),
+    ("7", r"7\text{ m}\text{wrong}", False),
+    ("7", "7\\,\\text{cm\N{SUPERSCRIPT TWO}}", True),
+    (r"7\text{ cm}^2", r"7\text{ cm squared}", True),
+    (r"7\text{ cm}^3", r"7\text{ cm squared}", False),
+    (r"7\text{ cm}", r"7\text{ cm^2}", False),
+    ("7", r"7\text{ m}\cdot\text{s}^{-1}", True),
+    (r"7\text{ m/s}", r"7\text{ m}\cdot\text{s}^{-1}", True),
+    (r"7\text{ m/s}", r"7\text{ m}/\text{s}", True),
+    (r"7\text{ m/s}", r"7\text{ m}/\text{h}", False),
+    (r"7\text{ m/s^2}", r"7\text{ m/s}", False),
+    ("7", r"7\text{ apples}^{-1}", False),
+    ("7", r"7\text{ apples}^2", False),
+    (r"15\text{ miles/gallon}", "15", True),
+    ("700000", r"7\text{ lakh rupees}", True),
+    (r"7\text{ pounds}", r"7\text{ pounds (lbs)}", True),
+    ("7\\text{ \N{DEGREE SIGN}C}", r"7^\circ\text{C}", True),
+    ("7\\text{ \N{DEGREE SIGN}C}", "7\\text{ \N{DEGREE SIGN}F}", False),
+    ("7", "7'", False),
+    ("7'", "7'", True),
 ]
-NAMES = (
-    *(
-        "apples",
-        "red apples",
-        "shaded squares",
-        "cups needed",
-        "cans",
-        "logs",
-        "real roots",
-        "people",
-        "ways",
-    ),
-    *(
-        "liters of water",
-        "miles per gallon",
-        "square units",
-        "children's books",
-        "families",
-        "years old",
-        "W",
-    ),
-    *("(apples)", "km per hour", "dollars per week", "quarts", "seconds", "of them"),
-)
-NO_NAMES = (
-    *(
-        "is wrong",
-        "is false",
-        "cannot be",
-        "isn't",
-        "negative",
-        "halves",
-        "thirds",
-        "tenths",
-        "twenty-fifths",
-    ),
-    *(
-        "square root",
-        "square roots",
-        "square",
-        "cubic",
-        "doubled",
-        "times",
-        "fivefold",
-        "over two",
-        "pi",
-        "log",
-    ),
-    *("except zero", "maybe", "probably", "or so", "(tenths)", "8", "+1", "apples, 8 pears", "hundreds"),
-    *("apples are wrong", "red apples or none", "removed"),
-)
-UNITS += [("7", rf"7\text{{ {name}}}", True) for name in NAMES]
-UNITS += [("7", rf"7\text{{ {words}}}", False) for words in NO_NAMES]
 BRACKETS = [
     ("a-b+c", "a-(b+c", False),
     ("a-b+c", "a-b)+c", False),
@@ -170,6 +139,10 @@ BRACKETS = [
     ("[0,1)", r"\left[0,1\right)", True),
 ]
 MONEY = [
+    ("7", r"7\text{ \$}", True),
+    ("7", r"\$7\text{ per hour}", True),
+    (r"\$7\text{ per hour}", r"7\text{ dollars an hour}", True),
+    (r"\$7\text{ per hour}", r"\$7\text{ per day}", False),
     (r"\$18.90", "18.90", True),
     ("18.90", r"\$18.9", True),
     (r"\$32,348", "32348", True),
@@ -179,6 +152,8 @@ MONEY = [
     (r"\$2.5\text{ million}", "2500000", True),
 ]
 PERCENT = [
+    (r"7\%", r"7\text{\%}", True),
+    ("0.07", r"7\text{ \%}", True),
     (r"50\%", "0.5", True),
     (r"50\%", "50", True),
     (r"50\%", r"50\text{ percent}", True),
@@ -219,6 +194,10 @@ EQUATIONS = [
     ("x=y=5", "x=z=5", False),
     ("x=1,y=2", r"x=1\text{ and }y=2", True),
     ("(1,3)", "1<x<3", True),
+    ("1<x<3", "3>x>1", True),
+    ("1<x<3", "4>x>1", False),
+    (r"1\le x<3", r"3>x\geq 1", True),
+    (r"1\le x<3", r"3\ge x>1", False),
 ]
 ORDER = [
     ("(1,2,3)", "(3,1,2)", False),
