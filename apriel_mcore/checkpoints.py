@@ -6,6 +6,7 @@ Model, optimizer, feed: one step, one folder, written while training goes on (mc
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Protocol
 
 from apriel_mcore import checkpoint_folder
@@ -104,11 +105,27 @@ class Checkpoints:
             self._prune()
 
 
-def best_steps(accuracy: Mapping[int, float], root: Path, count: int) -> set[int]:
-    """Steps of the `count` saved checkpoints with the highest held-out accuracy, the later one of equals."""
+def best_steps(accuracy: Mapping[int, Mapping[str, float]], root: Path, count: int) -> set[int]:
+    """Steps of the `count` saved checkpoints with the highest mean over domains, the later one of equals.
+
+    `accuracy`: held-out, by step and domain. One that lacks a domain which another has is not
+    among them.
+    """
     saved = {checkpoint_folder.step_of(folder) for folder in checkpoint_folder.complete(root)}
-    rated = sorted(saved & accuracy.keys(), key=lambda step: (accuracy[step], step), reverse=True)
-    return set(rated[:count])
+    known = {step: accuracy[step] for step in saved & accuracy.keys()}
+    rated = known.keys() - missing_domains(known).keys()
+    ranked = sorted(rated, key=lambda step: (fmean(known[step].values()), step), reverse=True)
+    return set(ranked[:count])
+
+
+def missing_domains(accuracy: Mapping[int, Mapping[str, float]]) -> dict[int, list[str]]:
+    """Of each step that lacks some, the domains that other steps have: its mean is of other problems."""
+    domains = sorted({name for of in accuracy.values() for name in of})
+    return {
+        step: missing
+        for step, of in accuracy.items()
+        if (missing := [name for name in domains if name not in of])
+    }
 
 
 def newest_healthy(root: Path, ranks: RankFiles, tell: Callable[[str], None]) -> Path | None:

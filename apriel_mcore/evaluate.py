@@ -44,7 +44,7 @@ class HeldOutEvaluator:
         log: RunLog,
         run_async: Callable[[Coroutine[Any, Any, list[Answer] | None]], list[Answer] | None],
         stop_requested: Callable[[], bool],
-        accuracy: dict[int, float],
+        accuracy: dict[int, dict[str, float]],
     ) -> None:
         self._config = config
         self._problems = [  # ids are hashes: in their order the sources are mixed
@@ -60,10 +60,13 @@ class HeldOutEvaluator:
         self._stop_requested = stop_requested
         self.gave_up = False
         self.accuracy = accuracy
-        """Mean over domains, by step evaluated, in earlier attempts too."""
+        """Of each domain that had a verdict, by step evaluated, in earlier attempts too."""
 
     def run_if_due(self, step: int) -> None:
-        """See Evaluator; a resumed run does not repeat an evaluation it has on record."""
+        """See Evaluator; a resumed run does not repeat an evaluation it has on record.
+
+        VerifierError when not one answer has a verdict.
+        """
         every = self._config.eval.every
         due = step in (0, self._config.train.num_steps) or (every > 0 and step % every == 0)
         if not due or step in self.accuracy:
@@ -76,8 +79,13 @@ class HeldOutEvaluator:
                 "phase", message=f"stopping: the evaluation of step {step} is left to the next start"
             )
             return
+        if not answers:
+            raise VerifierError(
+                f"evaluation of step {step}: not one of {len(self._problems)} answers has a verdict: every "
+                "judge broke; start again when they run, or correct the recipe's verify section"
+            )
         event = self._event(answers)
-        self.accuracy[step] = event["accuracy_mean"]
+        self.accuracy[step] = by_domain(event)
         self._log.event("eval", step=step, **event)
 
     async def _answers(self) -> list[Answer] | None:
@@ -117,17 +125,21 @@ class HeldOutEvaluator:
             event[f"truncated.{domain}"] = fmean(rollout.truncated for rollout in rollouts)
             event[f"constant.{domain}"] = self._constant[domain]
             event[f"count.{domain}"] = len(rollouts)
-        accuracies = [value for key, value in event.items() if key.startswith("accuracy.")]
-        event["accuracy_mean"] = fmean(accuracies)
+        event["accuracy_mean"] = fmean(by_domain(event).values())
         event["samples"] = [_shown(answer) for answer in self._shown(answers)]
         return event
 
     def _shown(self, answers: list[Answer]) -> list[Answer]:
         """The first three answers of each domain, the same problems at every evaluation."""
-        by_domain = [
+        domains = [
             [answer for answer in answers if answer[0].domain == name] for name in self._config.domains
         ]
-        return [answer for domain in by_domain for answer in domain[:3]]
+        return [answer for domain in domains for answer in domain[:3]]
+
+
+def by_domain(event: Mapping[str, Any]) -> dict[str, float]:
+    """Accuracies of an evaluation's event; a domain whose judges all broke is in none."""
+    return {key.removeprefix("accuracy."): event[key] for key in event if key.startswith("accuracy.")}
 
 
 class NoEvaluator:

@@ -112,10 +112,12 @@ def test_the_best_are_those_saved_and_evaluated(tmp_path: Path) -> None:
     for step in (2, 4, 6):
         saver.begin(step, {})
         saver.advance(wait=True)
-    accuracy = {0: 0.9, 2: 0.5, 3: 0.8, 4: 0.5, 6: 0.4}
+    accuracy = {n: {"math": a} for n, a in {0: 0.9, 2: 0.5, 3: 0.8, 4: 0.5, 6: 0.4}.items()}
     assert best_steps(accuracy, tmp_path, 1) == {4}
     assert best_steps(accuracy, tmp_path, 2) == {2, 4}
     assert best_steps(accuracy, tmp_path, 0) == set()
+    accuracy[2] = accuracy[6] = {"math": 0.3, "code": 0.1}
+    assert best_steps(accuracy, tmp_path, 3) == {2, 6}, "the mean of step 4 is of other problems"
 
 
 class FragileLearner(FakeLearner):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from apriel_mcore.errors import PoolError
+from apriel_mcore.errors import PoolError, VerifierError
 from apriel_mcore.evaluate import HeldOutEvaluator
 from apriel_mcore.fakes import FakeJudge, FakePool
 from apriel_mcore.obs.runlog import Event, RunLog
@@ -69,7 +69,7 @@ def test_each_domain_is_answered_and_recorded_once(thread: EventLoopThread) -> N
     for domain in one.config.domains:
         assert event[f"count.{domain}"] == wanted
         assert abs(event[f"accuracy.{domain}"] - SOLVE_RATES[domain]) < 0.5
-    assert one.evaluator.accuracy == {0: event["accuracy_mean"]}
+    assert one.evaluator.accuracy == {0: {d: event[f"accuracy.{d}"] for d in one.config.domains}}
     assert not one.evaluator.gave_up
 
 
@@ -89,6 +89,12 @@ def test_a_broken_judge_is_counted_and_never_a_wrong_answer(thread: EventLoopThr
     asked = len(one.pool.asked)
     assert one.asker.lost["eval_judge"] > 0
     assert sum(event[f"count.{d}"] for d in one.config.domains) == asked - one.asker.lost["eval_judge"]
+
+
+def test_no_verdict_at_all_is_an_error(thread: EventLoopThread) -> None:
+    one = Evaluation(thread, FakePool(), crash_rate=1.0)
+    with pytest.raises(VerifierError, match="evaluation of step 0: not one of"):
+        one.evaluator.run_if_due(0)
 
 
 def test_a_stop_request_leaves_it_to_the_next_start(thread: EventLoopThread) -> None:

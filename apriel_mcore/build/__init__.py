@@ -27,7 +27,7 @@ from apriel_mcore.data.controllers import controller_of
 from apriel_mcore.data.problems import Dataset
 from apriel_mcore.data.prompts import Renderer
 from apriel_mcore.data.sampler import DomainScheduler
-from apriel_mcore.evaluate import Evaluator, HeldOutEvaluator, NoEvaluator
+from apriel_mcore.evaluate import Evaluator, HeldOutEvaluator, NoEvaluator, by_domain
 from apriel_mcore.fp8 import kind_of
 from apriel_mcore.mcore import checkpoint, parallel
 from apriel_mcore.mcore.background_save import BackgroundSave
@@ -246,7 +246,7 @@ def _evaluator(rank: Rank, dataset: Dataset, backstage: Backstage, past: list[Ev
         log=backstage.log,
         run_async=backstage.run,
         stop_requested=rank.run_dir.stop_request.exists,
-        accuracy={event["step"]: event["accuracy_mean"] for event in past if event["event"] == "eval"},
+        accuracy={event["step"]: by_domain(event) for event in past if event["event"] == "eval"},
     )
 
 

@@ -4,7 +4,7 @@ As in the paper (arXiv 2604.02007: step 250 of 400, by held-out accuracy), from 
 The best of many noisy numbers looks better than it is: its lead over the next is told with its noise.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import sqrt
 from pathlib import Path
 
@@ -12,8 +12,9 @@ import msgspec
 from rich.table import Table
 
 from apriel_mcore import checkpoint_folder
-from apriel_mcore.checkpoints import best_steps
+from apriel_mcore.checkpoints import best_steps, missing_domains
 from apriel_mcore.errors import InputError
+from apriel_mcore.evaluate import by_domain
 from apriel_mcore.obs.runlog import Event, read_events
 from apriel_mcore.rundir import RunDir, existing
 from apriel_mcore.views.terminal import add_columns, show
@@ -35,13 +36,22 @@ def run(run_dir: Path, *, from_step: int) -> Path:
     """Print the candidates and the folder of the best one. InputError when the run has none."""
     paths = existing(run_dir)
     candidates = _candidates(paths, from_step)
-    chosen = best_steps({one.step: one.accuracy for one in candidates}, paths.checkpoints, 1)
+    accuracy = {one.step: one.domains for one in candidates}
+    lacking = missing_domains(accuracy)
+    chosen = best_steps(accuracy, paths.checkpoints, 1)
+    if candidates and not chosen:
+        raise InputError(
+            f"{run_dir}: no two evaluations to compare: {_left_out(lacking)}; measure them with `apriel eval`"
+        )
     if not chosen:
         raise InputError(
             f"{run_dir}: no checkpoint from step {from_step} on was evaluated: {paths.checkpoints} has those "
             f"of steps {_listed(_saved(paths))}, {paths.events} evaluations at {_listed(_evals(paths))}; set "
             "checkpoint.every and eval.every so that they meet, or measure checkpoints with `apriel eval`"
         )
+    if lacking:
+        print(f"left out: {_left_out(lacking)}")
+    candidates = [one for one in candidates if one.step not in lacking]
     best = next(one for one in candidates if one.step in chosen)
     show(_table(run_dir, candidates, best))
     print(_lead(candidates, best))
@@ -64,12 +74,16 @@ def _evals(paths: RunDir) -> dict[int, Event]:
     return {event["step"]: event for event in read_events(paths.events) if event["event"] == "eval"}
 
 
+def _left_out(lacking: Mapping[int, list[str]]) -> str:
+    return "; ".join(f"step {step} has no verdict in {', '.join(of)}" for step, of in lacking.items())
+
+
 def _listed(steps: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(steps))) or "none"
 
 
 def _candidate(event: Event) -> Candidate:
-    domains = {key.removeprefix("accuracy."): event[key] for key in event if key.startswith("accuracy.")}
+    domains = by_domain(event)
     variances = [p * (1 - p) / event[f"count.{name}"] for name, p in domains.items()]
     return Candidate(
         step=event["step"],

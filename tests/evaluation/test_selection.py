@@ -44,6 +44,23 @@ def test_the_best_mean_of_those_that_are_saved(tmp_path: Path, capsys: pytest.Ca
     assert "the only evaluated checkpoint" in capsys.readouterr().out
 
 
+def test_one_that_lacks_a_domain_is_left_out_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evals = {150: {"math": 0.8}, 200: {"math": 0.7, "code": 0.5}, 250: {"math": 0.6, "code": 0.5}}
+    run = run_dir(tmp_path, evals, saved=[150, 200, 250])
+    assert selection.run(run, from_step=1).name == "step_000200"
+    told = capsys.readouterr().out
+    assert "left out: step 150 has no verdict in code" in told
+    assert "step 200 leads step 250" in told
+
+
+def test_none_that_can_be_compared(tmp_path: Path) -> None:
+    run = run_dir(tmp_path, {150: {"math": 0.8}, 200: {"code": 0.7}}, saved=[150, 200])
+    with pytest.raises(InputError, match="step 150 has no verdict in code; step 200 has no verdict in math"):
+        selection.run(run, from_step=1)
+
+
 def test_no_checkpoint_that_was_evaluated(tmp_path: Path) -> None:
     run = run_dir(tmp_path, EVALS, saved=[175])
     with pytest.raises(InputError, match=r"checkpoint\.every and eval\.every"):
