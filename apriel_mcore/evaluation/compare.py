@@ -9,6 +9,8 @@ Shape suffixes: _R results, _P problems that they share.
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
+from statistics import fmean
 
 import msgspec
 
@@ -18,7 +20,7 @@ from apriel_mcore.evaluation.result import Point, Result, TaskResult
 
 DIFFICULTIES = ("always solved", "1/3 or less fail", "2/3 or less fail", "most fail", "never solved")
 """Of problems, by the share of wrong answers of all compared models together."""
-_EDGES = (0.0, 1 / 3, 2 / 3, 1.0)
+_EDGES = (Fraction(0), Fraction(1, 3), Fraction(2, 3))
 
 
 class Shared(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,8 +30,8 @@ class Shared(msgspec.Struct, frozen=True, kw_only=True):
     point: Point
     """Of the first result."""
     levels_P: list[str]
-    rates_R_P: list[list[float]]
-    """Shares of right answers."""
+    rates_R_P: list[list[Fraction]]
+    """Shares of right answers, exact: a third is an edge between two buckets."""
     tokens_R_P: list[list[float]]
 
 
@@ -122,7 +124,9 @@ def _shared(task: TaskResult, point: Point, results: Sequence[Result]) -> Shared
         task=task.name,
         point=point,
         levels_P=[task.levels[places_R[0][name]] for name in common],
-        rates_R_P=[[at.solve_rates_P[place] for place in chosen] for at, chosen in rows],
+        rates_R_P=[
+            [Fraction(at.correct_P[place], at.judged_P[place]) for place in chosen] for at, chosen in rows
+        ],
         tokens_R_P=[[at.tokens_P[place] for place in chosen] for at, chosen in rows],
     )
 
@@ -141,17 +145,22 @@ def _change(parts: Sequence[Shared], *, task: str) -> Change:
         (old, new)
         for one in parts
         for old, new, *rates in zip(*one.tokens_R_P, *one.rates_R_P, strict=True)
-        if min(rates) == 1.0
+        if min(rates) == 1
     ]
     return Change(
         task=task,
         budget=label(parts[0].point),
-        accuracy=paired_difference([(one.rates_R_P[0], one.rates_R_P[1]) for one in parts]),
+        accuracy=paired_difference([_as_floats(one.rates_R_P) for one in parts]),
         tokens_ratio=ratio_interval(after, before),
         tokens_ratio_solved=(
             ratio_interval([new for _, new in solved], [old for old, _ in solved]) if solved else None
         ),
     )
+
+
+def _as_floats(rates_R_P: Sequence[Sequence[Fraction]]) -> tuple[list[float], list[float]]:
+    before_P, after_P = ([float(rate) for rate in rates_P] for rates_P in rates_R_P)
+    return before_P, after_P
 
 
 def _largest(shared: Sequence[Shared]) -> list[Shared]:
@@ -163,14 +172,13 @@ def _largest(shared: Sequence[Shared]) -> list[Shared]:
 
 def _difficulty(one: Shared, problem: int) -> str:
     rates = [rates_P[problem] for rates_P in one.rates_R_P]
-    failed = 1.0 - sum(rates) / len(rates)
-    return DIFFICULTIES[sum(failed > edge for edge in _EDGES[:3]) + (failed == 1.0)]
+    failed = 1 - sum(rates) / len(rates)
+    return DIFFICULTIES[sum(failed > edge for edge in _EDGES) + (failed == 1)]
 
 
 def _buckets(one: Shared, names_P: Sequence[str], order: Sequence[str]) -> list[Bucket]:
-    def mean(values_P: Sequence[float], name: str) -> float:
-        chosen = [value for value, other in zip(values_P, names_P, strict=True) if other == name]
-        return sum(chosen) / len(chosen)
+    def mean(values_P: Sequence[float | Fraction], name: str) -> float:
+        return fmean(value for value, other in zip(values_P, names_P, strict=True) if other == name)
 
     return [
         Bucket(

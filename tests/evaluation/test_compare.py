@@ -68,6 +68,17 @@ def test_buckets_are_the_same_for_all_models() -> None:
     assert (levels["easy"].num_problems, levels["hard"].tokens_R) == (2, [32.0, 16.0])
 
 
+def test_a_third_is_at_the_edge_whatever_the_order() -> None:
+    """1 - (1 + 1 + 0) / 3 exceeds 1 / 3 in floating point."""
+    solved = {"p": (4, 4, 0), "q": (0, 4, 4), "r": (4, 0, 0), "s": (0, 0, 4)}
+    three = [
+        result(str(n), task("t", {name: (correct_R[n], 8) for name, correct_R in solved.items()}))
+        for n in range(3)
+    ]
+    found = {bucket.name: bucket.num_problems for bucket in compare.by_difficulty(three)}
+    assert found == {"1/3 or less fail": 2, "2/3 or less fail": 2}
+
+
 def test_nothing_in_common_is_told() -> None:
     other = result("other", task("aime25", {"e1": (1, 1)}))
     with pytest.raises(InputError, match="no task, budget and problem in common"):
