@@ -15,7 +15,7 @@ from statistics import fmean
 import msgspec
 
 from apriel_mcore.errors import InputError
-from apriel_mcore.evaluation.estimates import Difference, Interval, paired_difference, ratio_interval
+from apriel_mcore.evaluation.estimates import Difference, Interval, Pairs, paired_difference, ratio_interval
 from apriel_mcore.evaluation.result import Point, Result, TaskResult
 
 DIFFICULTIES = ("always solved", "1/3 or less fail", "2/3 or less fail", "most fail", "never solved")
@@ -41,8 +41,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     task: str
     budget: str
     accuracy: Difference
-    tokens_ratio: Interval
-    """Tokens after / tokens before, over all shared problems."""
+    tokens_ratio: Interval | None
+    """Mean tokens after / mean tokens before, over all shared problems; None without tokens before."""
     tokens_ratio_solved: Interval | None
     """The same where both always solve the problem, if there is such a one: length at equal accuracy."""
 
@@ -140,25 +140,24 @@ def _find(result: Result, name: str, point: Point) -> tuple[TaskResult, Point] |
 
 
 def _change(parts: Sequence[Shared], *, task: str) -> Change:
-    before, after = ([tokens for one in parts for tokens in one.tokens_R_P[which]] for which in (0, 1))
-    solved = [
-        (old, new)
-        for one in parts
-        for old, new, *rates in zip(*one.tokens_R_P, *one.rates_R_P, strict=True)
-        if min(rates) == 1
-    ]
+    solved = [pairs for one in parts if (pairs := _tokens_solved(one))[0]]
     return Change(
         task=task,
         budget=label(parts[0].point),
         accuracy=paired_difference([_as_floats(one.rates_R_P) for one in parts]),
-        tokens_ratio=ratio_interval(after, before),
-        tokens_ratio_solved=(
-            ratio_interval([new for _, new in solved], [old for old, _ in solved]) if solved else None
-        ),
+        tokens_ratio=ratio_interval([(one.tokens_R_P[0], one.tokens_R_P[1]) for one in parts]),
+        tokens_ratio_solved=ratio_interval(solved) if solved else None,
     )
 
 
-def _as_floats(rates_R_P: Sequence[Sequence[Fraction]]) -> tuple[list[float], list[float]]:
+def _tokens_solved(one: Shared) -> Pairs:
+    """Of the problems that both always solve."""
+    places = [p for p, rates in enumerate(zip(*one.rates_R_P, strict=True)) if min(rates) == 1]
+    before_P, after_P = ([tokens_P[p] for p in places] for tokens_P in one.tokens_R_P)
+    return before_P, after_P
+
+
+def _as_floats(rates_R_P: Sequence[Sequence[Fraction]]) -> Pairs:
     before_P, after_P = ([float(rate) for rate in rates_P] for rates_P in rates_R_P)
     return before_P, after_P
 

@@ -20,6 +20,8 @@ _SEED = 20260409
 _AT_ONCE = 250
 
 type Floats = NDArray[np.float64]
+type Pairs = tuple[Sequence[float], Sequence[float]]
+"""(before_P, after_P) of the same problems, which are drawn together."""
 
 
 class Interval(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,17 +62,18 @@ def stratified_interval(strata: Sequence[Sequence[float]]) -> Interval:
     return _interval(value, _means_of_strata(strata))
 
 
-def ratio_interval(after_P: Sequence[float], before_P: Sequence[float]) -> Interval:
-    """Sum over problems of one quantity relative to another, problems drawn in pairs."""
-    pairs_P2 = np.stack([np.asarray(after_P, float), np.asarray(before_P, float)], axis=1)
-    after, before = pairs_P2.sum(axis=0)
-    means_B2 = _resampled_means(pairs_P2, stream=0)
-    return _interval(float(after / before), means_B2[:, 0] / means_B2[:, 1])
+def ratio_interval(strata: Sequence[Pairs]) -> Interval | None:
+    """Mean over strata of the mean of `after`, over that of `before`; None where some resample has 0 there."""
+    strata_P2 = [np.stack([np.asarray(of_P, float) for of_P in pairs], axis=1) for pairs in strata]
+    before_B, after_B = _means_of_strata(strata_P2).T
+    if not before_B.all():
+        return None
+    before, after = np.mean([pairs_P2.mean(axis=0) for pairs_P2 in strata_P2], axis=0)
+    return _interval(float(after / before), after_B / before_B)
 
 
-def paired_difference(strata: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Difference:
-    """Mean over strata of the mean of `after - before`; each stratum holds (before_P, after_P) of the same
-    problems, which are drawn in pairs."""
+def paired_difference(strata: Sequence[Pairs]) -> Difference:
+    """Mean over strata of the mean of `after - before`."""
     differences = [np.asarray(after, float) - np.asarray(before, float) for before, after in strata]
     means_B = _means_of_strata(differences)
     value = float(np.mean([difference.mean() for difference in differences]))
@@ -82,7 +85,7 @@ def paired_difference(strata: Sequence[tuple[Sequence[float], Sequence[float]]])
 
 
 def _means_of_strata(strata: Sequence[Sequence[float] | Floats]) -> Floats:
-    """Mean over strata of their resampled means, shape _B; no two strata share a random stream."""
+    """Mean over strata of their resampled means, shape _B or _B2; no two strata share a random stream."""
     means = [
         _resampled_means(np.asarray(values_P, float), stream=number) for number, values_P in enumerate(strata)
     ]

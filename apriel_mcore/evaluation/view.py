@@ -186,7 +186,7 @@ def _change_sheet(title: str, changes: Sequence[Change]) -> Sheet:
             f"{change.accuracy.change.low:+.3f} to {change.accuracy.change.high:+.3f}",
             f"{change.accuracy.p_not_better:.3f}",
             _ratio(change.tokens_ratio),
-            _ratio(change.tokens_ratio_solved) if change.tokens_ratio_solved else "-",
+            _ratio(change.tokens_ratio_solved),
             str(change.accuracy.num_problems),
         ]
         for change in changes
@@ -210,7 +210,9 @@ def _bucket_sheet(title: str, models: Sequence[str], buckets: Sequence[Bucket]) 
     return Sheet(f"accuracy (tokens) {title}", ["task", "problems are", "number", *models], rows)
 
 
-def _ratio(interval: Interval) -> str:
+def _ratio(interval: Interval | None) -> str:
+    if interval is None:
+        return "-"
     return f"x{interval.value:.2f} ({interval.low:.2f}-{interval.high:.2f})"
 
 

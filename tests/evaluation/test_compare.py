@@ -51,9 +51,20 @@ def test_pairs_are_by_problem_and_not_by_place() -> None:
     assert first.accuracy.num_problems == 3
     assert first.accuracy.change.value == pytest.approx((0 + 0.5 + 0.5) / 3)
     largest = next(row for row in compare.changes(BEFORE, AFTER) if row.budget == "32")
+    assert largest.tokens_ratio is not None
     assert largest.tokens_ratio.value == pytest.approx((16 + 15 + 10) / (30 + 20 + 32))
     assert largest.tokens_ratio_solved is not None
     assert largest.tokens_ratio_solved.value == 0.5, "on the one problem that both always solve"
+
+
+def test_the_mean_ratio_weighs_tasks_the_same() -> None:
+    """As accuracy does, and the mean tokens of `eval`: four problems of one task are no more than one."""
+    before = result("before", task("a", dict.fromkeys("pqrs", (4, 30))), task("b", {"t": (4, 10)}))
+    after = result("after", task("a", dict.fromkeys("pqrs", (4, 15))), task("b", {"t": (4, 20)}))
+    mean = compare.changes(before, after)[-1]
+    assert (mean.task, mean.budget) == ("mean", "32")
+    for ratio in (mean.tokens_ratio, mean.tokens_ratio_solved):
+        assert ratio is not None and ratio.value == pytest.approx((15 + 20) / (30 + 10))
 
 
 def test_buckets_are_the_same_for_all_models() -> None:

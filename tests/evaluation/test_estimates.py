@@ -65,5 +65,20 @@ def test_equal_strata_are_resampled_apart() -> None:
 
 
 def test_a_ratio_of_sums() -> None:
-    found = ratio_interval([50.0, 10.0], [100.0, 20.0])
+    found = ratio_interval([([100.0, 20.0], [50.0, 10.0])])
+    assert found is not None
     assert (found.low, found.value, found.high) == (0.5, 0.5, 0.5)
+
+
+def test_a_ratio_weighs_strata_the_same() -> None:
+    """Means 10 -> 20 and 30 -> 20, however many problems each has."""
+    found = ratio_interval([([10.0] * 50, [20.0] * 50), ([30.0], [20.0])])
+    assert found is not None
+    assert found.value == pytest.approx(40 / 40)
+
+
+def test_there_is_no_ratio_to_nothing() -> None:
+    assert ratio_interval([([0.0, 0.0], [5.0, 0.0])]) is None
+    assert ratio_interval([([0.0, 9.0], [5.0, 5.0])]) is None, "some resample holds the first problem alone"
+    unlike = ratio_interval([([0.0], [5.0]), ([10.0], [5.0])])
+    assert unlike is not None and unlike.value == 1.0
