@@ -16,7 +16,7 @@ import msgspec
 
 from apriel_mcore.errors import InputError
 from apriel_mcore.evaluation.estimates import Difference, Interval, Pairs, paired_difference, ratio_interval
-from apriel_mcore.evaluation.result import Point, Result, TaskResult
+from apriel_mcore.evaluation.result import Point, Result, TaskResult, across
 
 DIFFICULTIES = ("always solved", "1/3 or less fail", "2/3 or less fail", "most fail", "never solved")
 """Of problems, by the share of wrong answers of all compared models together."""
@@ -58,7 +58,7 @@ class Bucket(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def changes(before: Result, after: Result) -> list[Change]:
-    """A row for each task and budget that both have; then the means over tasks, which weigh the same.
+    """A row for each task and budget that both have; then the means over those tasks, which weigh the same.
 
     InputError when there is no such row.
     """
@@ -68,11 +68,16 @@ def changes(before: Result, after: Result) -> list[Change]:
             f"{before.subject.name} and {after.subject.name} have no task, budget and problem in common; "
             "evaluate both with the same --on and --budgets"
         )
-    rows = [_change([one], task=one.task) for one in shared]
-    by_budget: dict[str, list[Shared]] = {}
+    rows = [_change([one], task=one.task, budget=one.point.label) for one in shared]
+    by_task: dict[str, dict[tuple[bool, int], Shared]] = {}
     for one in shared:
-        by_budget.setdefault(label(one.point), []).append(one)
-    return rows + [_change(parts, task="mean") for parts in by_budget.values() if len(parts) > 1]
+        by_task.setdefault(one.task, {})[one.point.key] = one
+    if len(by_task) > 1:
+        rows += [
+            _change(parts, task="mean", budget=f"{budget} forced" if forced else budget)
+            for budget, forced, parts in across(list(by_task.values()))
+        ]
+    return rows
 
 
 def by_difficulty(results: Sequence[Result]) -> list[Bucket]:
@@ -96,11 +101,6 @@ def by_level(results: Sequence[Result]) -> list[Bucket]:
         if any(one.levels_P)
         for bucket in _buckets(one, one.levels_P, sorted(set(one.levels_P)))
     ]
-
-
-def label(point: Point) -> str:
-    """Budget and mode."""
-    return f"{point.budget} forced" if point.forced else str(point.budget)
 
 
 def _all_shared(results: Sequence[Result]) -> list[Shared]:
@@ -134,16 +134,16 @@ def _shared(task: TaskResult, point: Point, results: Sequence[Result]) -> Shared
 def _find(result: Result, name: str, point: Point) -> tuple[TaskResult, Point] | None:
     for task in result.tasks:
         for one in task.points:
-            if (task.name, one.budget, one.forced) == (name, point.budget, point.forced):
+            if (task.name, one.key) == (name, point.key):
                 return task, one
     return None
 
 
-def _change(parts: Sequence[Shared], *, task: str) -> Change:
+def _change(parts: Sequence[Shared], *, task: str, budget: str) -> Change:
     solved = [pairs for one in parts if (pairs := _tokens_solved(one))[0]]
     return Change(
         task=task,
-        budget=label(parts[0].point),
+        budget=budget,
         accuracy=paired_difference([_as_floats(one.rates_R_P) for one in parts]),
         tokens_ratio=ratio_interval([(one.tokens_R_P[0], one.tokens_R_P[1]) for one in parts]),
         tokens_ratio_solved=ratio_interval(solved) if solved else None,

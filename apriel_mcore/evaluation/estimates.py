@@ -63,7 +63,7 @@ def stratified_interval(strata: Sequence[Sequence[float]]) -> Interval:
 
 
 def ratio_interval(strata: Sequence[Pairs]) -> Interval | None:
-    """Mean over strata of the mean of `after`, over that of `before`; None where some resample has 0 there."""
+    """Mean over strata of the mean of `after`, over that of `before`; None where a resample has 0 there."""
     strata_P2 = [np.stack([np.asarray(of_P, float) for of_P in pairs], axis=1) for pairs in strata]
     before_B, after_B = _means_of_strata(strata_P2).T
     if not before_B.all():

@@ -3,6 +3,7 @@
 Shape suffixes: _P problems, in the order of `problem_ids`.
 """
 
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,8 @@ from apriel_mcore.evaluation.estimates import Interval, mean_interval, pass_at_k
 from apriel_mcore.evaluation.subject import Subject
 
 FORMAT = 1
+OWN = "each its own"
+"""For a budget: of a mean over tasks that have different ones."""
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +39,16 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     tokens: Interval
     pass_at: dict[int, float]
     """k to unbiased pass@k, over the problems with at least k judged answers."""
+
+    @property
+    def key(self) -> tuple[bool, int]:
+        """In the order in which one evaluation has them."""
+        return self.forced, self.budget
+
+    @property
+    def label(self) -> str:
+        """Budget and mode."""
+        return f"{self.budget} forced" if self.forced else str(self.budget)
 
     @property
     def cut_share(self) -> float:
@@ -113,20 +126,42 @@ def point_of(budget: int, forced: bool, counts_P: list[Counts]) -> Point:
     )
 
 
-def means(tasks: list[TaskResult]) -> list[tuple[Point, Interval, Interval]]:
-    """Per point: the first task's, mean accuracy and mean tokens over tasks, which weigh the same. Empty when
-    the tasks have different numbers of points."""
-    if len({len(task.points) for task in tasks}) != 1:
-        return []
-    rows = zip(*(task.points for task in tasks), strict=True)
+class Mean(msgspec.Struct, frozen=True, kw_only=True):
+    """Over tasks, which weigh the same."""
+
+    budget: str
+    """Of all tasks, or OWN."""
+    forced: bool
+    accuracy: Interval
+    tokens: Interval
+
+
+def means(tasks: Sequence[TaskResult]) -> list[Mean]:
+    """A row for each budget and mode that `across` finds."""
+    rows = across([{point.key: point for point in task.points} for task in tasks])
     return [
-        (
-            row[0],
-            stratified_interval([judged(one, one.solve_rates_P) for one in row]),
-            stratified_interval([judged(one, one.tokens_P) for one in row]),
+        Mean(
+            budget=budget,
+            forced=forced,
+            accuracy=stratified_interval([judged(point, point.solve_rates_P) for point in points]),
+            tokens=stratified_interval([judged(point, point.tokens_P) for point in points]),
         )
-        for row in rows
+        for budget, forced, points in rows
     ]
+
+
+def across[T](tasks: Sequence[Mapping[tuple[bool, int], T]]) -> list[tuple[str, bool, list[T]]]:
+    """What can be averaged over tasks, each given by Point.key: the budgets that all tasks have; then, where
+    exactly one budget of every task is left, those (OWN)."""
+    rows: list[tuple[str, bool, list[T]]] = []
+    for forced in (False, True):
+        of_mode = [{key: one for key, one in task.items() if key[0] == forced} for task in tasks]
+        shared = set(of_mode[0]).intersection(*of_mode)
+        rows += [(str(key[1]), forced, [task[key] for task in of_mode]) for key in sorted(shared)]
+        left = [[one for key, one in task.items() if key not in shared] for task in of_mode]
+        if all(len(of_task) == 1 for of_task in left):
+            rows.append((OWN, forced, [one for (one,) in left]))
+    return rows
 
 
 def judged(point: Point, values_P: list[float]) -> list[float]:
@@ -180,8 +215,7 @@ def _questions(task: TaskResult) -> TaskResult:
 
 
 def _union(earlier: list[Point], later: list[Point]) -> list[Point]:
-    """In the order in which one evaluation has them."""
-    points = {(point.forced, point.budget): point for point in (*earlier, *later)}
+    points = {point.key: point for point in (*earlier, *later)}
     return [points[key] for key in sorted(points)]
 
 

@@ -29,10 +29,11 @@ def of(result: Result) -> Table:
             table.add_row(*_row(task, point))
     if len(result.tasks) > 1 and (rows := means(result.tasks)):
         table.add_section()
-        shared = len({tuple(point.budget for point in task.points) for task in result.tasks}) == 1
-        for point, accuracy, tokens in rows:
-            budget = _budget(point) if shared else "each its own"
-            table.add_row("mean", budget, *_share(accuracy), "", "", f"{tokens.value:.1f}", "", "", "")
+        for mean in rows:
+            budget = f"{mean.budget} forced" if mean.forced else mean.budget
+            table.add_row(
+                "mean", budget, *_share(mean.accuracy), "", "", f"{mean.tokens.value:.1f}", "", "", ""
+            )
     return table
 
 
@@ -43,7 +44,7 @@ def _row(task: TaskResult, point: Point) -> tuple[str, ...]:
         problems += f" (-{left})"
     return (
         task.name,
-        _budget(point),
+        point.label,
         *_share(point.accuracy),
         f"{point.pass_at[k]:.3f} @{k}" if k > 1 else "",
         f"{task.constant:.3f}" if task.constant is not None else "",
@@ -52,10 +53,6 @@ def _row(task: TaskResult, point: Point) -> tuple[str, ...]:
         problems,
         str(point.judge_broke),
     )
-
-
-def _budget(point: Point) -> str:
-    return f"{point.budget}{' forced' if point.forced else ''}"
 
 
 def _share(interval: Interval) -> tuple[str, str]:

@@ -106,32 +106,35 @@ def plots(results: Sequence[Result], *, with_published: bool) -> dict[str, str]:
 
 
 def _curves(name: str, points: Sequence[Point], color: str) -> list[Curve]:
-    return _split(name, color, [(point, _mark(point, point.accuracy, point.tokens)) for point in points])
+    marks = [(point.forced, _mark(str(point.budget), point.accuracy, point.tokens)) for point in points]
+    return _split(name, color, marks)
 
 
 def _mean_curves(one: Result, color: str) -> list[Curve]:
-    marks = [(point, _mark(point, accuracy, tokens)) for point, accuracy, tokens in result.means(one.tasks)]
+    marks = [
+        (mean.forced, _mark(mean.budget, mean.accuracy, mean.tokens)) for mean in result.means(one.tasks)
+    ]
     return _split(one.subject.name, color, marks)
 
 
-def _split(name: str, color: str, marks: Sequence[tuple[Point, Mark]]) -> list[Curve]:
-    """Plain answers and forced ones are two curves."""
+def _split(name: str, color: str, marks: Sequence[tuple[bool, Mark]]) -> list[Curve]:
+    """Plain answers and forced ones (True) are two curves."""
     kinds = {False: name, True: f"{name}, forced"}
     return [
         Curve(
             name=shown,
             color=color,
             dashed=forced,
-            marks=[mark for point, mark in marks if point.forced == forced],
+            marks=[mark for is_forced, mark in marks if is_forced == forced],
         )
         for forced, shown in kinds.items()
-        if any(point.forced == forced for point, _ in marks)
+        if any(is_forced == forced for is_forced, _ in marks)
     ]
 
 
-def _mark(point: Point, accuracy: Interval, tokens: Interval) -> Mark:
+def _mark(budget: str, accuracy: Interval, tokens: Interval) -> Mark:
     return Mark(
-        label=str(point.budget),
+        label=budget,
         tokens=tokens.value,
         tokens_low=tokens.low,
         tokens_high=tokens.high,

@@ -3,11 +3,12 @@
 from pathlib import Path
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
 
 from apriel_mcore.errors import InputError
 from apriel_mcore.evaluation import compare, view
-from apriel_mcore.evaluation.result import Counts, Result, TaskResult, means, point_of, read, write
+from apriel_mcore.evaluation.result import OWN, Counts, Result, TaskResult, means, point_of, read, write
 from apriel_mcore.evaluation.subject import Subject
 
 
@@ -100,9 +101,36 @@ def test_nothing_in_common_is_told() -> None:
 
 def test_means_are_over_tasks() -> None:
     both = result("both", task("a", {"p": (4, 8)}), task("b", {"q": (0, 8), "r": (0, 8)}))
-    assert [accuracy.value for _, accuracy, _ in means(both.tasks)] == [0.5, 0.5]
+    assert [(mean.budget, mean.accuracy.value) for mean in means(both.tasks)] == [("8", 0.5), ("32", 0.5)]
     uneven = result("uneven", task("a", {"p": (4, 8)}), task("b", {"q": (0, 8)}, budgets=(8,)))
-    assert means(uneven.tasks) == []
+    assert [mean.budget for mean in means(uneven.tasks)] == ["8"], "32 is not a budget of both"
+
+
+def test_tasks_with_a_budget_each_have_a_mean_that_says_so() -> None:
+    """The quickstart's domains have one budget each, and 16 was added to all of them."""
+    before, after = (
+        result(
+            name,
+            task("math", {"p": (correct, 30)}, budgets=(8, 16)),
+            task("code", {"q": (correct, 30)}, budgets=(16, 48)),
+        )
+        for name, correct in (("before", 0), ("after", 4))
+    )
+    assert [(mean.budget, mean.tokens.value) for mean in means(after.tasks)] == [("16", 16), (OWN, 19)]
+    rows = [row for row in compare.changes(before, after) if row.task == "mean"]
+    assert [(row.budget, row.accuracy.change.value) for row in rows] == [("16", 1.0), (OWN, 1.0)]
+    plot = view.plots([before, after], with_published=False)["Mean of math, code"]
+    assert "after, each its own: 1.000 at 19.0 tokens" in plot
+    assert "after, 16: 1.000 at 16.0 tokens" in plot
+
+
+def test_forced_answers_have_means_of_their_own() -> None:
+    one = task("a", {"p": (4, 8)}, budgets=(8,))
+    forced = [msgspec.structs.replace(point, forced=True) for point in one.points]
+    both = msgspec.structs.replace(one, points=[*one.points, *forced])
+    found = means([both, msgspec.structs.replace(both, name="b")])
+    assert [(mean.budget, mean.forced) for mean in found] == [("8", False), ("8", True)]
+    assert [mean.forced for mean in means([both, one])] == [False]
 
 
 def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
