@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import msgspec
 from rich.table import Table
@@ -52,7 +53,11 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run(paths: Sequence[Path], outputs: Outputs) -> Comparison:
-    """Compare, print, and write what was asked for. InputError when the results have nothing in common."""
+    """Compare, print, and write what was asked for.
+
+    InputError when the results have nothing in common, and before any work when a file cannot be written.
+    """
+    _check(outputs)
     results = [result.read(path) for path in paths]
     names = [one.subject.name for one in results]
     if len(set(names)) < len(names):
@@ -76,6 +81,24 @@ def run(paths: Sequence[Path], outputs: Outputs) -> Comparison:
     if outputs.json:
         _write(outputs.json, msgspec.json.format(msgspec.json.encode(comparison), indent=1).decode() + "\n")
     return comparison
+
+
+def _check(outputs: Outputs) -> None:
+    if outputs.with_published and not (outputs.svg or outputs.html):
+        raise InputError("--published: the paper's rows stand in plots alone; give --svg or --html with it")
+    for flag, path in (("--svg", outputs.svg), ("--html", outputs.html), ("--json", outputs.json)):
+        if path is None:
+            continue
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                path.open("ab").close()
+            else:
+                TemporaryFile(dir=path.parent).close()
+        except OSError as error:
+            raise InputError(
+                f"{flag} {path}: cannot be written: {error.strerror}; give a file in a folder of yours"
+            ) from None
 
 
 def plots(results: Sequence[Result], *, with_published: bool) -> dict[str, str]:
@@ -247,5 +270,4 @@ def _html(sheet: Sheet) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")

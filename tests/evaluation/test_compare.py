@@ -158,6 +158,16 @@ def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         read(tmp_path / "bad.json")
 
 
+@pytest.mark.parametrize("flag", ["svg", "html", "json"])
+def test_a_file_that_cannot_be_written_is_told_before_any_work(tmp_path: Path, flag: str) -> None:
+    nothing = view.Outputs(svg=None, html=None, json=None, with_published=False)
+    (tmp_path / "file").touch()
+    for path in (Path("/proc/nobody/page"), tmp_path / "file" / "page", tmp_path):
+        outputs = msgspec.structs.replace(nothing, **{flag: path})
+        with pytest.raises(InputError, match=f"--{flag} {path}: cannot be written: "):
+            view.run([tmp_path / "no-result.json"], outputs)
+
+
 def test_published_rows_stand_beside_their_benchmark_only() -> None:
     aime = result("mine", task("aime25", {"p": (4, 8)}))
     (plot,) = view.plots([aime], with_published=True).values()
