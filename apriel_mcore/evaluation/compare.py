@@ -8,7 +8,7 @@ content: only those count that every model was asked and has a verdict on.
 Shape suffixes: _R results, _P problems that they share.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from statistics import fmean
 
@@ -101,6 +101,44 @@ def by_level(results: Sequence[Result]) -> list[Bucket]:
         if any(one.levels_P)
         for bucket in _buckets(one, one.levels_P, sorted(set(one.levels_P)))
     ]
+
+
+def unlike(results: Sequence[Result]) -> list[str]:
+    """What else than the model differs from the first result, so that numbers may differ by it."""
+    before, *others = results
+    return [line for after in others for line in _unlike(before, after)]
+
+
+def _unlike(before: Result, after: Result) -> Iterator[str]:
+    names = (before.subject.name, after.subject.name)
+    if before.recipe != after.recipe:
+        yield _differs("recipe", names, (before.recipe, after.recipe))
+    tasks = [{task.name: task for task in one.tasks} for one in (before, after)]
+    for name, mine, theirs in zip(names, tasks, reversed(tasks), strict=True):
+        if alone := mine.keys() - theirs.keys():
+            yield f"{name} alone has {', '.join(sorted(alone))}"
+    for name, task in tasks[0].items():
+        if name in tasks[1]:
+            yield from _unlike_tasks(names, task, tasks[1][name])
+
+
+def _unlike_tasks(names: tuple[str, str], one: TaskResult, other: TaskResult) -> Iterator[str]:
+    for what, values in (
+        ("temperature", (one.temperature, other.temperature)),
+        ("top_p", (one.top_p, other.top_p)),
+        ("samples", (one.samples, other.samples)),
+    ):
+        if values[0] != values[1]:
+            yield _differs(f"{what} of {one.name}", names, values)
+    shared = len(set(one.problem_ids) & set(other.problem_ids))
+    asked = len(one.problem_ids), len(other.problem_ids)
+    if asked != (shared, shared):
+        told = _differs(f"problems of {one.name}", names, asked)
+        yield f"{told}; the {shared} whose prompts are the same are compared"
+
+
+def _differs(what: str, names: tuple[str, str], values: tuple[object, object]) -> str:
+    return f"{what}: {values[0]} in {names[0]}, {values[1]} in {names[1]}"
 
 
 def _all_shared(results: Sequence[Result]) -> list[Shared]:

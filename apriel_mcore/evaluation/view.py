@@ -50,6 +50,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """From the first model to each other one."""
     difficulty: list[Bucket]
     levels: list[Bucket]
+    notes: list[str]
+    """What else than the model differs, and what was asked for but is not there."""
 
 
 def run(paths: Sequence[Path], outputs: Outputs) -> Comparison:
@@ -69,15 +71,18 @@ def run(paths: Sequence[Path], outputs: Outputs) -> Comparison:
         changes={one.subject.name: compare.changes(results[0], one) for one in results[1:]},
         difficulty=compare.by_difficulty(results),
         levels=compare.by_level(results),
+        notes=[*compare.unlike(results), *_unreported(results[0], outputs)],
     )
     sheets = _sheets(comparison)
     for sheet in sheets:
         show(_table(sheet))
+    for note in comparison.notes:
+        print(f"note: {note}")
     drawn = plots(results, with_published=outputs.with_published)
     if outputs.svg:
         _write(outputs.svg, next(iter(drawn.values())) + "\n")
     if outputs.html:
-        _write(outputs.html, _page(names, drawn, sheets))
+        _write(outputs.html, _page(comparison, drawn, sheets))
     if outputs.json:
         _write(outputs.json, msgspec.json.format(msgspec.json.encode(comparison), indent=1).decode() + "\n")
     return comparison
@@ -99,6 +104,13 @@ def _check(outputs: Outputs) -> None:
             raise InputError(
                 f"{flag} {path}: cannot be written: {error.strerror}; give a file in a folder of yours"
             ) from None
+
+
+def _unreported(first: Result, outputs: Outputs) -> list[str]:
+    missing = [task.name for task in first.tasks if not published.rows(task.name)]
+    if not (outputs.with_published and missing):
+        return []
+    return [f"--published: the paper reports no {', '.join(missing)}: nothing of it stands beside that"]
 
 
 def plots(results: Sequence[Result], *, with_published: bool) -> dict[str, str]:
@@ -176,7 +188,7 @@ def _published(rows: Sequence[published.Row]) -> list[Curve]:
             dashed=True,
             marks=[
                 Mark(
-                    label=row.model,
+                    label=f"{row.model}, {published.BUDGET}",
                     tokens=row.tokens,
                     tokens_low=row.tokens,
                     tokens_high=row.tokens,
@@ -251,9 +263,10 @@ def _table(sheet: Sheet) -> Table:
     return made
 
 
-def _page(names: Sequence[str], drawn: dict[str, str], sheets: Sequence[Sheet]) -> str:
-    title = escape(" / ".join(names))
-    body = "".join(drawn.values()) + "".join(_html(sheet) for sheet in sheets)
+def _page(comparison: Comparison, drawn: dict[str, str], sheets: Sequence[Sheet]) -> str:
+    title = escape(" / ".join(comparison.models))
+    notes = "".join(f"<p>Note: {escape(note)}.</p>" for note in comparison.notes)
+    body = notes + "".join(drawn.values()) + "".join(_html(sheet) for sheet in sheets)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

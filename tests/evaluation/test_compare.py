@@ -168,10 +168,37 @@ def test_a_file_that_cannot_be_written_is_told_before_any_work(tmp_path: Path, f
             view.run([tmp_path / "no-result.json"], outputs)
 
 
+def test_what_else_differs_is_told() -> None:
+    one, other = task("a", {"p": (4, 8), "q": (4, 8)}), task("a", {"q": (4, 8), "r": (4, 8), "s": (4, 8)})
+    warmer = msgspec.structs.replace(other, temperature=1.0, top_p=1.0, samples=8)
+    before = result("before", one, task("b", {"p": (4, 8)}))
+    after = msgspec.structs.replace(result("after", warmer), recipe="other")
+    assert compare.unlike([before, before]) == []
+    assert compare.unlike([before, before, after]) == [
+        "recipe: r in before, other in after",
+        "before alone has b",
+        "temperature of a: 0.6 in before, 1.0 in after",
+        "top_p of a: 0.95 in before, 1.0 in after",
+        "samples of a: 4 in before, 8 in after",
+        "problems of a: 2 in before, 3 in after; the 1 whose prompts are the same are compared",
+    ]
+
+
+def test_what_the_paper_does_not_report_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = tmp_path / "one.json"
+    write(result("mine", task("aime25", {"p": (4, 8)}), task("gsm8k", {"p": (4, 8)})), one)
+    outputs = view.Outputs(svg=tmp_path / "p.svg", html=None, json=None, with_published=True)
+    note = "--published: the paper reports no gsm8k"
+    assert note in view.run([one], outputs).notes[0]
+    assert note in capsys.readouterr().out
+    with pytest.raises(InputError, match="--svg or --html"):
+        view.run([one], msgspec.structs.replace(outputs, svg=None))
+
+
 def test_published_rows_stand_beside_their_benchmark_only() -> None:
     aime = result("mine", task("aime25", {"p": (4, 8)}))
     (plot,) = view.plots([aime], with_published=True).values()
-    assert "Qwen3-14B (published)" in plot
+    assert "Qwen3-14B (published), Qwen3-14B, 32768: 0.680 at 16900.0 tokens" in plot
     (plot,) = view.plots([aime], with_published=False).values()
     assert "published" not in plot
     assert "published" not in next(iter(view.plots([BEFORE], with_published=True).values()))
