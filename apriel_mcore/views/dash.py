@@ -31,7 +31,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from apriel_mcore.errors import InputError
-from apriel_mcore.rundir import RunDir
+from apriel_mcore.rundir import RunDir, existing
 from apriel_mcore.views import prometheus
 from apriel_mcore.views.assets import ASSETS, asset, index_page
 from apriel_mcore.views.runview import RunView
@@ -72,14 +72,15 @@ class FrameQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def runs_of(folders: Sequence[Path]) -> list[RunView]:
     """A view of each run directory; a folder of runs stands for all of them.
 
-    InputError for what is not there.
+    InputError for what is not there, or is neither.
     """
     found: list[Path] = []
     for folder in folders:
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such run directory; give one, or a folder that holds some")
         inside = sorted(path.parent for path in folder.glob("*/resolved.toml"))
-        found += inside if inside and not (folder / "resolved.toml").exists() else [folder]
+        if inside and not (folder / "resolved.toml").exists():
+            found += inside
+        else:
+            found.append(existing(folder).root)
     names = [folder.resolve().name for folder in found]
     return [
         RunView(RunDir(folder), name if names.count(name) == 1 else f"{folder.resolve().parent.name}/{name}")

@@ -201,9 +201,12 @@ def test_prometheus_reads_the_newest_numbers(folder: Path) -> None:
     asked(folder, ask)
 
 
-def test_folders_that_are_not_there_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such run directory"):
+def test_folders_that_hold_no_run_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing: no such folder"):
         runs_of([tmp_path / "nothing"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty: neither resolved"):
+        runs_of([folder, tmp_path / "empty"])
     short = tmp_path / "token"
     short.write_text("abc")
     with pytest.raises(InputError, match="at least"):
