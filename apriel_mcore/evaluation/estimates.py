@@ -25,7 +25,7 @@ type Pairs = tuple[Sequence[float], Sequence[float]]
 
 
 class Interval(msgspec.Struct, frozen=True, kw_only=True):
-    """An estimate and the percentile interval around it, at LEVEL."""
+    """An estimate and the percentile interval around it, at LEVEL, which includes the estimate."""
 
     value: float
     low: float
@@ -62,6 +62,18 @@ def stratified_interval(strata: Sequence[Sequence[float]]) -> Interval:
     return _interval(value, _means_of_strata(strata))
 
 
+def share_interval(strata: Sequence[Sequence[float]]) -> Interval:
+    """`stratified_interval` of values in [0, 1], where all right or all wrong is no certainty.
+
+    A share of u^(1/n) makes all of n problems right with probability u. So where a stratum is all right, and
+    resamples of it are too, u^(1/n) takes their place with u drawn evenly: the percentile of one such stratum
+    alone is the exact bound of Clopper and Pearson (30 of 30: 0.884). All wrong: its mirror image.
+    """
+    value = float(np.mean([np.mean(values_P) for values_P in strata]))
+    shares = [_resampled_shares(np.asarray(values_P, float), stream=n) for n, values_P in enumerate(strata)]
+    return _interval(value, np.mean(shares, axis=0))
+
+
 def ratio_interval(strata: Sequence[Pairs]) -> Interval | None:
     """Mean over strata of the mean of `after`, over that of `before`; None where a resample has 0 there."""
     strata_P2 = [np.stack([np.asarray(of_P, float) for of_P in pairs], axis=1) for pairs in strata]
@@ -92,6 +104,15 @@ def _means_of_strata(strata: Sequence[Sequence[float] | Floats]) -> Floats:
     return np.mean(means, axis=0)
 
 
+def _resampled_shares(values_P: Floats, *, stream: int) -> Floats:
+    first, num_problems = float(values_P[0]), len(values_P)
+    if first not in (0.0, 1.0) or (values_P != first).any():
+        return _resampled_means(values_P, stream=stream)
+    random = np.random.default_rng((_SEED, stream, num_problems))
+    solved_B = random.uniform(size=RESAMPLES) ** (1 / num_problems)
+    return solved_B if first == 1.0 else 1.0 - solved_B
+
+
 def _resampled_means(values_P: Floats, *, stream: int) -> Floats:
     """Mean of each resample over the first axis, shape _B or _B2; some resamples in memory at a time."""
     num_problems = len(values_P)
@@ -106,4 +127,4 @@ def _resampled_means(values_P: Floats, *, stream: int) -> Floats:
 
 def _interval(value: float, resampled_B: Floats) -> Interval:
     low, high = np.quantile(resampled_B, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(value=value, low=float(low), high=float(high))
+    return Interval(value=value, low=min(value, float(low)), high=max(value, float(high)))

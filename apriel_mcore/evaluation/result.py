@@ -12,7 +12,13 @@ import msgspec
 
 from apriel_mcore import __version__
 from apriel_mcore.errors import InputError, VerifierError
-from apriel_mcore.evaluation.estimates import Interval, mean_interval, pass_at_k, stratified_interval
+from apriel_mcore.evaluation.estimates import (
+    Interval,
+    mean_interval,
+    pass_at_k,
+    share_interval,
+    stratified_interval,
+)
 from apriel_mcore.evaluation.subject import Subject
 
 FORMAT = 1
@@ -120,7 +126,7 @@ def point_of(budget: int, forced: bool, counts_P: list[Counts]) -> Point:
         tokens_P=tokens_P,
         cut_P=[one.cut for one in counts_P],
         judge_broke=sum(one.broke for one in counts_P),
-        accuracy=mean_interval([one.correct / one.judged for one in judged]),
+        accuracy=share_interval([[one.correct / one.judged for one in judged]]),
         tokens=mean_interval([one.tokens / one.judged for one in judged]),
         pass_at={k: _pass_at(judged, k) for k in _ks(most)},
     )
@@ -143,7 +149,7 @@ def means(tasks: Sequence[TaskResult]) -> list[Mean]:
         Mean(
             budget=budget,
             forced=forced,
-            accuracy=stratified_interval([judged(point, point.solve_rates_P) for point in points]),
+            accuracy=share_interval([judged(point, point.solve_rates_P) for point in points]),
             tokens=stratified_interval([judged(point, point.tokens_P) for point in points]),
         )
         for budget, forced, points in rows

@@ -12,6 +12,7 @@ from apriel_mcore.evaluation.estimates import (
     paired_difference,
     pass_at_k,
     ratio_interval,
+    share_interval,
     stratified_interval,
 )
 
@@ -62,6 +63,29 @@ def test_equal_strata_are_resampled_apart() -> None:
     values_P = list(np.random.default_rng(2).integers(0, 2, size=64).astype(float))
     one, five = mean_interval(values_P), stratified_interval([values_P] * 5)
     assert (five.high - five.low) == pytest.approx((one.high - one.low) / 5**0.5, rel=0.2)
+
+
+def test_all_right_is_not_certain() -> None:
+    """Clopper and Pearson's bound of n of n at 95% is 0.025^(1/n)."""
+    for n in (1, 30, 1000):
+        right, wrong = share_interval([[1.0] * n]), share_interval([[0.0] * n])
+        assert (right.value, right.high, wrong.value, wrong.low) == (1.0, 1.0, 0.0, 0.0)
+        assert right.low == pytest.approx(0.025 ** (1 / n), rel=0.02 if n > 1 else 0.2)
+        assert wrong.high == pytest.approx(1 - right.low)
+    both = share_interval([[1.0] * 30, [0.0] * 30])
+    assert both.low < both.value == 0.5 < both.high
+
+
+def test_the_bound_of_all_right_covers_the_truth() -> None:
+    """Shares near 1, where the bootstrap of 30 of 30 alone would never cover."""
+    random = np.random.default_rng(3)
+    found = [share_interval([(random.random(30) < 0.97).astype(float).tolist()]) for _ in range(300)]
+    assert np.mean([one.low <= 0.97 <= one.high for one in found]) >= 0.9
+
+
+def test_other_shares_are_resampled_as_ever() -> None:
+    values_P = [1.0, 0.5, 0.0]
+    assert share_interval([values_P]) == mean_interval(values_P)
 
 
 def test_a_ratio_of_sums() -> None:
