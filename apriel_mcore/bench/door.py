@@ -4,7 +4,9 @@ import argparse
 import importlib
 import importlib.metadata
 import json
+import os
 import platform
+import time
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -43,8 +45,16 @@ def run(name: str, argv: list[str]) -> None:
 
 
 def _machine() -> Numbers:
+    """Where and when: `load` is what others asked of the cores when it began."""
     packages = {name: importlib.metadata.version(name) for name in ("torch", "megatron-core")}
-    return {"python": platform.python_version(), "cpu": _cpu_model(), **packages}
+    return {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load": round(os.getloadavg()[0], 1),
+        "python": platform.python_version(),
+        **packages,
+    }
 
 
 def _cpu_model() -> str:

@@ -1,8 +1,11 @@
 """What the documents say is what the code does."""
 
+import json
 import re
 import subprocess
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 
 ROOT = Path(__file__).parents[2]
 FAMILIES = ROOT / "apriel_mcore" / "bridge" / "families"
@@ -59,6 +62,21 @@ def test_tracked_text_is_ascii_and_names_no_machine() -> None:
             assert text.isascii(), f"{path}: {[c for c in text if not c.isascii()][:5]}"
             found = places.search(text)
             assert not found, f"{path}: {found.group(0) if found else ''}"
+
+
+def test_the_performance_page_shows_every_kept_bench_with_machine_and_day() -> None:
+    spec = spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    assert spec and spec.loader
+    hooks = module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="performance.md"))
+    shown = hooks.on_page_markdown("", page=page, config=None, files=None)
+    kept = sorted((ROOT / "docs" / "bench").glob("*.json"))
+    assert kept
+    for path in kept:
+        numbers = json.loads(path.read_text(encoding="utf-8"))
+        assert set(hooks.MACHINE) <= numbers.keys(), f"{path}: measured where, and when?"
+        assert f"\n## {path.stem}\n" in shown
 
 
 def test_the_site_shows_every_page() -> None:
