@@ -20,8 +20,10 @@ NUM_TOKENS = 40
 VARIANTS = [Loss(kind=kind, clip_low=LOW, clip_high=HIGH) for kind in get_args(Kind)] + [
     Loss(kind="gspo", clip_low=LOW, clip_high=HIGH, length_weight="uniform")
 ]
-DIFFERENTIABLE = [variant for variant in VARIANTS if variant.kind not in ("reinforce_is", "cispo")]
-STOP_GRADIENT = [variant for variant in VARIANTS if variant.kind in ("reinforce_is", "cispo")]
+FROZEN_WEIGHT = ("reinforce_is", "cispo")
+"""Kinds whose importance weight has no gradient."""
+DIFFERENTIABLE = [variant for variant in VARIANTS if variant.kind not in FROZEN_WEIGHT]
+STOP_GRADIENT = [variant for variant in VARIANTS if variant.kind in FROZEN_WEIGHT]
 
 
 def name(variant: Loss) -> str:
