@@ -48,7 +48,8 @@ removed | failed | excluded | denied | negative | halves | thirds | tenths | twe
 third | fifth | half of it | quarter | quarter of a mile | (tenths) | hundredths | and a half | hundreds
 thousands | tens of apples | twos | lakh | crore | score | pairs | pair | pairs of shoes | dozen
 dozen eggs | K | M | B | per mille | million | billion | thousand | lakh rupees | million dollars
-per thousand | gross | couple of days | square root | square roots | cube root | square | cubic | doubled | apples doubled
+per thousand | gross | couple of days | square root | square roots | cube root | square | cubic | doubled
+apples doubled
 fivefold | over two | over | times two | pi | pi meters | log | squared | apples squared | plus one
 minus x | divided by two | mod two | twice | factorial | inverse | at most | at least | minimum | and up
 to nine | up to nine | about | from ten | 8 | +1 | apples, 8 pears | apples + 1 | x | apples? | 5th
