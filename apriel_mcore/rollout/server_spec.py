@@ -23,8 +23,6 @@ Transport = Literal["arena", "files", "stream"]
 SPARE_SEQS = 1
 """A server admits one request more than the pool generates with, so that a probe never queues."""
 
-SLEEPING_VARIABLE = "APRIEL_SLEEPING_READERS"
-"""Set to 1 for a server whose processes share their cores with others (inside_vllm/waiting.py)."""
 _INSIDE = "apriel_mcore.rollout.inside_vllm"
 _RECEIVERS: dict[Transport, tuple[str, str]] = {
     "arena": ("apriel_arena", f"{_INSIDE}.arena.ArenaReceiver"),
@@ -129,8 +127,7 @@ def server_environment(spec: ServerSpec, *, cores: Sequence[int]) -> dict[str, s
         return environment | {"CUDA_VISIBLE_DEVICES": _devices(spec.seat, tensor)}
     binding = thread_binding(cores, index=spec.seat.number, count=spec.seat.of, tensor=tensor)
     # Sampling has two small compiled functions: 17 s of g++ (which a laptop may lack) at the first request.
-    shared = {"VLLM_CPU_OMP_THREADS_BIND": binding, SLEEPING_VARIABLE: "1"}
-    return environment | shared | {"TORCHDYNAMO_DISABLE": "1"}
+    return environment | {"VLLM_CPU_OMP_THREADS_BIND": binding, "TORCHDYNAMO_DISABLE": "1"}
 
 
 def _devices(seat: Seat, tensor: int) -> str:
