@@ -207,7 +207,7 @@ def test_check_refuses_what_does_not_fit_and_says_what_would(
 
 
 def test_a_small_model_on_gpus_passes_the_check(capsys: pytest.CaptureFixture[str], model: list[str]) -> None:
-    code, found, refusal = check(capsys, QUICKSTART, *model, "train.device=cuda")
+    code, found, refusal = check(capsys, QUICKSTART, *model, "train.device=cuda", "train.share_prompts=false")
     assert (code, refusal) == (0, "")
     assert "1 train (tensor 1 x pipeline 1 x context 1 x data 1), 1 generate: 1 node(s) of 8" in found
     assert "checkpoints" in found

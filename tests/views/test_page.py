@@ -23,6 +23,8 @@ pytestmark = [
     ),
 ]
 VIEWS = ("overview", "domains", "trainer", "time", "servers", "heldout", "rollouts", "metrics")
+# The tab of the view that is drawn: the address changes a moment before it.
+CHOSEN = "document.querySelector('[role=tab][aria-selected=true]')"
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ def desk(browser: Chromium) -> Iterator[None]:
 
 def go(browser: Chromium, view: str, run: int = 0) -> None:
     browser.value(f"location.hash = '#/{run}/{view}'")
-    browser.until(f"document.querySelector('[role=tab][aria-selected=true]')?.hash === '#/{run}/{view}'")
+    browser.until(f"{CHOSEN}?.hash === '#/{run}/{view}'")
 
 
 def lines_drawn(browser: Chromium) -> int:
@@ -170,12 +172,12 @@ def test_filters_narrow_the_rows(browser: Chromium, address: str) -> None:
 
 def test_tabs_and_charts_by_keyboard(browser: Chromium, address: str) -> None:
     browser.open(address)
-    browser.value("document.querySelector('[role=tab][aria-selected=true]').focus()")
+    browser.value(f"{CHOSEN}.focus()")
     browser.key("ArrowRight")
-    browser.until("location.hash === '#/0/domains' && document.activeElement.hash === '#/0/domains'")
+    browser.until(f"{CHOSEN}?.hash === '#/0/domains' && document.activeElement === {CHOSEN}")
     browser.value("document.activeElement.blur()")
     browser.key("1")
-    browser.until("location.hash === '#/0/overview' && document.querySelector('svg .line')")
+    browser.until(f"{CHOSEN}?.hash === '#/0/overview' && document.querySelector('svg .line')")
     browser.value("document.querySelector('figure svg').focus()")
     browser.key("ArrowLeft")
     tip = "document.querySelector('figure .tip')"
