@@ -10,7 +10,7 @@ Shapes: t tokens of the row on this rank, h heads, g key/value groups, d head si
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.utils.rnn import pad_sequence
 
 from apriel_mcore.mcore.rows import RowPacking
 from apriel_mcore.mcore.zigzag import zigzag_inverse
@@ -61,10 +62,13 @@ class PackedCausalAttention(nn.Module):
             lengths = [end - start for start, end in pairwise(bounds)]
             # Split and not sliced: the gradient of a slice is a whole row of zeros.
             sequences = list(zip(*(tensor.split(lengths) for tensor in (query, key, value)), strict=True))
-            outputs = [
-                self._attend(*own) if prompt is None else self._attend_behind(sequences[prompt], own)
-                for own, prompt in zip(sequences, packed_seq_params.prompts, strict=True)
-            ]
+            outputs = []
+            for prompt, run in groupby(range(len(sequences)), packed_seq_params.prompts.__getitem__):
+                own = [sequences[i] for i in run]
+                if prompt is None:
+                    outputs += [self._attend(*sequence) for sequence in own]
+                else:
+                    outputs.append(self._attend_behind(sequences[prompt], own))
         else:
             whole = zigzag_inverse(bounds, context).to(query.device)
             key, value = (self._gathered(tensor, whole) for tensor in (key, value))
@@ -74,24 +78,34 @@ class PackedCausalAttention(nn.Module):
                 outputs += self._attend_chunks(query[local], key[start:end], value[start:end])
         return torch.cat(outputs).reshape(query.shape[0], 1, -1)
 
-    def _attend_behind(self, prompt: Sequence[Tensor], own: Sequence[Tensor]) -> Tensor:
-        """An answer's tokens (query, key, value) behind those of its prompt.
+    def _attend_behind(self, prompt: Sequence[Tensor], answers: Sequence[Sequence[Tensor]]) -> Tensor:
+        """The tokens (query, key, value) of a prompt's answers, each behind the prompt, one behind the other.
 
-        The prompt attends once more, as in a sequence of its own: that needs no mask, and is little beside
-        the products that are saved.
+        All at once, padded to the longest: what pads an answer comes after it, where causality hides it.
         """
-        whole = [torch.cat(pair) for pair in zip(prompt, own, strict=True)]
-        return self._attend(*whole)[prompt[0].shape[0] :]
+        query, key, value = (pad_sequence(list(one), batch_first=True) for one in zip(*answers, strict=True))
+        num_answers, longest = query.shape[:2]
+        first = prompt[0].shape[0]
+        key, value = (
+            torch.cat([shared.expand(num_answers, -1, -1, -1), own], dim=1)
+            for shared, own in ((prompt[1], key), (prompt[2], value))
+        )
+        mask = torch.ones(longest, first + longest, dtype=torch.bool, device=query.device).tril(first)
+        lengths = torch.tensor([own[0].shape[0] for own in answers], device=query.device)
+        real = torch.arange(longest, device=query.device) < lengths[:, None]
+        return self._attend(query, key, value, mask)[real]
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        """[s, h, d] over [s', g, d]: causal without a mask, else what the bool mask [s, s'] allows."""
-        dtype = query.dtype
+        """[..., s, h, d] over [..., s', g, d]: causal without a mask, else as the bool mask [s, s'] says."""
+        shape, dtype = query.shape, query.dtype
         # In float32, because torch's CPU kernel takes twice as long for the backward of bf16 heads.
-        query, key, value = (tensor.float().transpose(0, 1).unsqueeze(0) for tensor in (query, key, value))
+        query, key, value = (
+            tensor.float().reshape(-1, *tensor.shape[-3:]).transpose(1, 2) for tensor in (query, key, value)
+        )
         output = scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=mask is None, scale=self.scale, enable_gqa=True
         )
-        return output.squeeze(0).transpose(0, 1).to(dtype)
+        return output.transpose(1, 2).to(dtype).reshape(shape)
 
     def _attend_chunks(self, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
         """This rank's two chunks of one sequence against the keys up to each chunk's end."""

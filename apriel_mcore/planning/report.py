@@ -38,7 +38,12 @@ def lines(study: Study, question: Question, *, origin: str, weak_from: int) -> l
     """Markdown tables, what stands behind them, and what does not."""
     chosen = {f"{num_gpus}": one.chosen for num_gpus, one in study.plans.items()}
     found = [*_asked(question, origin=origin, weak_from=weak_from), "", *_table("GPUs", chosen)]
-    found += ["", "Step seconds by `max_lag`, each with its best split:", "", *_lags(study.plans)]
+    found += [
+        "",
+        "Step seconds by `max_lag`, best split found (beyond the bound, without a climb):",
+        "",
+        *_lags(study.plans),
+    ]
     found += ["", "Nothing here prices staleness: what a larger lag does to learning is yours to judge."]
     if study.skews:
         skews = {f"{sigma:g}": one for sigma, one in study.skews.items()}

@@ -34,7 +34,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Of one number of GPUs."""
 
     by_lag: list[Outcome]
-    """The best split of each `max_lag`, least first."""
+    """The fastest split found for each `max_lag`, least first."""
     chosen: Outcome
     """Of them, as the bound on the lag allows."""
 

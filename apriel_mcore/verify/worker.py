@@ -6,6 +6,7 @@ a parser that hangs or eats memory takes this process down, not the run.
 """
 
 import ctypes
+import gc
 import os
 import resource
 import signal
@@ -208,6 +209,8 @@ def _judge(request: wire.Request, config: Verify, judges: Judges, loaded: dict[s
 def _load(make: Callable[[Verify], Judge], config: Verify) -> Judge:
     judge = make(config)
     judge.warm_up()
+    gc.collect()
+    gc.freeze()  # a library's hundred thousands of objects are not visited again on the time of an answer
     return judge
 
 

@@ -2,7 +2,7 @@ r"""Texts after a number, as in `\boxed{7\text{ apples}}`: what names what is co
 
 import pytest
 
-from apriel_mcore.verify.math import verify, warm_up
+from apriel_mcore.verify.math import verify
 
 NAMES = r"""
 apples | red apples | shaded squares | cups needed | cans | logs | real roots | people | ways
@@ -64,9 +64,7 @@ def entries(table: str) -> list[str]:
     return [entry.strip() for line in table.strip().splitlines() for entry in line.split("|")]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _library() -> None:
-    warm_up()
+pytestmark = pytest.mark.usefixtures("math_library")
 
 
 def is_right(gold: str, answer: str) -> bool:

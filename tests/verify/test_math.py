@@ -9,14 +9,11 @@ from hypothesis import strategies as st
 
 from apriel_mcore.errors import InputError
 from apriel_mcore.verify.latex import brackets, respell, too_deep
-from apriel_mcore.verify.math import self_check, verify, warm_up
+from apriel_mcore.verify.math import self_check, verify
 from apriel_mcore.verify.numerals import exact_number
 from apriel_mcore.verify.units import measure
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _library() -> None:
-    warm_up()
+pytestmark = pytest.mark.usefixtures("math_library")
 
 
 def status(gold: str, answer: str) -> str:

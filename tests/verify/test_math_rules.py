@@ -4,7 +4,8 @@ import pytest
 
 from apriel_mcore.config.schema import Verify
 from apriel_mcore.data import wrong_math
-from apriel_mcore.verify.math import verify, warm_up
+from apriel_mcore.types import Verdict
+from apriel_mcore.verify.math import verify
 from apriel_mcore.verify.worker import JUDGES
 
 MATRICES = [
@@ -223,19 +224,17 @@ LETTERS = [
 ROWS = MATRICES + SMALL + DECIMALS + BASES + UNITS + BRACKETS + MONEY + PERCENT + EQUATIONS + ORDER + LETTERS
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _library() -> None:
-    warm_up()
+pytestmark = pytest.mark.usefixtures("math_library")
 
 
-def is_right(gold: str, answer: str, tolerance: float = 0.0) -> bool:
-    return verify({"answer": gold, "format": "boxed"}, rf"\boxed{{{answer}}}", tolerance=tolerance).success
+def judged(gold: str, answer: str, tolerance: float = 0.0) -> Verdict:
+    return verify({"answer": gold, "format": "boxed"}, rf"\boxed{{{answer}}}", tolerance=tolerance)
 
 
 @pytest.mark.parametrize(("gold", "answer", "same"), ROWS)
 def test_rules(gold: str, answer: str, same: bool) -> None:
-    assert is_right(gold, answer) is same
-    assert is_right(gold, gold)
+    assert judged(gold, answer).success is same
+    assert judged(gold, gold).success
 
 
 @pytest.mark.parametrize(
@@ -258,9 +257,9 @@ def test_rules(gold: str, answer: str, same: bool) -> None:
     ],
 )
 def test_tolerance_is_relative_and_for_decimals_only(gold: str, answer: str, same: bool) -> None:
-    assert is_right(gold, answer, tolerance=1e-3 * 1.001) is same
+    assert judged(gold, answer, tolerance=1e-3 * 1.001).success is same
     if same:
-        assert not is_right(gold, answer)
+        assert not judged(gold, answer).success
 
 
 def test_the_recipe_sets_the_tolerance() -> None:
@@ -297,4 +296,4 @@ def test_the_recipe_sets_the_tolerance() -> None:
 def test_changed_golds_are_wrong(gold: str, fewest: int) -> None:
     others = wrong_math.answers(gold)
     assert len(set(others)) >= fewest
-    assert [other for other in others if is_right(gold, other)] == []
+    assert [other for other in others if judged(gold, other).success] == []
