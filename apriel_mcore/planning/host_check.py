@@ -13,7 +13,7 @@ import numpy as np
 from apriel_mcore.errors import InputError
 from apriel_mcore.loss.advantage import keeps
 from apriel_mcore.loss.reward import shape_group
-from apriel_mcore.planning.past_run import PastRun, num_tokens
+from apriel_mcore.planning.past_run import PastRun, num_prompts
 from apriel_mcore.planning.shared_host import Host, SharedFleet
 from apriel_mcore.planning.simulation import Limits, Simulation, Trace, scheduler_of
 from apriel_mcore.types import Group
@@ -55,8 +55,7 @@ class Measured:
                 raise InputError(
                     f"calibrate host: no fitted run trained a group of domain {name}; give a longer one"
                 )
-        rollouts = sum(len(group.rollouts_G) for group in groups)
-        self._prompt = (num_tokens(groups) - sum(sum(_lengths(group)) for group in groups)) / rollouts
+        self._prompt = fmean(len(group.problem.prompt_T) for group in groups)
 
     def rollouts(self, domain: str) -> list[float]:
         """Tokens of the answers of one group."""
@@ -71,7 +70,7 @@ class Measured:
 
     def train_seconds(self, works: list[list[float]]) -> float:
         """Publish included."""
-        tokens = sum(sum(group) + len(group) * self._prompt for group in works)
+        tokens = sum(sum(group) + num_prompts(group, self._config) * self._prompt for group in works)
         return self._publish_s + self._host.step_seconds(tokens, threads=self._threads)
 
 

@@ -73,14 +73,14 @@ def _moments(run: PastRun) -> Iterator[Moment]:
 
 def _train(runs: Sequence[PastRun]) -> list[float]:
     """Fixed seconds and seconds of a token."""
-    rows = [(seconds, (1, num_tokens(groups))) for run in runs for seconds, groups in _steps(run)]
+    rows = [(seconds, (1, num_tokens(groups, run.config))) for run in runs for seconds, groups in _steps(run)]
     return _least_squares(rows)
 
 
 def _parallel_share(runs: Sequence[PastRun], host: Host) -> float:
     """Amdahl: took = one * (1 - p + p / threads)."""
     shares = [
-        (1 - seconds / host.step_seconds(num_tokens(groups), threads=1)) / (1 - 1 / run.threads)
+        (1 - seconds / host.step_seconds(num_tokens(groups, run.config), threads=1)) / (1 - 1 / run.threads)
         for run in runs
         for seconds, groups in _steps(run)
     ]
@@ -140,7 +140,10 @@ def _trainer_beside(runs: Sequence[PastRun], host: Host) -> float:
     """The work that was done beside busy servers, over what the share of the cores was good for."""
     work = share = 0.0
     for run in runs:
-        work += sum(host.step_seconds(num_tokens(groups), threads=run.threads) for _, groups in _steps(run))
+        work += sum(
+            host.step_seconds(num_tokens(groups, run.config), threads=run.threads)
+            for _, groups in _steps(run)
+        )
         for moment in _moments(run):
             if moment.trains and moment.running:
                 share += moment.seconds * _speeds(run, host, moment)[0]

@@ -74,10 +74,15 @@ class PastRun(msgspec.Struct, frozen=True, kw_only=True):
         return self.config.rollout.max_lag == 0
 
 
-def num_tokens(groups: Sequence[Group]) -> int:
+def num_tokens(groups: Sequence[Group], config: RunConfig) -> int:
     """That a step on these groups trains, prompts included."""
     return sum(
-        len(group.problem.prompt_T) + len(rollout.tokens_T)
+        num_prompts(group.rollouts_G, config) * len(group.problem.prompt_T)
+        + sum(len(rollout.tokens_T) for rollout in group.rollouts_G)
         for group in groups
-        for rollout in group.rollouts_G
     )
+
+
+def num_prompts(rollouts_G: Sequence[object], config: RunConfig) -> int:
+    """How often the trainer computes the prompt of a group, where rows have room for all of it."""
+    return 1 if config.train.share_prompts else len(rollouts_G)

@@ -137,8 +137,8 @@ def test_stop_kill_resume_finish(tmp_path: Path) -> None:
     assert_all_gone(family)
     events = read_events(run_dir / "events.jsonl")
     assert steps_of(run_dir) == [1, 2, 3, 4, 5]
-    again = read_groups(run_dir / "rollouts" / f"step_{killed_after:06d}.jsonl.zst")
-    assert again == before, "a recorded batch is trained again as it was"
+    after = read_groups(run_dir / "rollouts" / f"step_{killed_after:06d}.jsonl.zst")
+    assert after == before, "a recorded batch is trained again as it was"
     last = [event for event in events if event["event"] == "step"][-1]
     assert sum(abs(last[f"trained_share.{d}"] - last[f"target_share.{d}"]) for d in ("math", "calls")) < 0.15
     for step in (event for event in events if event["event"] == "step"):
@@ -146,6 +146,8 @@ def test_stop_kill_resume_finish(tmp_path: Path) -> None:
         assert step["logprob_abs_diff"] <= (0.06 if step["lag_mean"] == 0 else 0.3), step
     receipts = [json.loads(line) for line in (run_dir / "receipts.jsonl").read_text().splitlines()]
     assert max(receipt["version"] for receipt in receipts) == 5
+    again = [receipt["digest"] for receipt in receipts if receipt["version"] == killed_after]
+    assert len(again) >= 2 and len(set(again)) == 1, "and gives the same weights, to the bit"
     assert last["feed.pool.restarts"] == 1.0
     assert "report" in output
     assert (run_dir / "report.html").stat().st_size > 5_000

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from apriel_mcore.config.load import load
+from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.errors import InputError
 from apriel_mcore.obs.runlog import Event
 from apriel_mcore.obs.spans import Span
@@ -58,11 +59,16 @@ def groups_of(random: np.random.Generator, num: int) -> list[Group]:
     )
 
 
+def config_of(overrides: Sequence[str] = ()) -> RunConfig:
+    return load(Path("recipes/quickstart.toml"), ["rollout.group_size=4", *overrides])
+
+
 def run_of(
     overrides: Sequence[str], groups: list[list[Group]], steps: list[Event], spans: list[Span]
 ) -> PastRun:
-    config = load(Path("recipes/quickstart.toml"), ["rollout.group_size=4", *overrides])
-    return PastRun(name="made", config=config, num_cores=2, steps=steps, groups=groups, spans=spans)
+    return PastRun(
+        name="made", config=config_of(overrides), num_cores=2, steps=steps, groups=groups, spans=spans
+    )
 
 
 def turns(threads: int, num_groups: int) -> PastRun:
@@ -70,7 +76,7 @@ def turns(threads: int, num_groups: int) -> PastRun:
     random = np.random.default_rng(num_groups)
     groups = [groups_of(random, num_groups) for _ in range(5)]
     steps: list[Event] = [
-        {"step": number, "time_train_s": TRUE.step_seconds(num_tokens(one), threads=threads)}
+        {"step": number, "time_train_s": TRUE.step_seconds(num_tokens(one, config_of()), threads=threads)}
         for number, one in enumerate(groups)
     ]
     publish = TRUE.publish_to(1)
@@ -86,7 +92,7 @@ def turns(threads: int, num_groups: int) -> PastRun:
 def overlap() -> PastRun:
     """Eight answers run all the time; the trainer works all but half a second of each step."""
     groups = [groups_of(np.random.default_rng(0), 5)] * 6
-    seconds = TRUE.step_seconds(num_tokens(groups[0]), threads=1) / TRUE.trainer_beside
+    seconds = TRUE.step_seconds(num_tokens(groups[0], config_of()), threads=1) / TRUE.trainer_beside
     spans: list[Span] = []
     steps: list[Event] = []
     requests = tokens = now = 0.0
@@ -103,6 +109,12 @@ def overlap() -> PastRun:
         )
     spans += [Span("answer", "server-0", -1.0, now + 2.0)] * 8
     return run_of(["train.threads=1", "rollout.max_lag=2"], groups, steps, spans)
+
+
+def test_a_shared_prompt_is_computed_once():
+    one = groups_of(np.random.default_rng(0), 1)
+    tokens = [num_tokens(one, config_of([f"train.share_prompts={value}"])) for value in ("true", "false")]
+    assert tokens[1] - tokens[0] == 3 * len(one[0].problem.prompt_T) > 0
 
 
 def test_the_constants_are_found_again():
@@ -132,7 +144,7 @@ def test_a_faster_server_raises_the_predicted_pace():
     groups = [one for step in turns(1, 10).groups for one in step]
     slow = msgspec.structs.replace(TRUE, server_beside=0.2)
     paces = [host_check.predict(overlap(), host, groups) for host in (slow, TRUE)]
-    assert paces[0].rollouts_per_s < 0.7 * paces[1].rollouts_per_s
+    assert paces[0].rollouts_per_s < 0.8 * paces[1].rollouts_per_s
 
 
 def test_a_number_of_servers_that_no_run_had_is_asked_for():
