@@ -20,7 +20,7 @@ _MARKS = re.compile(
 )
 _BEFORE = (
     r"(?i:\btool[_ ]?calls?\s*+[:=]\s*+[\"'`*]*+)",  # tool_call: f
-    r"(?i:(?:^|\n)\W*+(?:action|tool|function|name|call)\s*+[:=]\s*+[\"'`*]*+)",  # Action: f, alone on a line
+    r"(?i:(?:^|\n)[^\w\n]*+(?:action|tool|function|name|call)\s*+[:=]\s*+[\"'`*]*+)",  # Action: f alone
 )
 _AFTER = (
     r"(?:\.\w++)?+\(",  # f(, f.call(

@@ -18,6 +18,7 @@ import pytest
 import apriel_mcore.verify
 from apriel_mcore.verify import math
 from apriel_mcore.verify.alarm import OutOfTime, time_limit
+from apriel_mcore.verify.no_call import calls_something
 
 HEADS = (
     *("", "a", "1", "-", "!", '"', "A is a b", "1, ", "A \u2192 ", "Move disk 1 from Peg 1 to Peg 2\n", "^"),
@@ -44,7 +45,9 @@ class Scan(NamedTuple):
 
 
 def scans() -> Iterator[Scan]:
-    """Every module-level pattern of every judge, by the methods that its module calls on it."""
+    """Every module-level pattern of every judge, by the methods that its module calls on it; and those that
+    are made for the names of a problem's functions."""
+    yield Scan("no_call.calls_something", lambda text: calls_something(text, ["f"]))
     for found in pkgutil.walk_packages(apriel_mcore.verify.__path__, "apriel_mcore.verify."):
         module = importlib.import_module(found.name)
         source = inspect.getsource(module)
