@@ -13,6 +13,8 @@ from apriel_mcore.errors import InputError
 
 SERVER_VARIABLE = "APRIEL_SERVER_TOKEN"
 """Of rollout servers; in the environment of those that we start."""
+LIFE_HEADER = "x-apriel-life"
+"""In every answer of a rollout server: another value, another process."""
 _SHORTEST = 16
 
 

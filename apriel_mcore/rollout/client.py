@@ -25,6 +25,8 @@ _MAX_ANSWER = 256 << 20
 """Log-probs of a text of a million tokens are 50 MiB of JSON."""
 _KEEPALIVE_S = 3.0
 """Below the 5 s after which uvicorn drops an idle connection: never send on one it is about to close."""
+_REFUSALS = (400, 413, 422)
+"""Of a request for an answer: it is wrong, wherever it is sent."""
 
 
 class ServerFailed(Exception):
@@ -91,10 +93,17 @@ class _Reset(msgspec.Struct, frozen=True):
 
 
 class VllmClient:
-    """The HTTP side of one server. `close` makes every call in progress raise ServerFailed."""
+    """The HTTP side of one life of a server. `close` makes every call in progress raise ServerFailed.
+
+    So does, for good, an answer of another process than gave the first one: the server was started again
+    while nobody looked, and has forgotten what it was told. What it says otherwise than agreed is its
+    failure too.
+    """
 
     def __init__(self, url: str, *, token: str) -> None:
         self.url = url
+        self._life = ""
+        """What the first answer was signed with (rollout/inside_vllm/gate.py)."""
         self._http = aiohttp.ClientSession(
             base_url=url,
             headers={"Authorization": secret.header(token)},
@@ -111,7 +120,7 @@ class VllmClient:
         body = completion_request(prompt_T, sampling, salt=salt)
         choice = _decode(await self._post("/v1/completions", body), _Completed).choices[0]
         if len(choice.token_ids) != len(choice.logprobs.token_logprobs):
-            raise PoolError(
+            raise ServerFailed(
                 f"{self.url} returned {len(choice.token_ids)} tokens with "
                 f"{len(choice.logprobs.token_logprobs)} log-probs"
             )
@@ -127,12 +136,15 @@ class VllmClient:
         # vLLM reads no prefix cache when prompt log-probs are asked; the salt keeps others from reading ours.
         body = _request(tokens_T, max_tokens=1, temperature=1.0, top_p=1.0, salt=uuid4().hex)
         scored = _decode(await self._post("/v1/completions", body | {"prompt_logprobs": 0}), _Scored)
-        first, *entries_T = scored.choices[0].prompt_logprobs
-        if first is not None or len(entries_T) != len(tokens_T) - 1 or None in entries_T:
-            raise PoolError(f"{self.url} scored {len(entries_T)} of {len(tokens_T) - 1} tokens")
-        return [
-            entry[str(token)].logprob for token, entry in zip(tokens_T[1:], entries_T, strict=True) if entry
-        ]
+        found_T = scored.choices[0].prompt_logprobs
+        if len(found_T) != len(tokens_T) or found_T[0] is not None or None in found_T[1:]:
+            raise ServerFailed(f"{self.url} scored {len(found_T) - 1} of {len(tokens_T) - 1} tokens")
+        try:
+            return [
+                entry[str(token)].logprob for token, entry in zip(tokens_T, found_T, strict=True) if entry
+            ]
+        except KeyError as error:
+            raise ServerFailed(f"{self.url} scored other tokens than it was asked: not {error}") from None
 
     async def receive(self, offer: Offer, *, member: int) -> None:
         """Have every worker begin to receive a version as server number `member` of those that do."""
@@ -172,8 +184,8 @@ class VllmClient:
             return False
         timeout = aiohttp.ClientTimeout(total=_HEALTH_S)
         try:
-            async with self._http.get("/health", timeout=timeout) as response:
-                return response.status == 200
+            async with self._http.get("/health", timeout=timeout, allow_redirects=False) as response:
+                return response.status == 200 and self._is_same(response)
         except (aiohttp.ClientError, TimeoutError):
             return False
 
@@ -184,18 +196,30 @@ class VllmClient:
         headers = {"Content-Type": "application/json"}
         try:
             async with self._http.post(
-                path, data=msgspec.json.encode(body), headers=headers, timeout=timeout
+                path,
+                data=msgspec.json.encode(body),
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
             ) as response:
                 content = await _content(response)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ServerFailed(f"{self.url}{path}: {type(error).__name__}: {error}") from error
         if response.status == 401:
-            raise PoolError(f"{self.url} refuses the token (rollout.servers.token_file)")
-        if response.status >= 500:
-            raise ServerFailed(f"{self.url}{path}: HTTP {response.status}: {_excerpt(content)}")
-        if response.status >= 400:
+            raise ServerFailed(f"{self.url} refuses the token (rollout.servers.token_file)")
+        if response.status in _REFUSALS and path == "/v1/completions":
             raise PoolError(f"{self.url}{path} refused: HTTP {response.status}: {_excerpt(content)}")
+        if response.status != 200:
+            raise ServerFailed(f"{self.url}{path}: HTTP {response.status}: {_excerpt(content)}")
+        if not self._is_same(response):
+            raise ServerFailed(f"{self.url} was started again while nobody looked")
         return content
+
+    def _is_same(self, response: aiohttp.ClientResponse) -> bool:
+        """Whether the process answers that gave the first answer."""
+        life = response.headers.get(secret.LIFE_HEADER, "")
+        self._life = self._life or life
+        return life == self._life
 
 
 async def _content(response: aiohttp.ClientResponse) -> bytes:
@@ -249,7 +273,9 @@ def _decode[T](content: bytes, shape: type[T]) -> T:
     try:
         return msgspec.json.decode(content, type=shape)
     except msgspec.DecodeError as error:
-        raise PoolError(f"answer of a rollout server not understood: {error}: {_excerpt(content)}") from error
+        raise ServerFailed(
+            f"answer of a rollout server not understood: {error}: {_excerpt(content)}"
+        ) from error
 
 
 def _excerpt(content: bytes) -> str:

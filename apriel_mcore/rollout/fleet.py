@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
-from apriel_mcore.errors import InputError, PoolError
+from apriel_mcore.errors import AprielError, InputError, PoolError
 from apriel_mcore.rollout.client import ServerFailed
 from apriel_mcore.rollout.keeper import Endpoint, Home, Keeper, Life, Patience
 
@@ -64,7 +64,7 @@ class Fleet:
         self.keepers = [other for other in self.keepers if other not in old] + [keeper]
         try:
             server = await keeper.raise_up()
-        except (ServerFailed, PoolError, InputError) as error:
+        except (ServerFailed, AprielError, OSError) as error:
             self.keepers.remove(keeper)
             await endpoint.stop()
             endpoint.forget()

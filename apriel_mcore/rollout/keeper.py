@@ -57,6 +57,7 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     watch_s: float = 2.0
     """Between two looks at a server."""
     missed_looks: int = 3
+    """And failed requests, in a row, after which a server is started again."""
     publish_s: float = 120.0
     """A server that takes longer over a new version leaves the pool until it has it."""
 
@@ -101,6 +102,14 @@ class Life:
         self.ended = asyncio.Event()
         self.since = time.monotonic()
         self.deeds = Deeds()
+        self.failed_in_a_row = 0
+        self._failed = 0.0
+
+    def note_failure(self, asked: float) -> None:
+        """Of a request asked at `asked` (monotonic); those that were under way together fail as one."""
+        if asked >= self._failed:
+            self.failed_in_a_row += 1
+            self._failed = time.monotonic()
 
 
 class Home(Protocol):
@@ -133,7 +142,10 @@ class Keeper:
         self._asked_to_go = asyncio.Event()
 
     async def raise_up(self) -> Life:
-        """Start the server and see it serve. ServerFailed or PoolError when it does not come to that."""
+        """Start the server and see it serve.
+
+        ServerFailed or PoolError when it does not come to that, OSError when there is no process for it.
+        """
         self.endpoint.start()
         await self.endpoint.wait_ready(self._patience.start_timeout_s)
         life = Life(self.endpoint)
@@ -209,7 +221,7 @@ class Keeper:
                 try:
                     life = await self.raise_up()
                     break
-                except (ServerFailed, AprielError) as error:
+                except (ServerFailed, AprielError, OSError) as error:
                     _log.warning("%s could not be restarted: %s", self.endpoint.name, error)
 
     async def _watch(self, life: Life) -> None:

@@ -6,9 +6,9 @@
 Waiting rules. `generate` waits for a place (router) and then for the door, which is closed while weights
 are swapped: nothing is submitted in between, so a request is stamped with the version it was submitted
 under. One keeper (keeper.py) per server starts it again when it ends (local servers; remote ones are waited
-for); a new life gets the current weights before it serves. The swap lock makes joining and swapping exclude
-each other: no server serves anything but the current version. A server that comes too late for the current
-version waits as a joiner for the next one.
+for); a new life gets the current weights before it serves. It takes them beside a swap, which never waits
+for it, and is let in under the swap lock if they are still current: no server serves anything else. A server
+that comes too late for the current version waits as a joiner for the next one.
 
 Old prefix KV is unreachable: every request carries a cache salt that changes with each swap. Requests in
 flight keep the KV they have, unless the pool is told to have it recomputed.
@@ -21,40 +21,24 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Self
-from uuid import uuid4
 
 import msgspec
 
-from apriel_mcore.bridge.acks import differences
 from apriel_mcore.errors import PoolError
 from apriel_mcore.obs.spans import timed
 from apriel_mcore.rollout.client import Answer, ServerFailed
+from apriel_mcore.rollout.current import Current, TooSlow
 from apriel_mcore.rollout.fleet import Fleet
 from apriel_mcore.rollout.keeper import Endpoint, Life, Patience, ServerRecord, State
 from apriel_mcore.rollout.router import Router
-from apriel_mcore.seams import Ack, Completion, Offer, Sampling, Sent
+from apriel_mcore.seams import Ack, Completion, Offer, Sampling
 
 _log = logging.getLogger(__name__)
 
 
 _ARRIVAL_POLL_S = 0.05
-
-
-class OtherBytes(ServerFailed):
-    """It read something else than was sent, or than others did: it is damaged, or what there was to read."""
-
-
-class Weights(msgspec.Struct, frozen=True):
-    """What every server must serve; no offer stands for the checkpoint they start from."""
-
-    offers: tuple[Offer, ...]
-    """The latest one, if any."""
-    salt: str
-
-    @property
-    def version(self) -> int:
-        """-1 for the checkpoint."""
-        return self.offers[-1].version if self.offers else -1
+_OVERTAKEN = 3
+"""Times that a new version may come while a server takes the one before; then it joins with the next."""
 
 
 class ServerPool:
@@ -64,13 +48,9 @@ class ServerPool:
         self, endpoints: Sequence[Endpoint], *, places: int, recompute_kv: bool, patience: Patience
     ) -> None:
         self.fleet = Fleet(endpoints, self, patience, on_end=self._end)
-        self._recompute_kv = recompute_kv
+        self._current = Current(recompute_kv=recompute_kv, deadline_s=patience.publish_s)
         self._patience = patience
         self._router: Router[Life] = Router(places)
-        self._weights = Weights((), uuid4().hex)
-        self._acks: dict[str, Ack] = {}
-        self._read_R: tuple[Sent, ...] = ()
-        """What the first server read of the current version; whoever comes later must have read the same."""
         self._joiners: list[Life] = []
         self._swap = asyncio.Lock()
         self._door = asyncio.Event()
@@ -80,7 +60,7 @@ class ServerPool:
     @property
     def version(self) -> int:
         """Version that newly submitted requests are answered with; -1 before the first update."""
-        return self._weights.version
+        return self._current.weights.version
 
     @property
     def states(self) -> dict[str, State]:
@@ -114,11 +94,14 @@ class ServerPool:
                 version, start = server.version, time.monotonic()
                 try:
                     with timed("answer", lane=server.endpoint.name):
-                        answer = await server.client.complete(prompt_T, sampling, salt=self._weights.salt)
+                        answer = await server.client.complete(
+                            prompt_T, sampling, salt=self._current.weights.salt
+                        )
                 except ServerFailed as error:
                     reason = str(error)
                     self._counts["failed_requests"] += 1
                     server.deeds.failures += 1
+                    server.note_failure(start)
                     await self._suspect(server, reason)
                     continue
                 if answer.finish == "abort":
@@ -144,7 +127,7 @@ class ServerPool:
             await self._router.until_serving()
             await self._until_open()
             servers = self._router.servers
-            scores = await asyncio.gather(*(self._score(server, tokens_T) for server in servers))
+            scores = await asyncio.gather(*(self._probe(server, tokens_T) for server in servers))
             if answered := [score_T for score_T in scores if score_T]:
                 return answered
             await asyncio.sleep(self._patience.backoff_s)
@@ -188,8 +171,7 @@ class ServerPool:
         async with self._swap:
             self._door.clear()
             try:
-                self._weights = Weights((offer,), uuid4().hex)
-                self._acks, self._read_R = {}, ()
+                self._current.replace(offer)
                 taking = self._taking(offer)
                 for server in self._members():
                     if server not in taking:
@@ -200,15 +182,15 @@ class ServerPool:
         reasons = [reason for reason in refusals if reason]
         if reasons and len(reasons) == len(taking):
             raise PoolError(f"no server accepts version {offer.version}: {'; '.join(reasons)}")
-        if offer.receive and not self._acks:
+        if offer.receive and not self._current.acks:
             raise PoolError(f"no server is left that received version {offer.version}")
-        while not self._acks:
+        while not self._current.acks:
             if self.needs_weights:  # who came back read other bytes: they changed after they were written
                 raise PoolError(f"no server that came back accepts version {offer.version}")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._router.until_serving(), self._patience.watch_s)
         order = [keeper.endpoint.name for keeper in self.fleet.keepers]
-        return [self._acks[name] for name in order if name in self._acks]
+        return [self._current.acks[name] for name in order if name in self._current.acks]
 
     @property
     def needs_weights(self) -> bool:
@@ -243,6 +225,7 @@ class ServerPool:
     # --- one server ------------------------------------------------------------------------------
 
     def _note(self, server: Life, answer: Answer, seconds: float) -> None:
+        server.failed_in_a_row = 0
         self._counts["requests"] += 1
         self._counts["tokens"] += len(answer.tokens_T)
         server.deeds.requests += 1
@@ -265,6 +248,15 @@ class ServerPool:
             await self._suspect(server, str(error))
             return []
 
+    async def _probe(self, server: Life, tokens_T: Sequence[int]) -> list[float]:
+        """As `_score`, also for an engine that is stopped behind a door that answers."""
+        try:
+            async with self._current.deadline(server, "scored the probe"):
+                return await self._score(server, tokens_T)
+        except TooSlow as error:
+            self.retire(server, str(error))
+            return []
+
     def _members(self) -> list[Life]:
         return [*self._router.servers, *self._joiners]
 
@@ -275,7 +267,8 @@ class ServerPool:
     async def _receive(self, offer: Offer, member: int, server: Life) -> str:
         """Have a server begin to receive, or part with it; why."""
         try:
-            await server.client.receive(offer, member=member)
+            async with self._current.deadline(server, f"begun to receive version {offer.version}"):
+                await server.client.receive(offer, member=member)
         except ServerFailed as error:
             self._part_with(server, str(error))
             return str(error)
@@ -284,21 +277,18 @@ class ServerPool:
     async def _until_arrived(self, offer: Offer, server: Life) -> None:
         """Requests go on meanwhile: the swap alone is what they wait for."""
         try:
-            async with asyncio.timeout(self._patience.publish_s):
+            async with self._current.deadline(server, f"received version {offer.version}"):
                 while offer.arrived and not await server.client.has_arrived(offer):
                     await asyncio.sleep(_ARRIVAL_POLL_S)
-        except TimeoutError:
-            self._part_with(server, self._too_slow("received", offer))
         except ServerFailed as error:
             self._part_with(server, str(error))
 
     async def _update(self, server: Life) -> str:
         """Swap a server's weights, or part with it; why, if it is healthy and refused."""
         try:
-            async with asyncio.timeout(self._patience.publish_s):
-                await self._load(server)
-        except TimeoutError:
-            self._part_with(server, self._too_slow("taken", self._weights.offers[-1]))
+            await self._current.load(server, self._current.weights)
+        except TooSlow as error:
+            self._part_with(server, str(error))
             return ""
         except ServerFailed as error:
             refused = await server.client.is_healthy()
@@ -307,9 +297,6 @@ class ServerPool:
         if server in self._joiners:
             self._admit(server)
         return ""
-
-    def _too_slow(self, verb: str, offer: Offer) -> str:
-        return f"it has not {verb} version {offer.version} within {self._patience.publish_s:g} s"
 
     def _part_with(self, server: Life, reason: str) -> None:
         """A joiner's keeper hears of it from the future that it awaits, a serving one's from its end."""
@@ -326,24 +313,10 @@ class ServerPool:
         server.joined.set_result(None)
         self._router.add(server)
 
-    async def _load(self, server: Life) -> None:
-        """Have a server take the current offer; only under the swap lock."""
-        name, offer = server.endpoint.name, self._weights.offers[-1]
-        with timed("take weights", lane=name):
-            ack = await server.client.take(offer, name=name)
-        if offer.sent_R and (wrong := differences(ack, offer.sent_R, offer.version)):
-            raise OtherBytes("; ".join(wrong))
-        if self._read_R and ack.read_R != self._read_R:
-            raise OtherBytes(f"{name} read other bytes of version {ack.version} than those before it")
-        if self._recompute_kv:
-            await server.client.recompute_kv()
-        self._read_R = ack.read_R
-        self._acks[name] = ack
-        server.version = ack.version
-
     async def _suspect(self, server: Life, reason: str) -> None:
-        """A request failed: retire the server unless it is well."""
-        if server in self._router.servers and not await server.client.is_healthy():
+        """A request failed: retire the server unless it says that it is well, and not once too often."""
+        failed = server.failed_in_a_row >= self._patience.missed_looks
+        if server in self._router.servers and (failed or not await server.client.is_healthy()):
             self.retire(server, reason)
 
     def retire(self, life: Life, reason: str) -> None:
@@ -352,7 +325,7 @@ class ServerPool:
             return
         life.ended.set()
         self._router.remove(life)
-        self._acks.pop(life.endpoint.name, None)
+        self._current.acks.pop(life.endpoint.name, None)
         self._counts["retired"] += 1
         _log.warning("%s leaves the pool: %s", life.endpoint.name, reason)
 
@@ -364,12 +337,25 @@ class ServerPool:
 
     async def welcome(self, life: Life) -> None:
         """keeper.Home: the server serves as soon as it has the current weights, maybe the next ones."""
+        for _ in range(_OVERTAKEN):
+            if await self._lets_in(life):
+                break
+        else:
+            self._joiners.append(life)
+        await self._until_joined(life)
+
+    async def _lets_in(self, life: Life) -> bool:
+        """False when the weights that it took meanwhile are no longer the current ones."""
+        weights = self._current.weights
+        has_them = await self._current.has_come_to(life, weights)
         async with self._swap:
-            if await self._is_up_to_date(life):
+            if self._current.weights is not weights:
+                return False
+            if has_them:
                 self._admit(life)
             else:
                 self._joiners.append(life)
-        await self._until_joined(life)
+        return True
 
     async def _until_joined(self, server: Life) -> None:
         """ServerFailed when no version came that it could take."""
@@ -378,21 +364,3 @@ class ServerPool:
         except TimeoutError:
             self._part_with(server, "no version was sent that it could have joined with")
             await server.joined
-
-    async def _is_up_to_date(self, server: Life) -> bool:
-        """Whether a new server has the current weights, by now; only under the swap lock.
-
-        What had to be received it may still have from the life before, on the same host; what there was to
-        read may have changed since it was written.
-        """
-        if not self._weights.offers:
-            return True
-        try:
-            await self._load(server)
-        except ServerFailed as error:
-            lasting = bool(self._weights.offers[-1].receive) or isinstance(error, OtherBytes)
-            if not lasting or not await server.client.is_healthy():
-                raise  # to be tried again
-            _log.warning("%s joins with the next version: %s", server.endpoint.name, error)
-            return False
-        return True

@@ -72,16 +72,17 @@ def test_ids_and_log_probs_are_taken_as_they_are() -> None:
         ({"choices": []}, "not understood"),
     ],
 )
-def test_an_answer_that_breaks_the_contract_is_an_error(answer: Any, message: str) -> None:
-    with pytest.raises(PoolError, match=message):
+def test_an_answer_that_breaks_the_contract_is_the_servers_failure(answer: Any, message: str) -> None:
+    with pytest.raises(ServerFailed, match=message):
         _complete(answer)
 
 
 def test_the_status_says_whose_fault_it_is() -> None:
     with pytest.raises(PoolError, match="refused: HTTP 400"):
         _complete({}, status=400)
-    with pytest.raises(ServerFailed, match="HTTP 503"):
-        _complete({}, status=503)
+    for status in (301, 401, 404, 503):
+        with pytest.raises(ServerFailed, match="refuses the token" if status == 401 else f"HTTP {status}"):
+            _complete({}, status=status)
 
 
 def test_nobody_there_and_a_closed_client_are_failures_of_the_server() -> None:
@@ -123,11 +124,14 @@ def test_closing_ends_a_call_in_progress() -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("missing", [{"choices": [{"prompt_logprobs": [None]}]}, {"choices": []}])
-def test_a_score_must_cover_every_token(missing: Any) -> None:
+@pytest.mark.parametrize(
+    "choices",
+    [[], *([{"prompt_logprobs": found_T}] for found_T in ([], [None], [None, {"9": {"logprob": 0.0}}]))],
+)
+def test_a_score_must_cover_every_token(choices: Any) -> None:
     async def scenario() -> None:
-        client = await _ask("/v1/completions", missing)
-        with pytest.raises(PoolError):
+        client = await _ask("/v1/completions", {"choices": choices})
+        with pytest.raises(ServerFailed):
             await client.score((1, 2))
         await client.close()
 

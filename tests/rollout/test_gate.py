@@ -99,6 +99,20 @@ def test_no_route_answers_without_the_token(guarded: Guarded, path: str, header:
     assert guarded.well()
 
 
+def test_answers_are_signed_with_the_life_of_the_process_refusals_are_not(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def signature(one: Guarded, header: str = AUTHORIZED) -> list[bytes]:
+        lines = one.send(f"GET /health HTTP/1.1\r\nHost: a\r\n{header}\r\n".encode()).split(b"\r\n")
+        return [line for line in lines if line.startswith(secret.LIFE_HEADER.encode())]
+
+    monkeypatch.setenv(secret.SERVER_VARIABLE, TOKEN)
+    with Guarded() as again:
+        assert signature(again) and signature(again) != signature(guarded)
+    assert signature(guarded) == signature(guarded)
+    assert signature(guarded, header="") == []
+
+
 @pytest.mark.parametrize(
     "size",
     [f"Content-Length: {MAX_BODY + 1}\r\n", "Transfer-Encoding: chunked\r\n"],

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from apriel_mcore import secret
 from apriel_mcore.errors import PoolError
 from apriel_mcore.rollout.keeper import Patience
 from apriel_mcore.rollout.pool import ServerPool
@@ -50,16 +51,26 @@ class FakeServer:
         self.busy = 0
         self.most_busy = 0
         self.status = 200
+        self.nonsense = b""
+        """What it says to every request for an answer, if anything."""
+        self.life = "first"
+        self.stuck_at = ""
+        """The method at which it hangs."""
+        self.hangs_scoring = False
+        self.start_errors: list[OSError] = []
         self._runner: web.AppRunner | None = None
 
     def start(self) -> None:
         self.starts += 1
+        if self.start_errors:
+            raise self.start_errors.pop()
         self.alive = self.can_start
 
     async def wait_ready(self, timeout_s: float) -> None:
         if not self.can_start:
             raise PoolError(f"{self.name} ended before it was ready")
         app = web.Application()
+        app.on_response_prepare.append(self._sign)
         app.router.add_get("/health", self._health)
         app.router.add_post("/v1/completions", self._complete)
         app.router.add_post("/collective_rpc", self._load)
@@ -83,11 +94,16 @@ class FakeServer:
     async def die(self) -> None:
         await self.stop()
 
+    async def _sign(self, _: web.Request, response: web.StreamResponse) -> None:
+        response.headers[secret.LIFE_HEADER] = self.life
+
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response(status=200 if self.healthy else 503)
 
     async def _complete(self, request: web.Request) -> web.Response:
         body = await request.json()
+        if "prompt_logprobs" in body and self.hangs_scoring:
+            await asyncio.sleep(30)
         if "prompt_logprobs" in body and self.breaks_scoring:
             return web.Response(status=500, text="engine hiccup")
         if "prompt_logprobs" in body:
@@ -102,6 +118,8 @@ class FakeServer:
             self.busy -= 1
         if self.status != 200:
             return web.Response(status=self.status, text="prompt too long")
+        if self.nonsense:
+            return web.Response(body=self.nonsense)
         if self.fail_next:
             self.fail_next -= 1
             return web.Response(status=500, text="engine hiccup")
@@ -118,6 +136,8 @@ class FakeServer:
 
     async def _load(self, request: web.Request) -> web.Response:
         call = await request.json()
+        if call["method"] == self.stuck_at:
+            await asyncio.sleep(30)
         if call["method"] == "receive":
             self.prepared.append((int(call["kwargs"]["version"]), int(call["kwargs"]["member"])))
             return web.json_response({"results": [None]})

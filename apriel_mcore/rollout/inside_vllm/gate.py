@@ -1,10 +1,12 @@
 """Who may ask a vLLM server anything? vLLM's own key guards /v1 alone, not the routes that take weights.
 
 Handed to vLLM by `--middleware`: every route, also /health, answers 401 without the run's token, and 413 to a
-body that says it is larger than any request of ours, before a byte of it is read.
+body that says it is larger than any request of ours, before a byte of it is read. Answers are signed with the
+life of this process: whoever gave it weights sees when it was started again without them.
 """
 
 import os
+import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -25,6 +27,7 @@ class Gate:
     def __init__(self, app: Application) -> None:
         self._app = app
         self._token = os.environ[secret.SERVER_VARIABLE]
+        self._life = (secret.LIFE_HEADER.encode(), secrets.token_hex(8).encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it."""
@@ -37,7 +40,15 @@ class Gate:
         elif _too_large(headers):
             await _refuse(scope, send, 413, b"the body is too large, or does not say its size")
         else:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, self._signed(send))
+
+    def _signed(self, send: Send) -> Send:
+        async def sign(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), self._life]
+            await send(message)
+
+        return sign
 
 
 def _too_large(headers: dict[bytes, bytes]) -> bool:
