@@ -73,8 +73,7 @@ class FilesTransport:
     def deliver(self, version: int, chunks: Chunks) -> Delivery:
         """See Transport."""
         start = time.perf_counter()
-        folder = self._folder / f"version_{version:06}"
-        partial = folder.with_name(folder.name + ".partial")
+        partial = self._folder / f"version_{version:06}.partial"
         on_first_rank(self._ranks, lambda: _make_anew(partial))
         self._in_step(lambda: self._create(partial))
         self._in_step(lambda: self._fill(partial, chunks))
@@ -87,11 +86,11 @@ class FilesTransport:
         def hand_over() -> None:
             manifest = Manifest(version=version, files=self._files, sent=sent)
             write_synced(partial / MANIFEST, msgspec.json.encode(manifest).decode())
-            partial.rename(folder)
+            folder = partial.rename(_unused(partial.with_suffix("")))
             acks.extend(self._hand_over(folder, version, sent))
             for other in self._folder.iterdir():
-                if other != folder:
-                    shutil.rmtree(other)
+                if other != folder:  # what a network file system still holds open goes after the next version
+                    shutil.rmtree(other, ignore_errors=True)
 
         on_first_rank(self._ranks, hand_over)
         return Delivery(acks=tuple(acks), sent_R=(sent,), export_s=export_s)
@@ -155,6 +154,12 @@ class FilesTransport:
                 if attempt == ATTEMPTS:
                     raise
         raise AssertionError("the last attempt returns or raises")
+
+
+def _unused(folder: Path) -> Path:
+    """A name for a version: that of one published before is left to the servers that read it."""
+    names = (folder, *(folder.with_name(f"{folder.name}-{number}") for number in range(2, 1000)))
+    return next(name for name in names if not name.exists())
 
 
 def _make_anew(folder: Path) -> None:

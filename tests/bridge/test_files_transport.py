@@ -133,6 +133,31 @@ def test_a_server_lost_in_between_is_left_out_of_the_next_attempt(run: Run) -> N
         run.publish(1)
 
 
+def test_a_version_is_published_again_beside_the_one_that_servers_read(run: Run) -> None:
+    run.publish(3)
+    run.publish(3)
+    run.publish(3)
+    assert run.server.names[1] == ["version_000003", "version_000003-2"]
+    assert [path.name for path in run.folder.iterdir()] == ["version_000003"]
+
+
+def test_an_older_version_that_cannot_be_removed_stops_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.publish(0)
+
+    def busy(*_: object, **__: object) -> None:
+        raise OSError(16, "Device or resource busy")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.rmdir", busy)
+        run.publish(1)
+        run.publish(1)
+        run.publish(1)
+    run.publish(2)
+    assert [path.name for path in run.folder.iterdir()] == ["version_000002"]
+
+
 def test_a_rank_that_cannot_write_stops_every_rank(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise InputError("cannot hold 2 GB: No space left on device")
