@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from apriel_mcore import secret
+from apriel_mcore.rollout.inside_vllm import gate
 from apriel_mcore.rollout.inside_vllm.gate import MAX_BODY, Gate, Receive, Scope, Send
 
 TOKEN = "t" * 32
@@ -139,6 +140,49 @@ def test_slow_ones_hold_up_nobody_and_leave_nothing(guarded: Guarded) -> None:
     while psutil.Process().num_fds() > before and time.monotonic() < deadline:
         time.sleep(0.05)
     assert psutil.Process().num_fds() <= before
+
+
+def test_a_head_without_end_is_cut_off_before_it_fills_the_memory(guarded: Guarded) -> None:
+    before = psutil.Process().memory_info().rss
+    with socket.create_connection(("127.0.0.1", guarded.port), timeout=5.0) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n")
+        sent = 0
+        with pytest.raises(OSError):
+            while sent < 64 << 20:
+                connection.sendall(b"X: " + b"y" * 65_000 + b"\r\n")
+                sent += 65_000
+    assert sent < 16 << 20  # what the system had taken before the connection was closed
+    assert psutil.Process().memory_info().rss - before < 16 << 20
+    assert guarded.well()
+
+
+@pytest.mark.parametrize("beginning", [b"", b"\r\n", b"POST /collective_rpc HTTP/1.1\r\nHo"])
+def test_a_head_that_does_not_end_gives_its_connection_back(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch, beginning: bytes
+) -> None:
+    monkeypatch.setattr(gate.door, "HEAD_S", 0.3)
+    with socket.create_connection(("127.0.0.1", guarded.port), timeout=5.0) as connection:
+        connection.sendall(beginning)
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(100) == b""  # closed, not timed out
+    slow_second = f"GET /health HTTP/1.1\r\nHost: a\r\n{AUTHORIZED}\r\n".encode()
+    with socket.create_connection(("127.0.0.1", guarded.port), timeout=5.0) as connection:
+        connection.sendall(slow_second)
+        assert b"200" in connection.recv(4096)
+        connection.sendall(b"GET /hea")
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(100) == b""
+
+
+def test_a_body_may_take_its_time(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate.door, "HEAD_S", 0.2)
+    size = 1 << 20
+    with socket.create_connection(("127.0.0.1", guarded.port), timeout=5.0) as connection:
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\n{AUTHORIZED}Content-Length: {size}\r\n\r\n"
+        connection.sendall(head.encode() + b"x" * (size - 1))
+        time.sleep(0.5)
+        connection.sendall(b"x")
+        assert str(size).encode() in connection.recv(4096) + connection.recv(4096)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from apriel_mcore import secret
+from apriel_mcore.rollout.inside_vllm import door as door  # limits what comes before the token is seen
 
 MAX_BODY = 64 << 20
 """A prompt of a million tokens is 8 MiB of JSON."""
