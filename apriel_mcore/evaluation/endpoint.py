@@ -17,6 +17,7 @@ import msgspec
 from apriel_mcore.errors import InputError, PoolError
 from apriel_mcore.evaluation.answers import finish_of, law
 from apriel_mcore.evaluation.generations import Generation, key_of, packed
+from apriel_mcore.http_limits import TooLarge, whole
 from apriel_mcore.seams import Sampling
 from apriel_mcore.types import Problem
 
@@ -24,6 +25,7 @@ _ATTEMPTS = 5
 _BACKOFF_S = 1.0
 _CONNECT_S = 10.0
 _ANSWER_S = 3600.0
+_MAX_ANSWER = 256 << 20
 _THINK = "<think>"
 KEY_VARIABLE = "OPENAI_API_KEY"
 
@@ -150,8 +152,8 @@ class EndpointAnswers:
         for attempt in range(_ATTEMPTS):
             try:
                 async with self._http.post(url, json=body) as response:
-                    content = await response.read()
-            except (aiohttp.ClientError, TimeoutError) as error:
+                    content = await whole(response.content, limit=_MAX_ANSWER)
+            except (aiohttp.ClientError, TimeoutError, TooLarge) as error:
                 reason = f"{type(error).__name__}: {error}"
             else:
                 if response.status == 200:
@@ -175,8 +177,8 @@ async def served_model(url: str, name: str) -> tuple[str, str]:
             aiohttp.ClientSession(headers=_headers(), timeout=timeout) as http,
             http.get(address) as response,
         ):
-            content = await response.read()
-    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            content = await whole(response.content, limit=_MAX_ANSWER)
+    except (aiohttp.ClientError, TimeoutError, TooLarge, ValueError) as error:
         raise InputError(
             f"--url {url}: {address} does not answer ({type(error).__name__}: {error})"
         ) from None
@@ -214,8 +216,8 @@ def _text(choice: _Choice) -> tuple[str, list[int]]:
     widths_T = [len(piece) for piece in pieces]
     if not thought:
         return content, widths_T
-    for whole in (b"".join(pieces), b"".join(pieces[:-1])):
-        text = whole.decode(errors="replace")
+    for written in (b"".join(pieces), b"".join(pieces[:-1])):
+        text = written.decode(errors="replace")
         if pieces and text.endswith(content):
             if text.startswith(_THINK):
                 return text, widths_T

@@ -14,6 +14,7 @@ import msgspec
 
 from apriel_mcore import secret
 from apriel_mcore.errors import PoolError
+from apriel_mcore.http_limits import TooLarge, whole
 from apriel_mcore.seams import Ack, Offer, Sampling, Sent
 
 _CONNECT_S = 10.0
@@ -202,7 +203,9 @@ class VllmClient:
                 timeout=timeout,
                 allow_redirects=False,
             ) as response:
-                content = await _content(response)
+                content = await whole(response.content, limit=_MAX_ANSWER)
+        except TooLarge as error:
+            raise ServerFailed(f"{self.url}{path}: an answer of {error}") from None
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ServerFailed(f"{self.url}{path}: {type(error).__name__}: {error}") from error
         if response.status == 401:
@@ -220,18 +223,6 @@ class VllmClient:
         life = response.headers.get(secret.LIFE_HEADER, "")
         self._life = self._life or life
         return life == self._life
-
-
-async def _content(response: aiohttp.ClientResponse) -> bytes:
-    """All of an answer; ServerFailed when it is larger than any of a server that works."""
-    parts, size = list[bytes](), 0
-    async for part in response.content.iter_any():
-        parts.append(part)
-        size += len(part)
-        if size > _MAX_ANSWER:
-            response.close()
-            raise ServerFailed(f"{response.url}: an answer of more than {_MAX_ANSWER >> 20} MiB")
-    return b"".join(parts)
 
 
 def _arguments(offer: Offer) -> dict[str, str]:

@@ -23,6 +23,7 @@ import msgspec
 
 from apriel_mcore.config.schema import EndpointJudge
 from apriel_mcore.errors import InputError, NoOpinion
+from apriel_mcore.http_limits import TooLarge, whole
 from apriel_mcore.verify.opinion import Decision, Dispute, decision, messages, reply_format
 
 TOKEN_VARIABLE = "APRIEL_JUDGE_TOKEN"
@@ -156,8 +157,10 @@ class Endpoint:
             async with self._http.post(
                 self._url, data=body, headers={"Content-Type": "application/json"}
             ) as response:
-                content = await _whole(response.content)
+                content = await whole(response.content, limit=MAX_REPLY)
                 pause_s = _retry_after(response.headers)
+        except TooLarge as error:
+            raise _Again(f"a reply of {error}") from None
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _Again(f"{type(error).__name__}: {error}") from error
         said = content[:300].decode(errors="replace")
@@ -197,16 +200,6 @@ class Endpoint:
         self._known[asked] = said
         if len(self._known) > self._config.cache:
             self._known.popitem(last=False)
-
-
-async def _whole(body: aiohttp.StreamReader) -> bytes:
-    """The body to its end, however it was cut into pieces; _Again beyond MAX_REPLY."""
-    content = bytearray()
-    async for piece in body.iter_any():
-        content += piece
-        if len(content) > MAX_REPLY:
-            raise _Again(f"a reply of more than {MAX_REPLY} bytes")
-    return bytes(content)
 
 
 def _retry_after(headers: Any) -> float:

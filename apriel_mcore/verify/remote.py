@@ -18,6 +18,7 @@ import msgspec
 
 from apriel_mcore.config.schema import RemoteVerify
 from apriel_mcore.errors import InputError, Starved, VerifierError
+from apriel_mcore.http_limits import TooLarge, whole
 from apriel_mcore.types import Problem, Verdict
 from apriel_mcore.verify import wire
 from apriel_mcore.verify.tally import Counts, Tally, TimedOut, Unreachable, note
@@ -99,12 +100,12 @@ class RemoteVerifiers:
         service.in_flight += 1
         try:
             async with self._http.post(f"{service.url}/judge", data=body) as response:
-                content = await response.read()
+                content = await whole(response.content, limit=wire.MAX_REPLY)
                 return _read(response.status, content, service.url)
         except Unreachable:
             service.rest()
             raise
-        except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError) as error:
+        except (aiohttp.ClientError, TimeoutError, TooLarge, msgspec.MsgspecError) as error:
             service.rest()
             raise Unreachable(f"{service.url}: {type(error).__name__}: {error}") from error
         finally:

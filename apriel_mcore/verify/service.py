@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 from aiohttp import web
 
-from apriel_mcore import secret
+from apriel_mcore import http_limits, secret
 from apriel_mcore.config.schema import RemoteVerify, RunConfig, Verify
 from apriel_mcore.errors import ConfigError, InputError, Starved, VerifierError
 from apriel_mcore.types import Problem
@@ -115,7 +115,7 @@ async def _serve(config: Verify, *, host: str, port: int, token: str) -> None:
     async with VerifierPool(config) as pool:
         service = Service(pool, token=token, max_waiting=QUEUE_PER_WORKER * config.workers)
         await pool.warm_up(tuple(JUDGES))
-        runner = web.AppRunner(service.application(), access_log=None)
+        runner = http_limits.runner(service.application())
         await runner.setup()
         site = web.TCPSite(runner, host, port)
         try:

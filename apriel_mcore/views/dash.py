@@ -22,6 +22,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from apriel_mcore import http_limits
 from apriel_mcore.errors import InputError
 from apriel_mcore.rundir import RunDir, existing
 from apriel_mcore.views import prometheus
@@ -94,7 +96,7 @@ class Dash:
     def __init__(self, runs: Sequence[RunView], token: str) -> None:
         self._runs = runs
         self._token = token.encode()
-        self._cookie = f"apriel_{hashlib.sha256(self._token).hexdigest()[:8]}"
+        self.cookie = f"apriel_{hashlib.sha256(self._token).hexdigest()[:8]}"
         """Cookies know no port: two pages on one host must not share a name."""
         self._watch: asyncio.Task[None] | None = None
 
@@ -145,14 +147,14 @@ class Dash:
     def _admits(self, request: web.Request) -> bool:
         bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
         asked = request.query.get("token", "") if request.path == "/" else ""
-        given = (request.cookies.get(self._cookie, ""), bearer, asked)
-        return any(hmac.compare_digest(one.encode(), self._token) for one in given)
+        given = (request.cookies.get(self.cookie, ""), bearer, asked)
+        return any(hmac.compare_digest(one.encode(errors="replace"), self._token) for one in given)
 
     async def _page(self, request: web.Request) -> web.Response:
         if "token" not in request.query:
             return web.Response(text=index_page(), content_type="text/html")
         response = web.Response(status=303, headers={"Location": "/"})
-        response.set_cookie(self._cookie, self._token.decode(), httponly=True, samesite="Strict", path="/")
+        response.set_cookie(self.cookie, self._token.decode(), httponly=True, samesite="Strict", path="/")
         return response
 
     async def _asset(self, request: web.Request) -> web.Response:
@@ -254,7 +256,6 @@ def read_token(file: Path | None) -> str:
 
 def serve(folders: Sequence[Path], *, port: int, token: str) -> None:
     """Serve until SIGINT or SIGTERM. InputError when a run is not there or the port is taken."""
-    logging.getLogger("aiohttp.server").addFilter(_is_ours)
     asyncio.run(_serve(runs_of(folders), port, token))
 
 
@@ -263,21 +264,29 @@ def _is_ours(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
-async def _serve(runs: Sequence[RunView], port: int, token: str) -> None:
-    runner = web.AppRunner(Dash(runs, token).application(), access_log=None)
+@asynccontextmanager
+async def listening(dash: Dash, port: int) -> AsyncIterator[int]:
+    """Serve on loopback; the port, which 0 leaves to the system. InputError when it is taken."""
+    logging.getLogger("aiohttp.server").addFilter(_is_ours)
+    runner = http_limits.runner(dash.application())
     await runner.setup()
     try:
-        site = web.TCPSite(runner, HOST, port)
-        await site.start()
-    except OSError as error:
+        try:
+            await web.TCPSite(runner, HOST, port).start()
+        except OSError as error:
+            reason = error.strerror or error
+            raise InputError(f"--port {port}: {reason}; give another, or 0 for any") from None
+        yield runner.addresses[0][1]
+    finally:
         await runner.cleanup()
-        raise InputError(f"--port {port}: {error.strerror or error}; give another, or 0 for any") from None
-    bound: int = runner.addresses[0][1]
-    print(f"{', '.join(run.name for run in runs)}: http://{HOST}:{bound}/?token={token}", flush=True)
-    print(f"from another machine: ssh -N -L {bound}:{HOST}:{bound} THIS_HOST", file=sys.stderr)
-    done = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, done.set)
-    await done.wait()
-    await runner.cleanup()
+
+
+async def _serve(runs: Sequence[RunView], port: int, token: str) -> None:
+    async with listening(Dash(runs, token), port) as bound:
+        print(f"{', '.join(run.name for run in runs)}: http://{HOST}:{bound}/?token={token}", flush=True)
+        print(f"from another machine: ssh -N -L {bound}:{HOST}:{bound} THIS_HOST", file=sys.stderr)
+        done = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, done.set)
+        await done.wait()

@@ -20,6 +20,7 @@ FLOORS: list[list[str]] = [
         "processes",
         "disk",
         "secret",
+        "http_limits",
         "config",
         "obs.runlog",
         "obs.spans",

@@ -11,10 +11,14 @@ from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apriel_mcore.config.schema import Verify
+from apriel_mcore import http_limits
+from apriel_mcore.config.schema import RemoteVerify, Verify
+from apriel_mcore.errors import VerifierError
+from apriel_mcore.types import Problem
 from apriel_mcore.verify import wire
 from apriel_mcore.verify.grade import VerifierPool
 from apriel_mcore.verify.process import WorkerDied, WorkerProcess
+from apriel_mcore.verify.remote import RemoteVerifiers
 from apriel_mcore.verify.service import Service
 
 TOKEN = "t" * 32
@@ -68,6 +72,48 @@ def test_whatever_comes_the_next_honest_request_is_answered() -> None:
         await asyncio.sleep(0.2)
         await runner.cleanup()
         assert psutil.Process().num_fds() <= before
+
+    asyncio.run(play())
+
+
+def test_who_says_nothing_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_limits, "SILENCE_S", 0.3)
+
+    async def play() -> None:
+        application = Service(VerifierPool(Verify(workers=1)), token=TOKEN, max_waiting=1).application()
+        runner = http_limits.runner(application)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        for beginning in (b"", b"POST /judge HTTP/1.1\r\nHo", HONEST, HONEST + b"GET /he"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", runner.addresses[0][1])
+            writer.write(beginning)
+            async with asyncio.timeout(5.0):
+                answer = await reader.read()  # to its end: the service closes
+            assert answer.startswith(b"HTTP/1.1 200") if beginning.startswith(HONEST) else not answer
+            writer.close()
+        await runner.cleanup()
+
+    asyncio.run(play())
+
+
+def test_a_service_that_floods_its_asker_is_unreachable() -> None:
+    async def flood(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=b" " * (wire.MAX_REPLY + 1))
+
+    async def play() -> None:
+        application = web.Application()
+        application.router.add_post("/judge", flood)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        config = RemoteVerify(urls=[f"http://127.0.0.1:{runner.addresses[0][1]}"], token_file="unused")
+        problem = Problem(
+            id="p", domain="d", source="s", messages=(), verifier="math", reference={}, split_key="p"
+        )
+        async with RemoteVerifiers(config, token=TOKEN) as judge:
+            with pytest.raises(VerifierError, match=f"more than {wire.MAX_REPLY} bytes"):
+                await judge.grade(problem, "12")
+        await runner.cleanup()
 
     asyncio.run(play())
 

@@ -1,6 +1,7 @@
 """The live page: only for who holds the token, nothing from outside the runs, and it follows a run."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -17,8 +18,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
+from apriel_mcore import http_limits
 from apriel_mcore.bench.made_run import append_step, make_run
 from apriel_mcore.errors import InputError
+from apriel_mcore.views import dash
 from apriel_mcore.views.dash import Dash, read_token, runs_of
 
 TOKEN = "a-token-for-this-test-alone"
@@ -111,6 +114,49 @@ def test_bad_questions_are_bad_requests(folder: Path) -> None:
             assert response.status == 405
 
     asked(folder, ask)
+
+
+HOSTILE = (
+    b"\x00" * 4096,
+    b"GET /" + b"/" * 100_000 + b" HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + b"X: " + b"y" * 100_000 + b"\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: \xff\xfe\r\n\r\n",
+    b"GET /api/runs HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer \xff\xfe\r\n\r\n",
+    b"GET /api/runs HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: NAME=\xff\xfe\r\n\r\n",
+    b"GET /?token=%ff%fe HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    b"GET /api/runs HTTP/1.1\r\nHost: 127.0.0.1\r\nExpect: nonsense\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999999999\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
+)
+
+
+def test_a_stranger_gets_no_answer_no_traceback_and_no_room_to_stay(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_limits, "SILENCE_S", 0.5)
+
+    async def come(port: int, content: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        with contextlib.suppress(OSError):
+            writer.write(content)
+            answer = await asyncio.wait_for(reader.read(), 10.0)  # until it is closed by the other side
+            writer.close()
+            return answer
+        return b""
+
+    async def main() -> None:
+        application = Dash(runs_of([folder]), TOKEN)
+        async with dash.listening(application, 0) as port:
+            name = application.cookie.encode()
+            attempts = [come(port, content.replace(b"NAME", name)) for content in HOSTILE]
+            attempts += [come(port, beginning) for beginning in (b"", b"GET / HTTP/1.1\r\nHo")]
+            for content, answer in zip((*HOSTILE, b"", b""), await asyncio.gather(*attempts), strict=True):
+                assert not answer or 400 <= int(answer.split(b" ")[1]) < 500, (content[:60], answer[:60])
+            honest = f"GET /api/runs HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+            assert b" 200 " in (await come(port, honest.encode()))[:20]
+
+    asyncio.run(main())
+    assert not caplog.text
 
 
 def test_every_answer_forbids_the_page_to_load_anything_else(folder: Path) -> None:
