@@ -19,7 +19,7 @@ _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "APRIE
 
 
 class WorkerDied(Exception):
-    """The process ended in the middle of a request."""
+    """The process ended in the middle of a request, said something that is no reply, or could not start."""
 
 
 class WorkerProcess:
@@ -36,7 +36,17 @@ class WorkerProcess:
 
     @classmethod
     async def start(cls, config: Verify, program: tuple[str, ...], *, nice: int) -> Self:
-        """Spawned, not forked: it shares nothing with us but a socket; `nice`: how far it yields."""
+        """Spawned, not forked: it shares nothing with us but a socket; `nice`: how far it yields.
+
+        WorkerDied when the system has no process for it.
+        """
+        try:
+            return await cls._start(config, program, nice=nice)
+        except OSError as error:
+            raise WorkerDied(f"a worker cannot be started: {error}") from error
+
+    @classmethod
+    async def _start(cls, config: Verify, program: tuple[str, ...], *, nice: int) -> Self:
         ours, theirs = socket.socketpair()
         with theirs:
             arguments = (str(theirs.fileno()), str(os.getpid()), msgspec.json.encode(config).decode())
@@ -69,6 +79,8 @@ class WorkerProcess:
                 reply = wire.decode_reply(await self._reader.readexactly(size))
             answered = True
             return reply
+        except msgspec.MsgspecError as error:
+            raise WorkerDied(f"worker said something that is no reply: {error}") from error
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise WorkerDied(f"worker ended with status {self.kill()}") from error
         finally:

@@ -22,6 +22,7 @@ from apriel_mcore.verify.remote import RemoteVerifiers
 from apriel_mcore.verify.service import Service
 
 TOKEN = "t" * 32
+PROBLEM = Problem(id="p", domain="d", source="s", messages=(), verifier="math", reference={}, split_key="p")
 HONEST = b"GET /health HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n\r\n"
 HOSTILE = [
     b"",
@@ -107,12 +108,9 @@ def test_a_service_that_floods_its_asker_is_unreachable() -> None:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         config = RemoteVerify(urls=[f"http://127.0.0.1:{runner.addresses[0][1]}"], token_file="unused")
-        problem = Problem(
-            id="p", domain="d", source="s", messages=(), verifier="math", reference={}, split_key="p"
-        )
         async with RemoteVerifiers(config, token=TOKEN) as judge:
             with pytest.raises(VerifierError, match=f"more than {wire.MAX_REPLY} bytes"):
-                await judge.grade(problem, "12")
+                await judge.grade(PROBLEM, "12")
         await runner.cleanup()
 
     asyncio.run(play())
@@ -124,6 +122,33 @@ def test_bytes_are_a_record_or_an_error(content: bytes) -> None:
     for decode in (wire.decode_request, wire.decode_reply, wire.decode_asked, wire.decode_answer):
         with contextlib.suppress(msgspec.MsgspecError):
             decode(content)
+
+
+@pytest.mark.parametrize("said", ["b'{'", "b'[]'", "b'\\xff' * 9", "b''"])
+def test_a_judge_that_talks_nonsense_costs_the_rollout(said: str) -> None:
+    program = f"""
+import socket, sys, time
+said = {said}
+c = socket.socket(fileno=int(sys.argv[1]))
+c.send(len(said).to_bytes(4, "big") + said)
+time.sleep(60)
+"""
+
+    async def play() -> None:
+        async with VerifierPool(Verify(workers=1), program=("python3", "-c", program)) as pool:
+            with pytest.raises(VerifierError, match="worker said something"):
+                await pool.grade(PROBLEM, "12")
+
+    asyncio.run(play())
+
+
+def test_a_judge_that_the_system_cannot_start_costs_the_rollout() -> None:
+    async def play() -> None:
+        async with VerifierPool(Verify(workers=1), program=("/nowhere/python",)) as pool:
+            with pytest.raises(VerifierError, match="cannot be started"):
+                await pool.grade(PROBLEM, "12")
+
+    asyncio.run(play())
 
 
 def test_a_judge_that_floods_is_ended_before_its_flood_is_read() -> None:
