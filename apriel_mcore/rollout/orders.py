@@ -11,6 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -90,17 +91,27 @@ class OrderDesk:
         """Carry out orders until cancelled; those of an earlier attempt are forgotten."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for stale in self._folder.glob("*.json"):
-            stale.unlink()
+            with suppress(OSError):
+                stale.unlink()
         shown = 0.0
         while True:
             for path in sorted(self._folder.glob("*.order.json")):
-                task = asyncio.create_task(self._carry_out(path.name, _taken(path)))
-                self._working.add(task)
-                task.add_done_callback(self._working.discard)
+                with suppress(OSError):  # no file, or not for us: the others are carried out
+                    self._begin(path.name, _taken(path))
             if time.monotonic() - shown > SHOWN_EVERY_S:
                 shown = time.monotonic()
-                _write(self._listing, Listing(time=time.time(), servers=self._pool.roll()))
+                self._show()
             await asyncio.sleep(_LOOK_S)
+
+    def _begin(self, name: str, content: bytes) -> None:
+        task = asyncio.create_task(self._carry_out(name, content))
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+
+    def _show(self) -> None:
+        """The servers as they are now; where the file system does not take it, a moment later."""
+        with suppress(OSError):
+            _write(self._listing, Listing(time=time.time(), servers=self._pool.roll()))
 
     @property
     def _listing(self) -> Path:
@@ -114,7 +125,7 @@ class OrderDesk:
         except AprielError as error:
             reply = Reply(message=str(error), exit_code=error.exit_code)
         _write(self._folder / name.replace(".order.", ".reply."), reply)
-        _write(self._listing, Listing(time=time.time(), servers=self._pool.roll()))
+        self._show()
 
     async def _do(self, order: Order) -> str:
         match order:

@@ -166,7 +166,9 @@ class Shelf:
         }
 
     def _hits(self, group: int, mask: Mask, wanted: str) -> Iterator[dict[str, Any]]:
-        texts = self.texts(group)
+        texts = self._texts_if_there(group)
+        if texts is None:
+            return
         asked = any(wanted in turn.content.casefold() for turn in texts.problem.messages)
         for row, rollout in zip(self._rows_of(group), texts.rollouts_G, strict=True):
             said = rollout.text

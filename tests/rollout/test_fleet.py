@@ -172,6 +172,23 @@ def test_orders_by_files_are_carried_out_and_answered(tmp_path: Path) -> None:
         orders.give(tmp_path, orders.AddLocal(), timeout_s=1.0)
 
 
+def test_what_cannot_be_read_among_the_orders_stops_no_other_order(tmp_path: Path) -> None:
+    folder = tmp_path / "pool"
+
+    async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
+        desk = orders.OrderDesk(folder, pool, make_local=FakeServer, remote_token=str)  # type: ignore[arg-type]
+        serving = asyncio.create_task(desk.serve())
+        await _until(lambda: (folder / "servers.json").exists())
+        (folder / "a.order.json").mkdir()
+        (folder / "b.order.json").symlink_to("nowhere")
+        refused = await asyncio.to_thread(orders.give, folder, orders.Drain("server-0"), timeout_s=5.0)
+        assert "last server" in refused.message
+        assert not serving.done()
+        serving.cancel()
+
+    _play(scenario, servers=1)
+
+
 def test_a_list_of_a_run_that_ended_is_said(tmp_path: Path) -> None:
     (tmp_path / "servers.json").write_bytes(
         msgspec.json.encode(orders.Listing(time=time.time() - 60, servers=[]))

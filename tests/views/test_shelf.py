@@ -95,6 +95,8 @@ def test_a_text_that_was_removed_is_said(tmp_path: Path) -> None:
     shelf = Shelf(run / "rollouts")
     shelf.refresh()
     assert "removed" in shelf.page(Query())["rows"][0]["end"]
+    found = shelf.search(Query(text="a"), seconds=5.0)
+    assert found["next"] == -1 and {row["step"] for row in found["rows"]} == {1}
     with pytest.raises(FileNotFoundError):
         shelf.group(3)
     with pytest.raises(KeyError):
