@@ -69,6 +69,9 @@ def test_no_recipe_repeats_what_it_inherits(recipe: Path) -> None:
         ("publish.probe_bound=inf", ["publish.probe_bound", "<= 1.79"]),
         ("train.optimizer.momentum=1", ["train.optimizer.momentum", "betas", "weight_decay"]),
         ("train", ["section.key=value"]),
+        ('rollout.servers={kind="urls", urls=["http://me:key@a:1"]}', ["rollout.servers", "urls", "http"]),
+        ('rollout.servers={kind="urls", urls=["a:8000"]}', ["rollout.servers", "urls", "http"]),
+        ('verify={kind="urls", token_file="t", urls=["http://a:1?key=k"]}', ["verify", "urls", "http"]),
     ],
 )
 def test_wrong_input_names_key_and_remedy(override: str, words: list[str]) -> None:

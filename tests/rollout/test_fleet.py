@@ -198,7 +198,18 @@ def test_a_list_of_a_run_that_ended_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["server", "https://a:1", "http://a", "http://a:x", "http://a:1/b", "file:///etc"]
+    "url",
+    [
+        "server",
+        "https://a:1",
+        "http://a",
+        "http://a:x",
+        "http://a:1/b",
+        "file:///etc",
+        "http://me:key@a:1",
+        "http://a:1?key=k",
+        "http://a:1#k",
+    ],
 )
 def test_only_addresses_of_servers_are_added(url: str) -> None:
     with pytest.raises(InputError, match="http://HOST:PORT"):

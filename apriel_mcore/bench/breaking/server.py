@@ -23,6 +23,7 @@ from aiohttp import web
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache
 
+from apriel_mcore import secret
 from apriel_mcore.bench.breaking.ledger import Entry, key_of
 from apriel_mcore.bench.breaking.model import RIGHT, WRONG
 from apriel_mcore.bridge.arena import tensor_views
@@ -78,15 +79,20 @@ class Routes:
         self._ledger = ledger.open("ab")
         self._random = random.Random(seed)
         self._thread = ThreadPoolExecutor(1)
+        self._life = secret.new()
 
     def application(self) -> web.Application:
         """To be served by aiohttp."""
         application = web.Application()
+        application.on_response_prepare.append(self._sign)
         application.router.add_get("/health", self._health)
         application.router.add_post("/v1/completions", self._complete)
         application.router.add_post("/collective_rpc", self._take)
         application.router.add_post("/update_weight_version", self._health)
         return application
+
+    async def _sign(self, _: web.Request, response: web.StreamResponse) -> None:
+        response.headers[secret.LIFE_HEADER] = self._life
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.json_response({})

@@ -1,4 +1,4 @@
-"""Numbers with limits, and the base of every section."""
+"""Numbers and addresses with limits, and the base of every section."""
 
 from sys import float_info
 from typing import Annotated
@@ -13,6 +13,8 @@ NonNegative = Annotated[float, Meta(ge=0, le=float_info.max)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Beta = Annotated[float, Meta(ge=0, lt=1)]
 LearningRate = Annotated[float, Meta(gt=0, le=1)]
+Url = Annotated[str, Meta(pattern=r"^https?://[^@?#\s]+$")]
+"""Without a user, a password or a query: addresses stand in events and logs, secrets in token files."""
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from apriel_mcore.config.schema.fields import Natural, NonNegative, Positive, PositiveFloat, Section
+from apriel_mcore.config.schema.fields import Natural, NonNegative, Positive, PositiveFloat, Section, Url
 
 
 class NoModelJudge(Section, frozen=True, kw_only=True, tag_field="kind", tag="off"):
@@ -17,7 +17,7 @@ class EndpointJudge(Section, frozen=True, kw_only=True, tag_field="kind", tag="o
     It can turn a rule's no into a yes, never a yes into a no.
     """
 
-    url: str
+    url: Url
     """Up to and with the version, as http://HOST:8000/v1."""
     model: str
     domains: Annotated[tuple[str, ...], Meta(min_length=1)]

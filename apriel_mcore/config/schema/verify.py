@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from apriel_mcore.config.schema.fields import Positive, PositiveFloat, Section
+from apriel_mcore.config.schema.fields import Positive, PositiveFloat, Section, Url
 
 
 class BwrapSandbox(Section, frozen=True, kw_only=True, tag_field="kind", tag="bwrap"):
@@ -59,7 +59,7 @@ class Verify(Section, frozen=True, kw_only=True, tag_field="kind", tag="local"):
 class RemoteVerify(Section, frozen=True, kw_only=True, tag_field="kind", tag="urls"):
     """Services that `apriel serve-verifiers` runs on other hosts."""
 
-    urls: Annotated[list[str], Meta(min_length=1)]
+    urls: Annotated[list[Url], Meta(min_length=1)]
     """Without a path, as http://HOST:8800."""
     token_file: str
     """A file with the secret that the services were started with."""
