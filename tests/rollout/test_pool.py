@@ -84,9 +84,9 @@ class FakeServer:
 
     async def stop(self) -> None:
         self.alive = False
-        if self._runner:
-            await self._runner.cleanup()
-            self._runner = None
+        runner, self._runner = self._runner, None
+        if runner:
+            await runner.cleanup()
 
     def forget(self) -> None:
         self.forgotten += 1
