@@ -100,7 +100,7 @@ class PackedCausalAttention(nn.Module):
         shape, dtype = query.shape, query.dtype
         # In float32, because torch's CPU kernel takes twice as long for the backward of bf16 heads.
         query, key, value = (
-            tensor.float().reshape(-1, *tensor.shape[-3:]).transpose(1, 2) for tensor in (query, key, value)
+            tensor.float().unsqueeze(0).flatten(0, -4).transpose(1, 2) for tensor in (query, key, value)
         )
         output = scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=mask is None, scale=self.scale, enable_gqa=True
