@@ -14,7 +14,7 @@ from apriel_mcore.errors import InputError
 SERVER_VARIABLE = "APRIEL_SERVER_TOKEN"
 """Of rollout servers; in the environment of those that we start."""
 LIFE_HEADER = "x-apriel-life"
-"""In every answer of a rollout server: another value, another process."""
+"""In every answer of a rollout server: another value, another start of it."""
 _SHORTEST = 16
 
 

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import multiprocessing
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 
 import psutil
 import pytest
@@ -112,6 +114,12 @@ def test_answers_are_signed_with_the_life_of_the_process_refusals_are_not(
         assert signature(again) and signature(again) != signature(guarded)
     assert signature(guarded) == signature(guarded)
     assert signature(guarded, header="") == []
+
+
+def test_the_processes_that_serve_one_port_are_one_life() -> None:
+    context = multiprocessing.get_context("spawn")  # as vLLM starts the processes of --api-server-count
+    with ProcessPoolExecutor(1, context) as one, ProcessPoolExecutor(1, context) as other:
+        assert one.submit(gate.life).result() == other.submit(gate.life).result() != gate.life()
 
 
 @pytest.mark.parametrize(

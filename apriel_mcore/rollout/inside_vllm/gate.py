@@ -2,12 +2,14 @@
 
 Handed to vLLM by `--middleware`: every route, also /health, answers 401 without the run's token, and 413 to a
 body that says it is larger than any request of ours, before a byte of it is read. Answers are signed with the
-life of this process: whoever gave it weights sees when it was started again without them.
+life of this server: whoever gave it weights sees when it was started again without them.
 """
 
+import multiprocessing
 import os
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 
 from apriel_mcore import secret
@@ -28,7 +30,7 @@ class Gate:
     def __init__(self, app: Application) -> None:
         self._app = app
         self._token = os.environ[secret.SERVER_VARIABLE]
-        self._life = (secret.LIFE_HEADER.encode(), secrets.token_hex(8).encode())
+        self._life = (secret.LIFE_HEADER.encode(), life().encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it."""
@@ -50,6 +52,18 @@ class Gate:
             await send(message)
 
         return sign
+
+
+def life() -> str:
+    """Another one after each start; the same in all processes that serve one port (`--api-server-count`).
+
+    vLLM starts those, and the engines, from one process above them, and ends all when one ends.
+    """
+    above = multiprocessing.parent_process()
+    if above is None:
+        return secrets.token_hex(8)
+    since_boot = Path(f"/proc/{above.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    return f"{above.pid}-{since_boot}"
 
 
 def _too_large(headers: dict[bytes, bytes]) -> bool:
