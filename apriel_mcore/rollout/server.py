@@ -233,15 +233,20 @@ async def _until_answering(
 ) -> None:
     """Poll the health route until it says 200, or until there is nobody to wait for.
 
-    InputError when it refuses the token.
+    InputError when it refuses the token, or sends us elsewhere.
     """
     headers, timeout = {"Authorization": secret.header(server.token)}, aiohttp.ClientTimeout(total=5.0)
     async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
         while still_starting():
             try:
-                async with session.get(f"{server.url}/health") as response:
+                async with session.get(f"{server.url}/health", allow_redirects=False) as response:
                     if response.status == 200:
                         return
+                    if 300 <= response.status < 400:
+                        raise InputError(
+                            f"{server.url} sends us to {response.headers.get('Location', 'another place')}; "
+                            "rollout.servers.urls must hold the address of the server itself"
+                        )
                     if response.status == 401:
                         raise InputError(
                             f"{server.url} refuses the token; rollout.servers.token_file, or "

@@ -71,6 +71,7 @@ def test_no_recipe_repeats_what_it_inherits(recipe: Path) -> None:
         ("train", ["section.key=value"]),
         ('rollout.servers={kind="urls", urls=["http://me:key@a:1"]}', ["rollout.servers", "urls", "http"]),
         ('rollout.servers={kind="urls", urls=["a:8000"]}', ["rollout.servers", "urls", "http"]),
+        ('rollout.servers={kind="urls", urls=["http://a:1/pool"]}', ["rollout.servers", "urls", "http"]),
         ('verify={kind="urls", token_file="t", urls=["http://a:1?key=k"]}', ["verify", "urls", "http"]),
     ],
 )

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -224,3 +225,23 @@ def test_a_remote_server_that_is_not_there() -> None:
     assert remote.name == "127.0.0.1:9"
     with pytest.raises(PoolError, match="is it running"):
         asyncio.run(remote.wait_ready(0.3))
+
+
+def test_an_address_that_sends_us_elsewhere_is_refused_at_once() -> None:
+    async def elsewhere(_: web.Request) -> web.Response:
+        raise web.HTTPMovedPermanently("http://127.0.0.1:9/health")
+
+    async def scenario() -> None:
+        app = web.Application()
+        app.router.add_get("/health", elsewhere)
+        runner = web.AppRunner(app, shutdown_timeout=0.01)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            remote = RemoteServer(f"http://127.0.0.1:{runner.addresses[0][1]}", token="t")
+            with pytest.raises(InputError, match="sends us to http://127"):
+                await remote.wait_ready(5.0)
+        finally:
+            await runner.cleanup()
+
+    asyncio.run(scenario())

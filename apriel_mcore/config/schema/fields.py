@@ -15,6 +15,8 @@ Beta = Annotated[float, Meta(ge=0, lt=1)]
 LearningRate = Annotated[float, Meta(gt=0, le=1)]
 Url = Annotated[str, Meta(pattern=r"^https?://[^@?#\s]+$")]
 """Without a user, a password or a query: addresses stand in events and logs, secrets in token files."""
+Origin = Annotated[str, Meta(pattern=r"^https?://[^@?#/\s]+/?$")]
+"""A Url without a path: a server's, whose routes are all ours to name."""
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from apriel_mcore.config.schema.fields import Natural, NonNegative, Positive, PositiveFloat, Section, Url
+from apriel_mcore.config.schema.fields import Natural, NonNegative, Origin, Positive, PositiveFloat, Section
 
 
 class LocalServers(Section, frozen=True, kw_only=True, tag_field="kind", tag="local"):
@@ -37,7 +37,7 @@ class LocalServers(Section, frozen=True, kw_only=True, tag_field="kind", tag="lo
 class RemoteServers(Section, frozen=True, kw_only=True, tag_field="kind", tag="urls"):
     """vLLM servers that somebody else started."""
 
-    urls: Annotated[list[Url], Meta(min_length=1)]
+    urls: Annotated[list[Origin], Meta(min_length=1)]
     token_file: str = ""
     """Holds the token that the servers started with; empty: the variable APRIEL_SERVER_TOKEN does."""
     max_num_seqs: Positive = 64
