@@ -19,9 +19,6 @@ from apriel_mcore.seams import Ack, Offer, Sampling, Sent
 
 _CONNECT_S = 10.0
 _HEALTH_S = 10.0
-_UPDATE_S = 300.0
-_RECEIVE_S = 60.0
-"""For a plan of what is to come; the receiving itself is waited for by asking."""
 _MAX_ANSWER = 256 << 20
 """Log-probs of a text of a million tokens are 50 MiB of JSON."""
 _KEEPALIVE_S = 3.0
@@ -98,7 +95,7 @@ class VllmClient:
 
     So does, for good, an answer of another process than gave the first one: the server was started again
     while nobody looked, and has forgotten what it was told. What it says otherwise than agreed is its
-    failure too.
+    failure too. How long a call may take is the caller's business; only `is_healthy` has a limit of its own.
     """
 
     def __init__(self, url: str, *, token: str) -> None:
@@ -150,22 +147,22 @@ class VllmClient:
     async def receive(self, offer: Offer, *, member: int) -> None:
         """Have every worker begin to receive a version as server number `member` of those that do."""
         call = {"method": offer.receive, "kwargs": _arguments(offer) | {"member": str(member)}}
-        await self._post("/collective_rpc", call, timeout_s=_RECEIVE_S)
+        await self._post("/collective_rpc", call)
 
     async def has_arrived(self, offer: Offer) -> bool:
         """Whether no worker is still receiving; what went wrong is told by `take`."""
         call = {"method": offer.arrived, "kwargs": {}}
-        answer = await self._post("/collective_rpc", call, timeout_s=_UPDATE_S)
+        answer = await self._post("/collective_rpc", call)
         return all(worker.arrived for worker in _decode(answer, _Arrivals).results)
 
     async def take(self, offer: Offer, *, name: str) -> Ack:
         """Take a version; returns when every worker of the server serves it."""
         start = time.monotonic()
         call = {"method": offer.take, "kwargs": _arguments(offer)}
-        receipts = _decode(await self._post("/collective_rpc", call, timeout_s=_UPDATE_S), _Receipts).results
+        receipts = _decode(await self._post("/collective_rpc", call), _Receipts).results
         if any(receipt.version != offer.version for receipt in receipts):
             raise ServerFailed(f"workers of {self.url} have other versions than {offer.version}: {receipts}")
-        await self._post("/update_weight_version", {"new_version": str(offer.version)}, timeout_s=_HEALTH_S)
+        await self._post("/update_weight_version", {"new_version": str(offer.version)})
         return Ack(
             server=name,
             version=offer.version,
@@ -175,7 +172,7 @@ class VllmClient:
 
     async def recompute_kv(self) -> None:
         """Drop all KV, that of running requests included (they are prefilled again)."""
-        answer = await self._post("/reset_prefix_cache?reset_running_requests=true", {}, timeout_s=_UPDATE_S)
+        answer = await self._post("/reset_prefix_cache?reset_running_requests=true", {})
         if not _decode(answer, _Reset).success:  # says so with HTTP 200
             raise ServerFailed(f"{self.url} could not reset its prefix cache")
 
@@ -190,17 +187,15 @@ class VllmClient:
         except (aiohttp.ClientError, TimeoutError):
             return False
 
-    async def _post(self, path: str, body: dict[str, Any], *, timeout_s: float | None = None) -> bytes:
+    async def _post(self, path: str, body: dict[str, Any]) -> bytes:
         if self._http.closed:
             raise ServerFailed(f"{self.url} has left the pool")
-        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_S)
         headers = {"Content-Type": "application/json"}
         try:
             async with self._http.post(
                 path,
                 data=msgspec.json.encode(body),
                 headers=headers,
-                timeout=timeout,
                 allow_redirects=False,
             ) as response:
                 content = await whole(response.content, limit=_MAX_ANSWER)

@@ -173,9 +173,9 @@ class ServerPool:
             try:
                 self._current.replace(offer)
                 taking = self._taking(offer)
-                for server in self._members():
+                for server in self._router.servers:  # who joins since it began can join with the next
                     if server not in taking:
-                        self._part_with(server, f"it does not receive version {offer.version}")
+                        self.retire(server, f"it does not receive version {offer.version}")
                 refusals = await asyncio.gather(*(self._update(server) for server in taking))
             finally:
                 self._door.set()
@@ -242,11 +242,15 @@ class ServerPool:
 
     async def _score(self, server: Life, tokens_T: Sequence[int]) -> list[float]:
         """The server's log-probs; empty when it failed."""
+        start = time.monotonic()
         try:
-            return await server.client.score(tokens_T)
+            scores_T = await server.client.score(tokens_T)
         except ServerFailed as error:
+            server.note_failure(start)
             await self._suspect(server, str(error))
             return []
+        server.failed_in_a_row = 0
+        return scores_T
 
     async def _probe(self, server: Life, tokens_T: Sequence[int]) -> list[float]:
         """As `_score`, also for an engine that is stopped behind a door that answers."""

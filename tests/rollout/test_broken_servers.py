@@ -2,14 +2,16 @@
 
 import asyncio
 import time
+from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
 
 from apriel_mcore.errors import PoolError
 from apriel_mcore.rollout.pool import ServerPool
 from apriel_mcore.seams import arena_offer
-from tests.rollout.test_pool import PATIENCE, SAMPLING, FakeServer, _play, _until, send
+from tests.rollout.test_pool import PATIENCE, SAMPLING, FakeServer, _play, _until, received_offer, send
 
 HURRIED = msgspec.structs.replace(PATIENCE, publish_s=0.3)
 
@@ -158,3 +160,59 @@ def test_a_start_that_the_system_refuses_is_tried_again() -> None:
         assert fakes[0].starts == 3
 
     _play(scenario, servers=1)
+
+
+def test_a_server_that_fails_every_score_is_no_sink_for_them() -> None:
+    async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
+        fakes[0].breaks_scoring = True  # and says that it is well
+        assert await pool.logprobs((3, 1, 2)) == [-1.0, -2.0]
+        assert pool.metrics()["pool.retired"] == 1.0
+        fakes[0].breaks_scoring = False
+
+    _play(scenario)
+
+
+def test_scores_that_fail_now_and_then_cost_no_server() -> None:
+    async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
+        for _ in range(4):
+            fakes[0].breaks_scoring = True
+            await pool.score((3, 1, 2))
+            fakes[0].breaks_scoring = False
+            await pool.score((3, 1, 2))
+        assert pool.metrics()["pool.retired"] == 0.0
+
+    _play(scenario)
+
+
+def test_who_comes_while_a_version_is_sent_waits_for_the_next_one() -> None:
+    async def scenario(pool: ServerPool, fakes: list[FakeServer]) -> None:
+        await send(pool, 1)
+        fakes[1].prepared.clear()
+        fakes[1].has_copy = False
+        await fakes[1].die()
+        await _until(lambda: len(pool.urls) == 1)
+        offer = received_offer(2, await pool.muster())
+        await pool.receive(offer)
+        await _until(lambda: pool.metrics()["pool.joining"] == 1)
+        assert [ack.server for ack in await pool.update_weights(offer)] == ["server-0"]
+        assert [ack.server for ack in await send(pool, 3)] == ["server-0", "server-1"]
+        assert fakes[1].starts == 2, "it was started again for coming at the wrong time"
+
+    _play(scenario)
+
+
+def test_a_versions_deadline_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    totals: dict[str, float | None] = {}
+    post = aiohttp.ClientSession.post
+
+    def noted(self: aiohttp.ClientSession, path: str, **options: Any) -> Any:
+        totals[path.partition("?")[0]] = options.get("timeout", self.timeout).total
+        return post(self, path, **options)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "post", noted)
+
+    async def scenario(pool: ServerPool, _: list[FakeServer]) -> None:
+        await send(pool, 1)
+
+    _play(scenario, recompute_kv=True)
+    assert totals == dict.fromkeys(("/collective_rpc", "/update_weight_version", "/reset_prefix_cache"))

@@ -1,7 +1,7 @@
 """Pool logic against small HTTP servers that answer like vLLM, misbehave on request, and die."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
@@ -181,16 +181,21 @@ def _play(
 
 async def send(pool: ServerPool, version: int) -> list[Ack]:
     """A version that servers must receive before they take it."""
-    offer = Offer(
+    offer = received_offer(version, await pool.muster())
+    await pool.receive(offer)
+    return await pool.update_weights(offer)
+
+
+def received_offer(version: int, members: Sequence[str]) -> Offer:
+    """Of a version that these servers receive before they take it."""
+    return Offer(
         version=version,
         receive="receive",
         arrived="has_arrived",
         take="take_received",
         arguments={"route": "r"},
-        members=tuple(await pool.muster()),
+        members=tuple(members),
     )
-    await pool.receive(offer)
-    return await pool.update_weights(offer)
 
 
 async def _until(condition: Callable[[], bool]) -> None:
