@@ -21,22 +21,41 @@ requeue() {
     trap '' TERM
     scontrol requeue "$SLURM_JOB_ID"
 }
+# What SLURM says of this job; `ended` is a cancel or a lost node.
+state() {
+    case $(scontrol --oneliner show job "$SLURM_JOB_ID" | grep "^JobId=$SLURM_JOB_ID ") in
+        *" Reason=TimeLimit "*) echo limit ;;
+        "" | *" JobState=RUNNING "*) echo running ;;
+        *) echo ended ;;
+    esac
+}
+# Back to the queue or not. $1: how the run ended (75: saved, to be continued; 2: the input is wrong, and will
+# be), or TERM. The step may hear of a TERM first, from another node, and fail before this script is told: so
+# SLURM is asked in any case, for what somebody cancelled must not come back.
+settle() {
+    settled=yes
+    trap '' TERM
+    case "$1 $(state)" in
+        "0 "* | "2 "*) ;;
+        *" ended") echo "$(date -Is) TERM: cancelled" ;;
+        "75 "*) requeue ;;
+        *" limit")
+            echo "$(date -Is) TERM: the time limit came before the run had saved; raise batch.save_before_s"
+            failed limit
+            ;;
+        "TERM "*) echo "$(date -Is) TERM: cancelled" ;;
+        *) failed "$1" ;;
+    esac
+}
 # USR1: the time limit is near, the job is preempted, or `apriel stop`. The ranks poll for this file, because
-# torchrun forwards no such signal. TERM: the time limit came before the run had saved, or somebody cancelled
-# the job, which must not come back; SLURM says which. Its KILL follows soon and to all, so that this cannot
-# wait for the step's end.
+# torchrun forwards no such signal. TERM: SLURM ends the job now. KILL follows soon and to all, so that this
+# cannot wait for the step's end.
 settled=no
 step=
 terminated() {
     trap '' TERM
-    settled=yes
     [ -z "$step" ] || kill -TERM "$step"
-    if scontrol --oneliner show job "$SLURM_JOB_ID" | grep -q "^JobId=$SLURM_JOB_ID .*Reason=TimeLimit "; then
-        echo "$(date -Is) TERM: the time limit came before the run had saved; raise batch.save_before_s"
-        failed limit
-    else
-        echo "$(date -Is) TERM: cancelled"
-    fi
+    settle TERM
 }
 trap 'echo "$(date -Is) USR1: save and stop"; touch "$attempt/stop"' USR1
 trap terminated TERM
@@ -58,12 +77,5 @@ while kill -0 "$step" 2> /dev/null; do wait "$step"; status=$?; done
 code=$status
 if [ -s "$attempt/exit-code" ]; then code=$(cat "$attempt/exit-code"); fi
 echo "$(date -Is) ended with $code (step $status)"
-# 75: saved, to be continued. 2: the input is wrong, and will be.
-if [ "$settled" = no ]; then
-    case $code in
-        0 | 2) ;;
-        75) requeue ;;
-        *) failed "$code" ;;
-    esac
-fi
+[ "$settled" = yes ] || settle "$code"
 exit "$code"

@@ -75,9 +75,9 @@ def wait_for(path: Path) -> None:
         time.sleep(0.02)
 
 
-def listed(reason: str, job: str = JOB) -> str:
+def listed(reason: str, job: str = JOB, state: str = "COMPLETING") -> str:
     """A line of `scontrol --oneliner show job`."""
-    return f"JobId={job} ArrayJobId={JOB} JobName=x JobState=COMPLETING Reason={reason} Dependency=(null)\n"
+    return f"JobId={job} ArrayJobId={JOB} JobName=x JobState={state} Reason={reason} Dependency=(null)\n"
 
 
 def test_a_save_that_overruns_the_time_limit_comes_back(tmp_path: Path) -> None:
@@ -114,7 +114,33 @@ def test_a_run_that_never_saves_in_time_does_not_come_back_for_ever(tmp_path: Pa
 
 @pytest.mark.parametrize(("code", "comes_back"), [(0, False), (2, False), (75, True), (1, True)])
 def test_the_runs_own_end_decides_without_a_signal(tmp_path: Path, code: int, comes_back: bool) -> None:
-    job = Job(tmp_path, seconds=1)
+    job = Job(tmp_path, jobs=listed("None", state="RUNNING"), seconds=1)
     (job.attempt / "exit-code").write_text(str(code))
     job.end()
     assert (job.is_requeued, job.process.returncode) == (comes_back, code)
+
+
+@pytest.mark.parametrize("code", [75, 143])
+def test_a_cancel_that_the_step_hears_of_first_does_not_come_back(tmp_path: Path, code: int) -> None:
+    """Its tasks on other nodes are ended a moment before the batch script gets its TERM."""
+    job = Job(tmp_path, jobs=listed("None"), seconds=1)
+    (job.attempt / "exit-code").write_text(str(code))
+    said = job.end()
+    assert not job.is_requeued
+    assert "TERM: cancelled" in said
+
+
+def test_a_time_limit_that_the_step_hears_of_first_is_called_by_its_name(tmp_path: Path) -> None:
+    job = Job(tmp_path, jobs=listed("TimeLimit"), seconds=1)
+    (job.attempt / "exit-code").write_text("143")
+    said = job.end()
+    assert job.is_requeued
+    assert "batch.save_before_s" in said
+
+
+def test_a_save_at_the_last_moment_is_no_failure(tmp_path: Path) -> None:
+    job = Job(tmp_path, jobs=listed("TimeLimit"), seconds=1, retries=0)
+    (job.attempt / "exit-code").write_text("75")
+    job.end()
+    assert job.is_requeued
+    assert not (job.launch / "failures-0").exists()
