@@ -4,6 +4,7 @@
 
     rollouts_per_s, trl.rollouts_per_s    trained, from the first prompt to the end of the last step
     ratio_to_trl                          ours over theirs
+    signal_per_s, signal_ratio_to_trl     trained in groups whose rewards differ: ours are all, by the filter
     time_to_trl_reward_ratio              from when on our answers are as good as TRL's last, over TRL's time
     judged_per_s, judged_ratio_to_trl     also those without a learning signal, which TRL trains all the same
 
@@ -18,7 +19,14 @@ from pathlib import Path
 
 from apriel_mcore.bench.door import Numbers
 from apriel_mcore.bench.peers import ours, trl_run
-from apriel_mcore.bench.peers.curve import Trail, judged_per_s, reached, reward_curve, rollouts_per_s
+from apriel_mcore.bench.peers.curve import (
+    Trail,
+    judged_per_s,
+    reached,
+    reward_curve,
+    rollouts_per_s,
+    signal_per_s,
+)
 from apriel_mcore.config.load import load
 from apriel_mcore.config.schema import RunConfig
 from apriel_mcore.errors import InputError
@@ -46,6 +54,8 @@ def run(args: argparse.Namespace) -> Numbers:
     if args.keep and args.keep.exists():
         raise InputError(f"--keep {args.keep}: exists; name a new folder")
     config = load(args.recipe, [])
+    if config.advantage.filter_on == "off":
+        raise InputError('advantage.filter_on = "off": ours trains groups without a signal then, uncounted')
     tuning = trl_run.Tuning(
         engine=args.engine, precision=args.precision, batch=args.batch, threads=args.threads
     )
@@ -77,6 +87,7 @@ def comparison(config: RunConfig, mine: Trail, theirs: Trail) -> Numbers:
     when = reached(reward_curve(mine.groups, config.ratios, groups_per_step=size), last.reward)
     return {
         "ratio_to_trl": rollouts_per_s(mine.steps) / rollouts_per_s(theirs.steps),
+        "signal_ratio_to_trl": signal_per_s(mine.steps) / signal_per_s(theirs.steps),
         "judged_ratio_to_trl": judged_per_s(mine) / judged_per_s(theirs),
         "time_to_trl_reward_s": when,
         "time_to_trl_reward_ratio": when / last.seconds,
@@ -87,6 +98,7 @@ def _of(config: RunConfig, trail: Trail, *, prefix: str) -> Numbers:
     curve = reward_curve(trail.groups, config.ratios, groups_per_step=config.train.groups_per_step)
     numbers = {
         "rollouts_per_s": rollouts_per_s(trail.steps),
+        "signal_per_s": signal_per_s(trail.steps),
         "judged_per_s": judged_per_s(trail),
         "steps": float(len(trail.steps)),
         "seconds": trail.steps[-1].seconds,

@@ -46,7 +46,6 @@ class Measured:
         self._config = run.config
         self._threads = run.threads
         self._host = host
-        self._publish_s = host.publish_to(run.servers.count).seconds
         self._by_domain = {
             name: [one for one in groups if one.problem.domain == name] for name in run.config.domains
         }
@@ -69,9 +68,9 @@ class Measured:
         return keeps(shape_group(group, self._config), advantage.filter_on, min_std=advantage.min_std)
 
     def train_seconds(self, works: list[list[float]]) -> float:
-        """Publish included."""
+        """Of an optimizer step alone."""
         tokens = sum(sum(group) + num_prompts(group, self._config) * self._prompt for group in works)
-        return self._publish_s + self._host.step_seconds(tokens, threads=self._threads)
+        return self._host.step_seconds(tokens, threads=self._threads)
 
 
 def predict(run: PastRun, host: Host, groups: Sequence[Group]) -> Pace:
@@ -161,7 +160,8 @@ def _constants(host: Host) -> list[str]:
         f"{host.train_fixed_s:.2f} s + {host.train_token_s * 1e3:.2f} ms a token, "
         f"{host.parallel_share:.0%} divided among threads",
         *(
-            f"publish, {count} servers: {found.seconds:.2f} s, of which one stands still {found.swap_s:.2f} s"
+            f"publish, {count} servers: {found.seconds:.2f} s, beside answers {found.beside_s:.2f} s; "
+            f"each stands still for {found.swap_s:.2f} s"
             for count, found in sorted(host.publish.items())
         ),
         f"beside each other, over their shares of {host.num_cores} cores: trainer {host.trainer_beside:.2f}, "

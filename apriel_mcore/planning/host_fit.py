@@ -16,7 +16,7 @@ from apriel_mcore.errors import InputError
 from apriel_mcore.planning.occupancy import Moment, moments
 from apriel_mcore.planning.past_run import PastRun, num_tokens
 from apriel_mcore.planning.pool import Decode
-from apriel_mcore.planning.shared_host import Host, Publish
+from apriel_mcore.planning.shared_host import Host, HostPublish
 from apriel_mcore.types import Group
 
 _WARM_UP = 1
@@ -49,7 +49,7 @@ def fit(runs: Sequence[PastRun]) -> Host:
         train_fixed_s=fixed_s,
         train_token_s=token_s,
         parallel_share=1.0,
-        publish={count: _publish(alone, count) for count in {run.servers.count for run in alone}},
+        publish=_publishes(runs),
         trainer_beside=1.0,
         server_beside=1.0,
     )
@@ -105,12 +105,24 @@ def _decode(runs: Sequence[PastRun]) -> Decode:
     return Decode(step_s=step_s, per_request_s=per_request_s, per_token_s=0.0, prefill_s=prefill_s)
 
 
-def _publish(runs: Sequence[PastRun], num_servers: int) -> Publish:
-    """The usual one, without the first of a run, which is cold."""
+def _publishes(runs: Sequence[PastRun]) -> dict[int, HostPublish]:
+    """By the numbers of servers of which there are runs that take turns and runs that overlap."""
+    alone, beside = ([run for run in runs if run.takes_turns is turns] for turns in (True, False))
+    counts = {run.servers.count for run in alone} & {run.servers.count for run in beside}
+    return {
+        count: HostPublish(
+            seconds=_usual(alone, "publish", count, each=1),
+            beside_s=_usual(beside, "publish", count, each=1),
+            swap_s=_usual(alone, "take weights", count, each=count),
+        )
+        for count in counts
+    }
+
+
+def _usual(runs: Sequence[PastRun], name: str, num_servers: int, *, each: int) -> float:
+    """Median of what there is `each` times a step, without the first step of a run, which is cold."""
     mine = [run for run in runs if run.servers.count == num_servers]
-    seconds = [span.seconds for run in mine for span in run.spans_of("publish")[_WARM_UP:]]
-    swaps = [span.seconds for run in mine for span in run.spans_of("take weights")[_WARM_UP * num_servers :]]
-    return Publish(seconds=statistics.median(seconds), swap_s=statistics.median(swaps))
+    return statistics.median(span.seconds for run in mine for span in run.spans_of(name)[_WARM_UP * each :])
 
 
 def _least_squares(rows: Sequence[tuple[float, tuple[float, ...]]]) -> list[float]:
@@ -166,12 +178,12 @@ def _missing_tokens(run: PastRun, host: Host, beside: float) -> float:
     """Generated, less what the model says of the answers that ran and of the prefills among them."""
     begin, end = run.steps[_WARM_UP - 1], run.steps[-2]
     requests = end["feed.pool.requests"] - begin["feed.pool.requests"]
+    host = replace(host, server_beside=beside)
     seconds = tokens = 0.0
     for moment in _moments(run):
         if moment.swaps:
             continue
-        factor = beside if moment.trainer_works else 1.0
-        worked = moment.seconds * factor * _speeds(run, host, moment)[1]
+        worked = moment.seconds * _speeds(run, host, moment)[1]
         seconds += worked * len(moment.running)
         tokens += worked * sum(host.decode.tokens_per_s(running, 0.0) for running in moment.running)
     decoding = max(0.0, 1 - host.decode.prefill_s * requests / seconds)

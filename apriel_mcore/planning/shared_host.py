@@ -2,7 +2,8 @@
 
     speeds: threads that want to run share the cores evenly; servers keep to the first half of them
     SharedFleet: servers whose speed changes when an optimizer step begins or ends, and a trainer whose
-                 speed changes when a server begins or ends work
+                 speed changes when a server begins or ends work; a publish, which is mostly the servers'
+                 work, takes longer beside answers
 
 The servers' half is that of `rollout/server_spec.thread_binding`; the trainer's threads go where there is
 room. Constants are fitted to runs (host_fit.py).
@@ -16,6 +17,13 @@ from apriel_mcore.errors import InputError
 from apriel_mcore.planning.pool import Decode, Fleet, Publish
 
 
+class HostPublish(Publish, frozen=True, kw_only=True):
+    """`seconds` are those where no answer runs."""
+
+    beside_s: float
+    """Where answers run."""
+
+
 class Host(msgspec.Struct, frozen=True, kw_only=True):
     """One machine that runs trainer and servers, as a model sees it."""
 
@@ -27,25 +35,26 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     train_token_s: float
     parallel_share: float
     """Of a step's work that more threads divide among them (Amdahl)."""
-    publish: dict[int, Publish]
+    publish: dict[int, HostPublish]
     """By number of servers: those that share a core hinder each other more than their shares say."""
     trainer_beside: float
     """What each busy server leaves of the trainer's speed besides its own cores: memory, caches, its engine
     process that waits by spinning, requests and their judges."""
     server_beside: float
-    """What the trainer leaves of a server's speed besides the cores."""
+    """Speed of a server beside the trainer, whatever its share of the cores: while it waits for its engine
+    process and for requests, other servers have the core."""
 
     def step_seconds(self, tokens: float, *, threads: int) -> float:
         """Of an optimizer step with nobody beside it; its publish comes on top."""
         one = self.train_fixed_s + self.train_token_s * tokens
         return one * (1 - self.parallel_share + self.parallel_share / threads)
 
-    def publish_to(self, num_servers: int) -> Publish:
+    def publish_to(self, num_servers: int) -> HostPublish:
         """InputError when no run said it."""
         if num_servers not in self.publish:
             raise InputError(
-                "calibrate host: give also a run with rollout.max_lag=0 and "
-                f"rollout.servers.count={num_servers}"
+                "calibrate host: give also a run with rollout.max_lag=0 and one with a max_lag above 0, both "
+                f"with rollout.servers.count={num_servers}"
             )
         return self.publish[num_servers]
 
@@ -58,9 +67,15 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
             return 1.0, own
         if not wanted:
             return 1.0, 1.0
-        server = min(own, self.num_cores / (threads + wanted))
-        trainer = min(1.0, (self.num_cores - server * wanted) / threads)
-        return trainer * self.trainer_beside**num_busy, server * self.server_beside
+        awake = self._awake(threads)
+        share = min(own, self.num_cores / (awake + wanted))
+        trainer = min(1.0, (self.num_cores - share * wanted) / awake)
+        return trainer * self.trainer_beside**num_busy, min(share, self.server_beside)
+
+    def _awake(self, threads: int) -> float:
+        """Threads of a step that want to run, on average: but for the part that is divided, all sleep but one
+        (launcher.thread_environment)."""
+        return 1 / (1 - self.parallel_share + self.parallel_share / threads)
 
 
 class SharedFleet(Fleet):
@@ -68,14 +83,17 @@ class SharedFleet(Fleet):
 
     def __init__(self, host: Host, *, threads: int, count: int, places: int) -> None:
         """InputError where `host` does not know how long as many servers take over new weights."""
-        swap_s = host.publish_to(count).swap_s
-        super().__init__(host.decode, count=count, places=places, prompt=0.0, swap_s=swap_s)
+        publish = host.publish_to(count)
+        super().__init__(host.decode, count=count, places=places, prompt=0.0, swap_s=publish.swap_s)
         self._host = host
+        self._publish = publish
         self._threads = threads
         self._left = math.inf
-        """Seconds that the optimizer step in progress would still take alone."""
+        """Seconds that the optimizer step in progress would still take alone, without its publish."""
         self._seen = 0.0
         """Time up to which `_left` has been counted."""
+        self._publish_begin = math.inf
+        """If nobody begins or ends work before."""
         self._trainer_speed = 1.0
 
     def start(self, group_id: int, work: float, now: float) -> None:
@@ -91,14 +109,14 @@ class SharedFleet(Fleet):
         return group_id
 
     def begin_training(self, seconds: float, now: float) -> None:
-        """As Pool."""
+        """As Pool; the publish comes on top."""
         self._share(now)
         self._left = seconds
         self._share(now)
 
     def end_training(self, now: float) -> None:
         """As Fleet."""
-        self._left = math.inf
+        self._left = self._publish_begin = self.train_end = math.inf
         self._share(now)
         super().end_training(now)
 
@@ -106,13 +124,17 @@ class SharedFleet(Fleet):
         """Bring everybody's work up to date and give them the speeds that hold from here on."""
         self._left -= (now - self._seen) * self._trainer_speed
         self._seen = now
+        num_busy = sum(bool(server.running) for server in self._servers)
         self._trainer_speed, speed = self._host.speeds(
             threads=self._threads,
             num_servers=len(self._servers),
-            num_busy=sum(bool(server.running) for server in self._servers),
+            num_busy=num_busy,
             training=self._left < math.inf,
         )
-        self.train_end = now + max(0.0, self._left) / self._trainer_speed
+        if now < self._publish_begin and self._left < math.inf:
+            self._publish_begin = now + max(0.0, self._left) / self._trainer_speed
+            publish_s = self._publish.beside_s if num_busy else self._publish.seconds
+            self.train_end = self._publish_begin + publish_s
         if speed != self._speed:
             for server in self._servers:
                 self._count(server, now)

@@ -15,7 +15,7 @@ from apriel_mcore.obs.spans import Span
 from apriel_mcore.planning import host_check, host_fit
 from apriel_mcore.planning.past_run import PastRun, num_tokens
 from apriel_mcore.planning.pool import Decode
-from apriel_mcore.planning.shared_host import Host, Publish
+from apriel_mcore.planning.shared_host import Host, HostPublish
 from apriel_mcore.types import Group
 from tests.planning.test_measured import group
 
@@ -25,7 +25,7 @@ TRUE = Host(
     train_fixed_s=0.5,
     train_token_s=0.003,
     parallel_share=0.8,
-    publish={1: Publish(seconds=1.0, swap_s=0.3)},
+    publish={1: HostPublish(seconds=0.4, beside_s=0.6, swap_s=0.3)},
     trainer_beside=0.8,
     server_beside=0.7,
 )
@@ -90,16 +90,20 @@ def turns(threads: int, num_groups: int) -> PastRun:
 
 
 def overlap() -> PastRun:
-    """Eight answers run all the time; the trainer works all but half a second of each step."""
+    """Eight answers run all the time; the trainer works or publishes but for half a second of each step."""
     groups = [groups_of(np.random.default_rng(0), 5)] * 6
     seconds = TRUE.step_seconds(num_tokens(groups[0], config_of()), threads=1) / TRUE.trainer_beside
+    publish_s = TRUE.publish_to(1).beside_s
     spans: list[Span] = []
     steps: list[Event] = []
     requests = tokens = now = 0.0
     for number in range(6):
-        spans += [Span("train", "trainer", now, seconds)]
-        now += seconds + 0.5
-        worked = seconds * TRUE.server_beside + 0.5
+        spans += [
+            Span("train", "trainer", now, seconds),
+            Span("publish", "trainer", now + seconds, publish_s),
+        ]
+        now += seconds + publish_s + 0.5
+        worked = (seconds + publish_s) * TRUE.server_beside + 0.5
         started = 6
         decoding = worked - started * TRUE.decode.prefill_s
         requests, tokens = requests + started, tokens + decoding * TRUE.decode.tokens_per_s(8, 0.0)

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from apriel_mcore.planning.pool import Decode
-from apriel_mcore.planning.shared_host import Host, Publish, SharedFleet
+from apriel_mcore.planning.shared_host import Host, HostPublish, SharedFleet
 
 HOST = Host(
     num_cores=2,
@@ -14,10 +14,12 @@ HOST = Host(
     train_fixed_s=1.0,
     train_token_s=0.01,
     parallel_share=0.5,
-    publish={1: Publish(seconds=0.0, swap_s=0.0), 2: Publish(seconds=0.0, swap_s=0.0)},
+    publish={count: HostPublish(seconds=0.0, beside_s=0.0, swap_s=0.0) for count in (1, 2)},
     trainer_beside=1.0,
     server_beside=1.0,
 )
+
+PAUSE = HostPublish(seconds=0.0, beside_s=0.0, swap_s=0.5)
 
 
 def fleet(host: Host = HOST, *, threads: int = 2, count: int = 1) -> SharedFleet:
@@ -28,7 +30,7 @@ def fleet(host: Host = HOST, *, threads: int = 2, count: int = 1) -> SharedFleet
     ("threads", "num_servers", "num_busy", "trainer", "server"),
     [
         (1, 1, 1, 1.0, 1.0),  # a core for each
-        (2, 1, 1, 2 / 3, 2 / 3),  # three threads on two cores
+        (2, 1, 1, 6 / 7, 6 / 7),  # 4/3 threads of a half serial step and one more on two cores
         (1, 2, 2, 1.0, 0.5),  # both servers are bound to the first core
         (1, 2, 1, 1.0, 1.0),
         (2, 1, 0, 1.0, 1.0),
@@ -47,6 +49,12 @@ def test_every_busy_server_takes_more_than_its_cores():
     assert speeds == pytest.approx([1.0, 0.8, 0.64])
 
 
+def test_a_server_that_waits_leaves_its_core_to_the_other():
+    host = msgspec.structs.replace(HOST, server_beside=0.6)
+    speeds = [host.speeds(threads=1, num_servers=count, num_busy=count, training=True)[1] for count in (1, 2)]
+    assert speeds == pytest.approx([0.6, 0.5])
+
+
 def test_no_more_is_shared_out_than_there_is():
     for cores in (1, 2, 4, 16):
         host = msgspec.structs.replace(HOST, num_cores=cores)
@@ -55,7 +63,9 @@ def test_no_more_is_shared_out_than_there_is():
                 trainer, server = host.speeds(
                     threads=threads, num_servers=servers, num_busy=servers, training=True
                 )
-                used = trainer * threads + server * servers * max(1, max(1, cores // 2) // servers)
+                used = trainer / (1 - 0.5 + 0.5 / threads) + server * servers * max(
+                    1, max(1, cores // 2) // servers
+                )
                 assert used <= cores + 1e-9
                 assert 0 < server <= 1
                 assert 0 < trainer <= 1
@@ -65,11 +75,11 @@ def test_a_step_is_slow_while_a_server_works_and_fast_afterwards():
     one = fleet()
     one.begin_training(4.0, now=0.0)
     assert one.train_end == pytest.approx(4.0)
-    one.start(1, 20, now=1.0)
-    assert one.next_end() == pytest.approx(1.0 + 20 * 0.1 * 1.5)
+    one.start(1, 18, now=1.0)
+    assert one.next_end() == pytest.approx(1.0 + 18 * 0.1 * 7 / 6)
     one.end()
-    # 1 s alone, 3 s at two thirds, the rest alone
-    assert one.train_end == pytest.approx(4.0 + 1.0)
+    # 1 s alone, 2.1 s at 6/7, the rest alone
+    assert one.train_end == pytest.approx(4.0 + 2.1 / 7)
     one.end_training(one.train_end)
     assert one.train_end == math.inf
 
@@ -80,15 +90,39 @@ def test_an_answer_is_slow_while_a_step_goes_on_and_fast_afterwards():
     assert one.next_end() == pytest.approx(4.0)
     one.begin_training(1.0, now=1.0)
     one.end_training(one.train_end)
-    assert one.next_end() == pytest.approx(4.0 + 0.5)
+    assert one.next_end() == pytest.approx(4.0 + 1.0 / 6)
 
 
 def test_servers_stand_still_while_they_take_weights():
-    one = fleet(msgspec.structs.replace(HOST, publish={1: Publish(seconds=0.0, swap_s=0.5)}), threads=1)
+    one = fleet(msgspec.structs.replace(HOST, publish={1: PAUSE}), threads=1)
     one.begin_training(1.0, now=0.0)
     one.start(1, 40, now=0.0)
     one.end_training(1.0)
     assert one.next_end() == pytest.approx(4.0 + 0.5)
+
+
+def test_a_publish_takes_longer_beside_answers():
+    publish = {1: HostPublish(seconds=1.0, beside_s=3.0, swap_s=0.0)}
+    idle, busy = (fleet(msgspec.structs.replace(HOST, publish=publish), threads=1) for _ in range(2))
+    busy.start(1, 100, now=0.0)
+    for one in (idle, busy):
+        one.begin_training(2.0, now=0.0)
+    assert (idle.train_end, busy.train_end) == pytest.approx((3.0, 5.0))
+
+
+def test_who_comes_or_goes_during_a_publish_does_not_change_it():
+    one = fleet(
+        msgspec.structs.replace(HOST, publish={1: HostPublish(seconds=1.0, beside_s=3.0, swap_s=0.0)})
+    )
+    one.start(1, 18, now=0.0)
+    one.begin_training(1.0, now=0.0)
+    end = one.train_end
+    assert one.next_end() < end
+    one.end()
+    one.start(2, 18, now=end - 0.5)
+    assert one.train_end == end
+    one.end_training(end)
+    assert one.train_end == math.inf
 
 
 def test_more_threads_shorten_what_is_parallel():

@@ -28,6 +28,8 @@ class Step(NamedTuple):
     seconds: float
     rollouts: int
     """Trained in it."""
+    with_signal: int
+    """Of these, in groups whose shaped rewards differ: others have no advantage to learn from."""
 
 
 class Trail(NamedTuple):
@@ -85,6 +87,11 @@ def reached(curve: Sequence[CurvePoint], level: float) -> float:
 def rollouts_per_s(steps: Sequence[Step]) -> float:
     """Trained, from the first prompt to the end of the last step."""
     return sum(step.rollouts for step in steps) / steps[-1].seconds
+
+
+def signal_per_s(steps: Sequence[Step]) -> float:
+    """Trained in the same time, with a signal."""
+    return sum(step.with_signal for step in steps) / steps[-1].seconds
 
 
 def judged_per_s(trail: Trail) -> float:

@@ -65,7 +65,10 @@ def _first_prompt(events: Sequence[Event]) -> float:
 
 
 def trail(config: RunConfig, events: Sequence[Event], records: Sequence[Record], *, began: float) -> Trail:
-    """Of the steps that ended; a judged group counts at the end of the step during which it was judged."""
+    """Of the steps that ended; a judged group counts at the end of the step during which it was judged.
+
+    All that is trained has a signal if the recipe filters (advantage.filter_on).
+    """
     zero = _first_prompt(events)
     ends = {event["step"]: event for event in events if event["event"] == "step"}
     groups: list[JudgedGroup] = []
@@ -83,7 +86,7 @@ def trail(config: RunConfig, events: Sequence[Event], records: Sequence[Record],
                 waiting.clear()
             case _:
                 pass
-    steps = [Step(event["time"] - zero, event["samples"]) for event in ends.values()]
+    steps = [Step(event["time"] - zero, event["samples"], event["samples"]) for event in ends.values()]
     return Trail(zero - began, groups, steps)
 
 

@@ -25,9 +25,10 @@ from apriel_mcore.data.problems import Dataset
 from apriel_mcore.data.prompts import Renderer
 from apriel_mcore.data.sampler import DomainScheduler
 from apriel_mcore.errors import AprielError, InputError
+from apriel_mcore.loss.advantage import keeps
 from apriel_mcore.loss.reward import shape_group
 from apriel_mcore.seams import Judge
-from apriel_mcore.types import Group, Problem, Rollout
+from apriel_mcore.types import Group, Problem, Rollout, ShapedReward
 from apriel_mcore.verify.configured import judges
 
 SCRIPT = Path(__file__).with_name("trl_grpo.py")
@@ -236,7 +237,7 @@ class Bench:
         """When it sent its first prompt."""
         assert process.stdin and process.stdout
         zero = math.inf
-        num_judged = 0
+        num_judged = num_with_signal = 0
         async for line in process.stdout:
             message: Message = json.loads(line)
             match message["event"]:
@@ -244,13 +245,16 @@ class Bench:
                     zero = time.monotonic()
                 case "judge":
                     groups = await self._judge(judge, message["rows"], message["tokens"])
-                    rewards = self._note(groups, time.monotonic() - zero)
-                    num_judged += len(rewards)
+                    shaped_NG = [shape_group(group, self._config) for group in groups]
+                    self._note(groups, shaped_NG, time.monotonic() - zero)
+                    num_judged += sum(map(len, shaped_NG))
+                    num_with_signal += sum(len(shaped_G) for shaped_G in shaped_NG if self._teaches(shaped_G))
+                    rewards = [shaped.total for shaped_G in shaped_NG for shaped in shaped_G]
                     process.stdin.write(json.dumps(rewards).encode() + b"\n")
                     await process.stdin.drain()
                 case "step":
-                    self._steps.append(Step(time.monotonic() - zero, num_judged))
-                    num_judged = 0
+                    self._steps.append(Step(time.monotonic() - zero, num_judged, num_with_signal))
+                    num_judged = num_with_signal = 0
                 case _:
                     break
         return zero
@@ -284,12 +288,14 @@ class Bench:
             server="trl",
         )
 
-    def _note(self, groups: Sequence[Group], seconds: float) -> list[float]:
-        """The shaped reward of every answer."""
-        rewards: list[float] = []
-        for group in groups:
-            shaped_G = shape_group(group, self._config)
-            rewards += [shaped.total for shaped in shaped_G]
+    def _note(
+        self, groups: Sequence[Group], shaped_NG: Sequence[Sequence[ShapedReward]], seconds: float
+    ) -> None:
+        for group, shaped_G in zip(groups, shaped_NG, strict=True):
             mean = fmean(shaped.task for shaped in shaped_G)
             self._groups.append(JudgedGroup(seconds, group.problem.domain, mean, len(shaped_G)))
-        return rewards
+
+    def _teaches(self, shaped_G: Sequence[ShapedReward]) -> bool:
+        """Whether our feed would have kept the group."""
+        advantage = self._config.advantage
+        return keeps(shaped_G, advantage.filter_on, min_std=advantage.min_std)

@@ -11,6 +11,7 @@ from apriel_mcore.bench.peers.curve import (
     reached,
     reward_curve,
     rollouts_per_s,
+    signal_per_s,
 )
 
 RATIOS = {"math": 0.5, "code": 0.5}
@@ -49,6 +50,7 @@ def test_a_level_is_reached_when_the_curve_stays_there() -> None:
 
 
 def test_rates_count_from_the_first_prompt() -> None:
-    assert rollouts_per_s([Step(10.0, 80), Step(16.0, 80)]) == 10.0
+    steps = [Step(10.0, 80, 40), Step(16.0, 80, 40)]
+    assert (rollouts_per_s(steps), signal_per_s(steps)) == (10.0, 5.0)
     judged = [group(4.0, "math", 0.0), group(4.0, "math", 0.0), group(8.0, "math", 0.0)]
-    assert judged_per_s(Trail(5.0, judged, [Step(10.0, 16)])) == 2.4
+    assert judged_per_s(Trail(5.0, judged, [Step(10.0, 16, 8)])) == 2.4

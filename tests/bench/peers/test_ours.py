@@ -63,7 +63,7 @@ def test_a_group_counts_at_the_end_of_its_step_whether_it_was_trained_or_not() -
     ]
     trail = ours.trail(config, events, records, began=90.0)
     assert trail.setup_s == 20.0
-    assert trail.steps == [Step(10.0, 78), Step(25.0, 80)]
+    assert trail.steps == [Step(10.0, 78, 78), Step(25.0, 80, 80)]
     size = config.rollout.group_size
     assert trail.groups == [
         JudgedGroup(10.0, "math", pytest.approx(0.5), 4),

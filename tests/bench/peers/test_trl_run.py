@@ -111,7 +111,12 @@ def test_the_peer_is_told_the_rewards_of_answers_cut_at_their_domains_budget(tmp
     assert msgspec.json.decode((tmp_path / "log").read_bytes()) == [1.0, 0.0, 0.0, 0.0]
     (group,), (step,) = trail.groups, trail.steps
     assert (group.domain, group.reward, group.rollouts) == ("math", 0.25, 4)
-    assert step.rollouts == 4 and step.seconds >= group.seconds > 0.0
+    assert step.rollouts == step.with_signal == 4 and step.seconds >= group.seconds > 0.0
+
+
+def test_equal_rewards_are_trained_without_a_signal(tmp_path: Path) -> None:
+    (step,) = follow(tmp_path, PEER, [[LONG, END]] * 4).steps
+    assert (step.rollouts, step.with_signal) == (4, 0)
 
 
 def test_a_peer_that_dies_before_its_first_step_is_an_error(tmp_path: Path) -> None:
