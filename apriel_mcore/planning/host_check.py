@@ -160,8 +160,8 @@ def _constants(host: Host) -> list[str]:
         f"{host.train_fixed_s:.2f} s + {host.train_token_s * 1e3:.2f} ms a token, "
         f"{host.parallel_share:.0%} divided among threads",
         *(
-            f"publish, {count} servers: {found.seconds:.2f} s, beside answers {found.beside_s:.2f} s; "
-            f"each stands still for {found.swap_s:.2f} s"
+            f"publish, {count} servers: {found.seconds:.2f} s, beside answers on all "
+            f"{found.seconds / found.beside**count:.2f} s; each stands still for {found.swap_s:.2f} s"
             for count, found in sorted(host.publish.items())
         ),
         f"beside each other, over their shares of {host.num_cores} cores: trainer {host.trainer_beside:.2f}, "

@@ -7,7 +7,7 @@ Shape suffix: _A answers of one server in one step.
 """
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from msgspec.structs import replace
@@ -109,14 +109,33 @@ def _publishes(runs: Sequence[PastRun]) -> dict[int, HostPublish]:
     """By the numbers of servers of which there are runs that take turns and runs that overlap."""
     alone, beside = ([run for run in runs if run.takes_turns is turns] for turns in (True, False))
     counts = {run.servers.count for run in alone} & {run.servers.count for run in beside}
-    return {
-        count: HostPublish(
-            seconds=_usual(alone, "publish", count, each=1),
-            beside_s=_usual(beside, "publish", count, each=1),
+    found: dict[int, HostPublish] = {}
+    for count in counts:
+        seconds = _usual(alone, "publish", count, each=1)
+        found[count] = HostPublish(
+            seconds=seconds,
+            beside=_publish_beside([run for run in beside if run.servers.count == count], seconds),
             swap_s=_usual(alone, "take weights", count, each=count),
         )
-        for count in counts
-    }
+    return found
+
+
+def _publish_beside(runs: Sequence[PastRun], alone_s: float) -> float:
+    """Such that the publishes of these runs were done in the time that they took."""
+    work = alone_s * sum(1 for run in runs for _ in _steps(run))
+    stretches = [
+        (moment.seconds, len(moment.running)) for run in runs for moment in _moments(run) if moment.publishes
+    ]
+    return _bisect(lambda beside: work - sum(seconds * beside**busy for seconds, busy in stretches))
+
+
+def _bisect(missing: Callable[[float], float]) -> float:
+    """Where `missing`, which falls, is 0; between 0 and 1."""
+    low, high = 0.0, 1.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if missing(middle) > 0 else (low, middle)
+    return (low + high) / 2
 
 
 def _usual(runs: Sequence[PastRun], name: str, num_servers: int, *, each: int) -> float:
@@ -166,12 +185,7 @@ def _trainer_beside(runs: Sequence[PastRun], host: Host) -> float:
 
 def _server_beside(runs: Sequence[PastRun], host: Host) -> float:
     """Such that the tokens come out that were generated."""
-    low, high = 0.0, 1.0
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        missing = sum(_missing_tokens(run, host, middle) for run in runs)
-        low, high = (middle, high) if missing > 0 else (low, middle)
-    return (low + high) / 2
+    return _bisect(lambda beside: sum(_missing_tokens(run, host, beside) for run in runs))
 
 
 def _missing_tokens(run: PastRun, host: Host, beside: float) -> float:

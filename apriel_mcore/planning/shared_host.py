@@ -2,8 +2,7 @@
 
     speeds: threads that want to run share the cores evenly; servers keep to the first half of them
     SharedFleet: servers whose speed changes when an optimizer step begins or ends, and a trainer whose
-                 speed changes when a server begins or ends work; a publish, which is mostly the servers'
-                 work, takes longer beside answers
+                 speed changes when a server begins or ends work
 
 The servers' half is that of `rollout/server_spec.thread_binding`; the trainer's threads go where there is
 room. Constants are fitted to runs (host_fit.py).
@@ -20,8 +19,8 @@ from apriel_mcore.planning.pool import Decode, Fleet, Publish
 class HostPublish(Publish, frozen=True, kw_only=True):
     """`seconds` are those where no answer runs."""
 
-    beside_s: float
-    """Where answers run."""
+    beside: float
+    """What each busy server leaves of its speed: it is mostly the servers' work."""
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,11 +89,11 @@ class SharedFleet(Fleet):
         self._threads = threads
         self._left = math.inf
         """Seconds that the optimizer step in progress would still take alone, without its publish."""
+        self._publish_left = math.inf
+        """And its publish."""
         self._seen = 0.0
-        """Time up to which `_left` has been counted."""
-        self._publish_begin = math.inf
-        """If nobody begins or ends work before."""
-        self._trainer_speed = 1.0
+        """Time up to which both have been counted."""
+        self._trainer_speed = self._publish_speed = 1.0
 
     def start(self, group_id: int, work: float, now: float) -> None:
         """As Fleet."""
@@ -111,32 +110,37 @@ class SharedFleet(Fleet):
     def begin_training(self, seconds: float, now: float) -> None:
         """As Pool; the publish comes on top."""
         self._share(now)
-        self._left = seconds
+        self._left, self._publish_left = seconds, self._publish.seconds
         self._share(now)
 
     def end_training(self, now: float) -> None:
         """As Fleet."""
-        self._left = self._publish_begin = self.train_end = math.inf
+        self._share(now)
+        self._left = self._publish_left = math.inf
         self._share(now)
         super().end_training(now)
 
     def _share(self, now: float) -> None:
         """Bring everybody's work up to date and give them the speeds that hold from here on."""
-        self._left -= (now - self._seen) * self._trainer_speed
-        self._seen = now
+        self._work_until(now)
         num_busy = sum(bool(server.running) for server in self._servers)
         self._trainer_speed, speed = self._host.speeds(
             threads=self._threads,
             num_servers=len(self._servers),
             num_busy=num_busy,
-            training=self._left < math.inf,
+            training=self._publish_left < math.inf,
         )
-        if now < self._publish_begin and self._left < math.inf:
-            self._publish_begin = now + max(0.0, self._left) / self._trainer_speed
-            publish_s = self._publish.beside_s if num_busy else self._publish.seconds
-            self.train_end = self._publish_begin + publish_s
+        self._publish_speed = self._publish.beside**num_busy
+        self.train_end = now + self._left / self._trainer_speed + self._publish_left / self._publish_speed
         if speed != self._speed:
             for server in self._servers:
                 self._count(server, now)
             self._speed = speed
             self._changed.update(range(len(self._servers)))
+
+    def _work_until(self, now: float) -> None:
+        """Count the trainer's work: the step, then its publish."""
+        elapsed, self._seen = now - self._seen, now
+        training = min(elapsed, self._left / self._trainer_speed)
+        self._left = max(0.0, self._left - training * self._trainer_speed)
+        self._publish_left = max(0.0, self._publish_left - (elapsed - training) * self._publish_speed)

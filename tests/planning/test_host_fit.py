@@ -25,7 +25,7 @@ TRUE = Host(
     train_fixed_s=0.5,
     train_token_s=0.003,
     parallel_share=0.8,
-    publish={1: HostPublish(seconds=0.4, beside_s=0.6, swap_s=0.3)},
+    publish={1: HostPublish(seconds=0.4, beside=0.8, swap_s=0.3)},
     trainer_beside=0.8,
     server_beside=0.7,
 )
@@ -93,7 +93,7 @@ def overlap() -> PastRun:
     """Eight answers run all the time; the trainer works or publishes but for half a second of each step."""
     groups = [groups_of(np.random.default_rng(0), 5)] * 6
     seconds = TRUE.step_seconds(num_tokens(groups[0], config_of()), threads=1) / TRUE.trainer_beside
-    publish_s = TRUE.publish_to(1).beside_s
+    publish_s = TRUE.publish_to(1).seconds / TRUE.publish_to(1).beside
     spans: list[Span] = []
     steps: list[Event] = []
     requests = tokens = now = 0.0
@@ -127,7 +127,9 @@ def test_the_constants_are_found_again():
         assert getattr(found.decode, name) == pytest.approx(value, rel=0.02), name
     for name in ("train_fixed_s", "train_token_s", "parallel_share", "trainer_beside"):
         assert getattr(found, name) == pytest.approx(getattr(TRUE, name), rel=0.02), name
-    assert found.publish == TRUE.publish
+    assert msgspec.structs.astuple(found.publish_to(1)) == pytest.approx(
+        msgspec.structs.astuple(TRUE.publish_to(1))
+    )
     assert found.server_beside == pytest.approx(TRUE.server_beside, rel=0.05)
 
 

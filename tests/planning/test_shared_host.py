@@ -14,12 +14,12 @@ HOST = Host(
     train_fixed_s=1.0,
     train_token_s=0.01,
     parallel_share=0.5,
-    publish={count: HostPublish(seconds=0.0, beside_s=0.0, swap_s=0.0) for count in (1, 2)},
+    publish={count: HostPublish(seconds=0.0, beside=1.0, swap_s=0.0) for count in (1, 2)},
     trainer_beside=1.0,
     server_beside=1.0,
 )
 
-PAUSE = HostPublish(seconds=0.0, beside_s=0.0, swap_s=0.5)
+PAUSE = HostPublish(seconds=0.0, beside=1.0, swap_s=0.5)
 
 
 def fleet(host: Host = HOST, *, threads: int = 2, count: int = 1) -> SharedFleet:
@@ -101,28 +101,22 @@ def test_servers_stand_still_while_they_take_weights():
     assert one.next_end() == pytest.approx(4.0 + 0.5)
 
 
-def test_a_publish_takes_longer_beside_answers():
-    publish = {1: HostPublish(seconds=1.0, beside_s=3.0, swap_s=0.0)}
-    idle, busy = (fleet(msgspec.structs.replace(HOST, publish=publish), threads=1) for _ in range(2))
-    busy.start(1, 100, now=0.0)
-    for one in (idle, busy):
-        one.begin_training(2.0, now=0.0)
-    assert (idle.train_end, busy.train_end) == pytest.approx((3.0, 5.0))
-
-
-def test_who_comes_or_goes_during_a_publish_does_not_change_it():
-    one = fleet(
-        msgspec.structs.replace(HOST, publish={1: HostPublish(seconds=1.0, beside_s=3.0, swap_s=0.0)})
-    )
-    one.start(1, 18, now=0.0)
-    one.begin_training(1.0, now=0.0)
-    end = one.train_end
-    assert one.next_end() < end
-    one.end()
-    one.start(2, 18, now=end - 0.5)
-    assert one.train_end == end
-    one.end_training(end)
-    assert one.train_end == math.inf
+def test_a_publish_is_slow_while_answers_run_and_fast_afterwards():
+    publish = {count: HostPublish(seconds=2.0, beside=0.5, swap_s=0.0) for count in (1, 2)}
+    host = msgspec.structs.replace(HOST, publish=publish)
+    idle, busy, both = fleet(host, threads=1), fleet(host, threads=1), fleet(host, threads=1, count=2)
+    busy.start(1, 50, now=0.0)
+    both.start(1, 1000, now=0.0)
+    both.start(2, 1000, now=0.0)
+    for one in (idle, busy, both):
+        one.begin_training(4.0, now=0.0)
+    assert [one.train_end for one in (idle, busy, both)] == pytest.approx([6.0, 8.0, 12.0])
+    assert busy.next_end() == pytest.approx(5.0)
+    busy.end()
+    # Half a second's work of it was done in the first second.
+    assert busy.train_end == pytest.approx(5.0 + 1.5)
+    busy.end_training(busy.train_end)
+    assert busy.train_end == math.inf
 
 
 def test_more_threads_shorten_what_is_parallel():
