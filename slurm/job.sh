@@ -21,31 +21,37 @@ requeue() {
     trap '' TERM
     scontrol requeue "$SLURM_JOB_ID"
 }
-# What SLURM says of this job; `ended` is a cancel or a lost node.
+# What SLURM says of this job: `ended` is a cancel, or SLURM itself sends it back (preempted, a node lost);
+# `unknown` is no answer.
 state() {
     case $(scontrol --oneliner show job "$SLURM_JOB_ID" | grep "^JobId=$SLURM_JOB_ID ") in
         *" Reason=TimeLimit "*) echo limit ;;
-        "" | *" JobState=RUNNING "*) echo running ;;
+        *" JobState=RUNNING "* | *" JobState=SIGNALING "* | *" JobState=STOPPED "*) echo running ;;
+        "") echo unknown ;;
         *) echo ended ;;
     esac
 }
 # Back to the queue or not. $1: how the run ended (75: saved, to be continued; 2: the input is wrong, and will
-# be), or TERM. The step may hear of a TERM first, from another node, and fail before this script is told: so
-# SLURM is asked in any case, for what somebody cancelled must not come back.
+# be), or TERM if it had not. The step may hear of a TERM first, from another node, and fail before this script
+# is told: so SLURM is asked in any case, for what somebody cancelled must not come back.
 settle() {
     settled=yes
-    trap '' TERM
     case "$1 $(state)" in
         "0 "* | "2 "*) ;;
-        *" ended") echo "$(date -Is) TERM: cancelled" ;;
+        *" ended" | "TERM running" | "TERM unknown")
+            echo "$(date -Is) ended by SLURM: cancelled, preempted, or a node was lost"
+            ;;
         "75 "*) requeue ;;
         *" limit")
-            echo "$(date -Is) TERM: the time limit came before the run had saved; raise batch.save_before_s"
+            echo "$(date -Is) the time limit came before the run had saved; raise batch.save_before_s"
             failed limit
             ;;
-        "TERM "*) echo "$(date -Is) TERM: cancelled" ;;
         *) failed "$1" ;;
     esac
+}
+# How the run ended, if it has: its own word, before that of the step.
+code_or() {
+    if [ -s "$attempt/exit-code" ]; then cat "$attempt/exit-code"; else echo "$1"; fi
 }
 # USR1: the time limit is near, the job is preempted, or `apriel stop`. The ranks poll for this file, because
 # torchrun forwards no such signal. TERM: SLURM ends the job now. KILL follows soon and to all, so that this
@@ -55,7 +61,8 @@ step=
 terminated() {
     trap '' TERM
     [ -z "$step" ] || kill -TERM "$step"
-    settle TERM
+    settle "$(code_or TERM)"
+    [ -n "$step" ] || exit 143
 }
 trap 'echo "$(date -Is) USR1: save and stop"; touch "$attempt/stop"' USR1
 trap terminated TERM
@@ -73,9 +80,8 @@ step=$!
 wait "$step"; status=$?
 while kill -0 "$step" 2> /dev/null; do wait "$step"; status=$?; done
 
-# The step's own status says whether it ran; how the run ended is in the file.
-code=$status
-if [ -s "$attempt/exit-code" ]; then code=$(cat "$attempt/exit-code"); fi
+trap '' TERM
+code=$(code_or "$status")
 echo "$(date -Is) ended with $code (step $status)"
 [ "$settled" = yes ] || settle "$code"
 exit "$code"

@@ -14,6 +14,7 @@ judged, weighted by the mixture (peers/curve.py).
 """
 
 import argparse
+import math
 import tempfile
 from pathlib import Path
 
@@ -55,7 +56,10 @@ def run(args: argparse.Namespace) -> Numbers:
         raise InputError(f"--keep {args.keep}: exists; name a new folder")
     config = load(args.recipe, [])
     if config.advantage.filter_on == "off":
-        raise InputError('advantage.filter_on = "off": ours trains groups without a signal then, uncounted')
+        raise InputError(
+            f'{args.recipe}: advantage.filter_on = "off": groups without a signal would count as having one; '
+            'give a recipe with "shaped_reward"'
+        )
     tuning = trl_run.Tuning(
         engine=args.engine, precision=args.precision, batch=args.batch, threads=args.threads
     )
@@ -84,10 +88,11 @@ def comparison(config: RunConfig, mine: Trail, theirs: Trail) -> Numbers:
     """The ratios; above 1, ours trains more a second; below 1, ours is sooner as good."""
     size = config.train.groups_per_step
     last = reward_curve(theirs.groups, config.ratios, groups_per_step=size)[-1]
+    signal = signal_per_s(theirs.steps)
     when = reached(reward_curve(mine.groups, config.ratios, groups_per_step=size), last.reward)
     return {
         "ratio_to_trl": rollouts_per_s(mine.steps) / rollouts_per_s(theirs.steps),
-        "signal_ratio_to_trl": signal_per_s(mine.steps) / signal_per_s(theirs.steps),
+        "signal_ratio_to_trl": signal_per_s(mine.steps) / signal if signal else math.inf,
         "judged_ratio_to_trl": judged_per_s(mine) / judged_per_s(theirs),
         "time_to_trl_reward_s": when,
         "time_to_trl_reward_ratio": when / last.seconds,

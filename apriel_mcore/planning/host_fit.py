@@ -1,7 +1,8 @@
 """How fast is this host? Its constants, fitted to runs of this program.
 
     runs with max_lag = 0   trainer and servers take turns: what each of them takes alone
-    one that overlaps       what they take from each other beyond their shares of the cores
+    runs that overlap       what they take from each other beyond their shares of the cores: with one server
+                            all of it, with more the publish
 
 Shape suffix: _A answers of one server in one step.
 """
@@ -126,6 +127,11 @@ def _publish_beside(runs: Sequence[PastRun], alone_s: float) -> float:
     stretches = [
         (moment.seconds, len(moment.running)) for run in runs for moment in _moments(run) if moment.publishes
     ]
+    if work <= sum(seconds for seconds, busy in stretches if not busy):
+        raise InputError(
+            f"calibrate host: {', '.join(run.name for run in runs)}: no server had answers while weights "
+            "were published; give a longer run, with a larger rollout.max_lag or smaller servers.max_num_seqs"
+        )
     return _bisect(lambda beside: work - sum(seconds * beside**busy for seconds, busy in stretches))
 
 
@@ -139,7 +145,7 @@ def _bisect(missing: Callable[[float], float]) -> float:
 
 
 def _usual(runs: Sequence[PastRun], name: str, num_servers: int, *, each: int) -> float:
-    """Median of what there is `each` times a step, without the first step of a run, which is cold."""
+    """Median of what there is `each` times a publish, without the first publish of a run, which is cold."""
     mine = [run for run in runs if run.servers.count == num_servers]
     return statistics.median(span.seconds for run in mine for span in run.spans_of(name)[_WARM_UP * each :])
 

@@ -20,7 +20,7 @@ class HostPublish(Publish, frozen=True, kw_only=True):
     """`seconds` are those where no answer runs."""
 
     beside: float
-    """What each busy server leaves of its speed: it is mostly the servers' work."""
+    """What each server with answers leaves of its speed: most of a publish is work of the servers."""
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,15 +66,20 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
             return 1.0, own
         if not wanted:
             return 1.0, 1.0
-        awake = self._awake(threads)
-        share = min(own, self.num_cores / (awake + wanted))
-        trainer = min(1.0, (self.num_cores - share * wanted) / awake)
-        return trainer * self.trainer_beside**num_busy, min(share, self.server_beside)
+        trainer, server = self._shares(threads, wanted, own)
+        return trainer * self.trainer_beside**num_busy, min(server, self.server_beside)
 
-    def _awake(self, threads: int) -> float:
-        """Threads of a step that want to run, on average: but for the part that is divided, all sleep but one
+    def _shares(self, threads: int, wanted: int, own: float) -> tuple[float, float]:
+        """Of the cores, over a whole step: but in the part that is divided, all of its threads but one sleep
         (launcher.thread_environment)."""
-        return 1 / (1 - self.parallel_share + self.parallel_share / threads)
+        parts = ((1 - self.parallel_share, 1), (self.parallel_share / threads, threads))
+        took = shared = 0.0
+        for alone, awake in parts:
+            server = min(own, self.num_cores / (awake + wanted))
+            seconds = alone / min(1.0, (self.num_cores - server * wanted) / awake)
+            took += seconds
+            shared += seconds * server
+        return sum(alone for alone, _ in parts) / took, shared / took
 
 
 class SharedFleet(Fleet):
@@ -90,7 +95,7 @@ class SharedFleet(Fleet):
         self._left = math.inf
         """Seconds that the optimizer step in progress would still take alone, without its publish."""
         self._publish_left = math.inf
-        """And its publish."""
+        """Seconds that its publish would still take with no answer running."""
         self._seen = 0.0
         """Time up to which both have been counted."""
         self._trainer_speed = self._publish_speed = 1.0

@@ -78,7 +78,7 @@ class Workload(Protocol):
         ...
 
     def train_seconds(self, works: list[list[float]]) -> float:
-        """Of the optimizer step on these groups, publish included."""
+        """Of the optimizer step on these groups, publish included unless the pool counts it."""
         ...
 
 
@@ -97,7 +97,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
     begin: float
     seconds: float
-    """In training and publishing, with nobody beside it."""
+    """As `Workload.train_seconds`, with nobody beside it."""
     wait: float
     """Of the trainer, before it."""
     domains: list[str]

@@ -137,7 +137,7 @@ def test_a_save_that_overruns_the_time_limit_goes_back_to_the_queue(cluster: Clu
     plan = {"steps": 3, "seconds": 0.1, "exit": 0}
     (run.folder.path / "plan.json").write_text(json.dumps(plan))
     wait_for_attempt(run, 2, timeout_s=200)
-    assert "TERM: the time limit came before the run had saved" in run.said()
+    assert "the time limit came before the run had saved" in run.said()
     run.wait_for_end()
     assert_counted_once(run, 3)
     assert (run.final("JobState"), run.num_attempts()) == ("COMPLETED", 2)

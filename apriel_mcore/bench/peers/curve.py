@@ -29,7 +29,7 @@ class Step(NamedTuple):
     rollouts: int
     """Trained in it."""
     with_signal: int
-    """Of these, in groups whose shaped rewards differ: others have no advantage to learn from."""
+    """Of these, in groups that the recipe's filter keeps: the others have no advantage to learn from."""
 
 
 class Trail(NamedTuple):
