@@ -138,6 +138,13 @@ def test_a_kind_of_run_that_is_missing_is_asked_for():
         host_fit.fit([turns(1, 5), overlap()])
 
 
+def test_publishes_without_an_answer_beside_them_say_nothing():
+    run = overlap()
+    idle = msgspec.structs.replace(run, spans=[span for span in run.spans if span.name != "answer"])
+    with pytest.raises(InputError, match="made: no server had answers while weights were published"):
+        host_fit.fit([turns(1, 5), turns(1, 10), turns(2, 5), idle])
+
+
 def test_the_prediction_takes_nothing_but_the_recipe_of_the_run():
     fitted = [turns(1, 10)]
     groups = [one for step in fitted[0].groups for one in step]

@@ -49,6 +49,14 @@ def test_every_busy_server_takes_more_than_its_cores():
     assert speeds == pytest.approx([1.0, 0.8, 0.64])
 
 
+def test_cores_that_are_free_in_the_serial_part_do_not_help_in_the_other():
+    """0.1 s alone; 0.05625 s with 16 threads beside 8 of a server, on 16 cores."""
+    host = msgspec.structs.replace(HOST, num_cores=16, parallel_share=0.9)
+    found = host.speeds(threads=16, num_servers=1, num_busy=1, training=True)
+    slowed = (0.1 + 0.05625) / (0.1 + 0.05625 * 1.5)
+    assert found == (pytest.approx(slowed), pytest.approx(slowed))
+
+
 def test_a_server_that_waits_leaves_its_core_to_the_other():
     host = msgspec.structs.replace(HOST, server_beside=0.6)
     speeds = [host.speeds(threads=1, num_servers=count, num_busy=count, training=True)[1] for count in (1, 2)]
